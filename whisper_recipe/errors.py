@@ -1,0 +1,20 @@
+"""The one exception for what a user can cause and mend: it prints as a single clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RecipeError(Exception):
+    """An error of the user's data, configuration or call.
+
+    Args:
+        what: what is wrong.
+        where: file, `file:line` or configuration key.
+        cure: what to do about it.
+    """
+
+    def __init__(self, what: str, where: str | Path | None = None, cure: str | None = None) -> None:
+        self.what, self.where, self.cure = what, where, cure
+        line = f"{where}: {what}" if where is not None else what
+        super().__init__(f"{line}; {cure}" if cure else line)

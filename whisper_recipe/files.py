@@ -1,0 +1,119 @@
+"""Files that are complete or absent, and JSON lines with their line numbers."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from whisper_recipe.errors import RecipeError
+
+
+def require(path: str | Path, cure: str | None = None) -> Path:
+    """Return `path` as a Path, or raise RecipeError with the `cure` where nothing stands there."""
+    path = Path(path)
+    if not path.exists():
+        raise RecipeError("no such file or directory", where=path, cure=cure)
+    return path
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write a file or a folder to; rename it to `path` on success.
+
+    The sibling keeps the suffixes of `path`, because libraries choose a format by them. On an exception it is
+    removed and what stood at `path` before is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    _remove(aside)
+    try:
+        yield aside
+        if aside.is_dir() and path.is_dir():
+            # A folder can't be renamed over a folder that has files: move the old one out of the way first.
+            old = path.with_name(f".{os.getpid()}.old.{path.name}")
+            path.rename(old)
+            aside.rename(path)
+            _remove(old)
+        else:
+            aside.replace(path)
+    finally:
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
+    """Yield (line number from 1, object) of a JSON-lines file, gzipped where its name ends in `.gz`.
+
+    Raises:
+        RecipeError: the file is missing, not UTF-8, not readable as gzip, or a line is not a JSON object.
+    """
+    path = require(path)
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
+                yield number, row
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"not JSON ({error.msg})", where=f"{path}:{number}", cure="write one object a line") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
+    except (EOFError, OSError) as error:
+        raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="write it anew") from None
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
+    """Write JSON lines (gzipped where the name ends in `.gz`), complete or not at all; return how many."""
+    count = 0
+    with written_aside(path) as aside, _open_for_text(aside) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+@contextmanager
+def _open_for_text(path: Path) -> Iterator[io.TextIOBase]:
+    if path.suffix != ".gz":
+        with open(path, "w", encoding="utf-8") as file:
+            yield file
+        return
+    # No name and no time in the gzip header: the same rows give the same bytes.
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as compressed:
+        with io.TextIOWrapper(compressed, encoding="utf-8") as file:
+            yield file
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write one JSON value, indented, complete or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path, cure: str | None = None) -> dict:
+    """Read one JSON object; RecipeError where the file is missing (with the `cure`) or is not a JSON object."""
+    path = require(path, cure)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"not JSON ({error})", where=path, cure="write it anew") from None
+    if not isinstance(value, dict):
+        raise RecipeError("not a JSON object", where=path, cure="write it anew")
+    return value
