@@ -96,9 +96,12 @@ def _open_for_text(path: Path) -> Iterator[io.TextIOBase]:
             yield file
         return
     # No name and no time in the gzip header: the same rows give the same bytes.
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as compressed:
-        with io.TextIOWrapper(compressed, encoding="utf-8") as file:
-            yield file
+    with (
+        open(path, "wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as compressed,
+        io.TextIOWrapper(compressed, encoding="utf-8") as file,
+    ):
+        yield file
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -1,0 +1,171 @@
+"""The `whisper-recipe` command: one subcommand a step of the road; each is one typed function of the package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import json
+import os
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from whisper_recipe import __version__
+from whisper_recipe.errors import RecipeError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+class Command(NamedTuple):
+    """Where a subcommand's function is; imported when it is called, so that `--help` answers at once."""
+
+    module: str
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "validate": Command("data.validate", "validate", "check a Kaldi data directory, all problems at once"),
+    "prepare": Command("data.manifests", "prepare", "Kaldi data directory -> Lhotse manifests"),
+    "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
+    "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
+    "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
+    "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
+    "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
+    "export": Command("export.ct2", "export", "Whisper folder -> CTranslate2 folder"),
+    "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
+    "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
+    "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
+}
+CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, or 1 after an error the user can mend (one line on stderr)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    if debug:
+        argv.remove("--debug")
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 1
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        _run(argv[0], argv[1:])
+    except RecipeError as error:
+        if debug:
+            traceback.print_exc()
+        # Errors of readers and libraries can hold line breaks; ours is one line.
+        print(f"whisper-recipe {argv[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `whisper-recipe stats ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: whisper-recipe COMMAND ... [--debug]",
+            "",
+            "Fine-tune Whisper: from a Kaldi data directory to a model that runs fast anywhere.",
+            "",
+            *lines,
+            "",
+            "whisper-recipe COMMAND --help lists a command's options; --debug shows the traceback of an error.",
+        ]
+    )
+
+
+def _run(name: str, argv: list[str]) -> None:
+    if name not in COMMANDS:
+        raise RecipeError(f"unknown command {name!r}", cure=f"use one of: {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
+    parser, config = parse(name, function, argv)
+    arguments = vars(parser.instantiate_classes(config))
+    arguments.pop("config", None)
+    if "output_dir" in arguments:
+        folder = Path(arguments["output_dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        parser.save(config, folder / CONFIG_COPY, overwrite=True, skip_none=False)
+    function(**arguments)
+
+
+def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
+    """Parse a subcommand's arguments by the signature of its function.
+
+    Every parameter is an option, and what stands before the first option is the value of the first parameter
+    (`export exp/lora/model --out ...`). `--num-jobs` and `--num_jobs` are the same.
+
+    Raises:
+        RecipeError: a wrong key, type or value, with the file where it stands.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    first = next(iter(inspect.signature(function).parameters))
+    parser = ArgumentParser(
+        prog=f"whisper-recipe {name}",
+        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
+        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_function_arguments(function, fail_untyped=True)
+    try:
+        return parser, parser.parse_args(_as_jsonargparse_reads(argv, parser, f"--{first}"))
+    except ArgumentError as error:
+        raise _located(error, argv, name) from error
+
+
+def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) -> list[str]:
+    """Name the first parameter, write `--num-jobs` as `--num_jobs`, and the values of a list as one JSON list."""
+    lists = {
+        option
+        for action in parser._actions
+        if typing.get_origin(getattr(action, "_typehint", None)) is list
+        for option in action.option_strings
+    }
+    groups: list[list[str]] = [[first]]  # each an option and its values
+    for argument in argv:
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            groups.append([option.replace("-", "_").replace("__", "--", 1), *([value] if equals else [])])
+        else:
+            groups[-1].append(argument)
+    if groups[0] == [first]:
+        del groups[0]
+    return [
+        word
+        for option, *values in groups
+        for word in ([option, json.dumps(values)] if option in lists and not _is_json(values) else [option, *values])
+    ]
+
+
+def _is_json(values: list[str]) -> bool:
+    return len(values) == 1 and values[0].startswith("[")
+
+
+def _located(error: Exception, argv: list[str], name: str) -> RecipeError:
+    """Say where the wrong key stands: file and line of the configuration, or the command line."""
+    message = " ".join(str(error).split())
+    where = "command line"
+    keys = re.findall(r"""(?:[Kk]ey|option|arguments:) ["'-]*([\w.]+)""", message)
+    configs = [value for option, value in zip(argv, argv[1:], strict=False) if option == "--config"]
+    for config, key in itertools.product(configs, keys):
+        if Path(config).is_file():
+            for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), 1):
+                if re.match(rf"\s*{re.escape(key.rpartition('.')[2])}\s*:", line) and f"--{key}" not in argv:
+                    where = f"{config}:{number}"
+    return RecipeError(message, where=where, cure=f"see whisper-recipe {name} --help")

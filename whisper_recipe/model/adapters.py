@@ -1,0 +1,90 @@
+"""LoRA adapters on Whisper: putting them on, and merging them into a plain Whisper folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json, require, written_aside
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import WhisperForConditionalGeneration
+
+# Names of Whisper's layers by what users call them.
+TARGET_PRESETS = {
+    "attention": ["q_proj", "k_proj", "v_proj", "out_proj"],
+    "all-linear": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+}
+
+
+@dataclass
+class LoraOptions:
+    """LoRA (https://arxiv.org/abs/2106.09685) through peft.
+
+    Args:
+        rank: rank of the update; more rank, more parameters.
+        alpha: the update is scaled by alpha / rank.
+        dropout: dropout before the update.
+        target_modules: `attention`, `all-linear`, or names of layers.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+
+
+def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions) -> PeftModel:
+    """Freeze the model and put LoRA adapters on it.
+
+    Raises:
+        RecipeError: a target is neither a preset nor a layer of the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = sorted({name for target in options.target_modules for name in TARGET_PRESETS.get(target, [target])})
+    layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for target in targets:
+        if target not in layers:
+            raise RecipeError(
+                f"the model has no layer {target!r}",
+                where="lora.target_modules",
+                cure=f"use {', '.join(TARGET_PRESETS)} or names such as q_proj, fc1",
+            )
+    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    return get_peft_model(model, config)
+
+
+def load_adapter(folder: Path) -> tuple[PeftModel, str]:
+    """Load an adapter folder on its base model; return the model and the base model's folder or name."""
+    from peft import PeftModel
+
+    from whisper_recipe.model.load import load_model
+
+    folder = Path(folder)
+    config = read_json(folder / "adapter_config.json", "train with --method lora first (stage 4)")
+    require(folder / "adapter_model.safetensors", "the adapter's weights are missing: train it anew (stage 4)")
+    base = config["base_model_name_or_path"]
+    return PeftModel.from_pretrained(load_model(base), str(folder)).eval(), base
+
+
+def merge(exp: Path) -> None:
+    """Merge exp's adapter into its base model and write the result as a plain Whisper folder, exp/model.
+
+    Args:
+        exp: the folder of a LoRA run; its `adapter/` is read, its `model/` written.
+
+    Raises:
+        RecipeError: there is no adapter, or its base model is gone.
+    """
+    from whisper_recipe.model.load import RECIPE_CONFIG, load_processor, save_model
+
+    adapter = Path(exp) / "adapter"
+    model, base = load_adapter(adapter)
+    with written_aside(Path(exp) / "model") as aside:
+        save_model(aside, model.merge_and_unload(), load_processor(base))
+        (aside / RECIPE_CONFIG).write_text((adapter / RECIPE_CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")

@@ -1,0 +1,96 @@
+"""Loading Whisper models, adapters and processors from folders or the hub, safely and with clear errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json, require
+from whisper_recipe.model.encoder import accept_any_length
+
+# Its bars for reading and writing weights would stand between the lines that a stage prints.
+transformers.utils.logging.disable_progress_bar()
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see `training_facts`)
+
+
+def load_model(name: str | Path) -> WhisperForConditionalGeneration:
+    """Load a Whisper model in float32 whose encoder takes inputs of any length up to 30 s.
+
+    Args:
+        name: a local folder, or a name on the hub (`openai/whisper-small`). A local folder never causes network access.
+
+    Raises:
+        RecipeError: no such folder, no weights in it, or weights that can't be read.
+    """
+    name = _check_folder(name, WEIGHTS)
+    try:
+        # Weights in PyTorch's own format are read with `weights_only=True` by transformers: no pickled code runs.
+        model = WhisperForConditionalGeneration.from_pretrained(
+            name, dtype=torch.float32, local_files_only=Path(name).is_dir()
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise _unreadable("model", name, error) from error
+    except Exception as error:  # safetensors raises its own type
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _unreadable("weights", name, error) from error
+    return accept_any_length(model)
+
+
+def load_processor(name: str | Path) -> WhisperProcessor:
+    """Load the tokenizer and the feature extractor of a folder or hub name; RecipeError where missing."""
+    name = _check_folder(name, ("tokenizer.json", "vocab.json"))
+    try:
+        return WhisperProcessor.from_pretrained(name, local_files_only=Path(name).is_dir())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable("processor", name, error) from error
+
+
+def save_model(folder: Path, model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> None:
+    """Write a plain Hugging Face Whisper folder: weights, configuration, tokenizer, feature extractor."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    # Since version 5 transformers nests these values in processor_config.json; other programs look for them here.
+    processor.feature_extractor.save_pretrained(folder)
+
+
+def natural_length(folder: str | Path) -> bool:
+    """Whether a model folder records that it was trained on inputs at their own length, not padded to 30 s."""
+    facts = Path(folder) / RECIPE_CONFIG
+    return facts.exists() and bool(read_json(facts).get("natural_length"))
+
+
+def pick_device() -> torch.device:
+    """Return the first GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
+    path = Path(name)
+    if not path.is_dir():
+        # A hub name has one slash and no dots in front; anything else was meant as a path.
+        looks_like_hub = str(name).count("/") == 1 and not str(name).startswith((".", "/", "exp/"))
+        if not looks_like_hub or path.exists():
+            raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
+        return str(name)
+    require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
+    if not any((path / file).exists() for file in any_of):
+        raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model anew")
+    return str(path)
+
+
+def _unreadable(what: str, name: str, error: Exception) -> RecipeError:
+    cure = "copy or train it anew"
+    if not Path(name).is_dir():
+        cure = "check the name and the network"
+        if os.environ.get("HF_HUB_OFFLINE") == "1":
+            cure = "it is not in the local cache and HF_HUB_OFFLINE=1 forbids the network: give a local folder"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return RecipeError(f"the {what} can't be loaded ({reason})", where=name, cure=cure)

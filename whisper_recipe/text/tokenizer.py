@@ -1,0 +1,86 @@
+"""Whisper tokenizers made from text: a byte-level BPE with Whisper's special tokens in Whisper's order."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AddedToken, WhisperTokenizer
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.languages import LANGUAGES
+
+# Whisper's multilingual layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of
+# `special_tokens()`. large-v3 knows one language more, so all that comes after it is one higher.
+TEXT_TOKENS = 50257
+TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 0.02 s
+WHISPER_VOCAB_SIZES = {51865: 99, 51866: 100}  # vocabulary size -> languages
+
+END_OF_TEXT = "<|endoftext|>"
+START_OF_TRANSCRIPT = "<|startoftranscript|>"
+NO_TIMESTAMPS = "<|notimestamps|>"
+
+
+def special_tokens(languages: int = 99) -> list[str]:
+    """Return Whisper's special tokens without the timestamps, in the order of their ids."""
+    return [
+        END_OF_TEXT,
+        START_OF_TRANSCRIPT,
+        *(f"<|{code}|>" for code in list(LANGUAGES)[:languages]),
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|startoflm|>",
+        "<|startofprev|>",
+        "<|nospeech|>",
+        NO_TIMESTAMPS,
+    ]
+
+
+def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) -> WhisperTokenizer:
+    """Train a byte-level BPE on text and give it Whisper's special, language, task and timestamp tokens.
+
+    Args:
+        lines: training text.
+        bpe_size: BPE tokens at most, the 256 bytes included.
+        vocab_size: 0: as small as the BPE allows. 51865 or 51866 (large-v3): unused text tokens fill the vocabulary, so
+            that every special token has the id it has in OpenAI's models; programs such as faster-whisper take a model
+            as multilingual only then.
+
+    Raises:
+        RecipeError: another `vocab_size`, a `bpe_size` out of range, or no text.
+    """
+    if vocab_size and vocab_size not in WHISPER_VOCAB_SIZES:
+        raise RecipeError(f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51865 or 51866")
+    if not 256 <= bpe_size <= TEXT_TOKENS:
+        raise RecipeError(f"{bpe_size} is out of range", where="bpe_size", cure=f"use 256 to {TEXT_TOKENS}")
+    vocab, merges = _train_bpe(lines, bpe_size)
+    for unused in range(len(vocab), TEXT_TOKENS if vocab_size else 0):
+        vocab[f"<unused{unused}>"] = unused
+    tokenizer = WhisperTokenizer(vocab=vocab, merges=merges, model_max_length=1024 * 1024)
+    specials = special_tokens(WHISPER_VOCAB_SIZES.get(vocab_size, 99))
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
+    tokenizer.add_special_tokens({"extra_special_tokens": specials[1:], "pad_token": END_OF_TEXT})
+    timestamps = [f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)]
+    # Not special, as in OpenAI's folders on the hub: `skip_special_tokens` leaves timestamps to the tokenizer.
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in timestamps])
+    return tokenizer
+
+
+def _train_bpe(lines: Iterable[str], bpe_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    # With threads the trainer's ties fall differently from run to run.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Texts with spaces between words begin with one, as they do in Whisper's own training (see training/labels.py).
+    lines = [f" {line}" if " " in line else line for line in map(str.strip, lines) if line]
+    if not lines:
+        raise RecipeError("no text to build a tokenizer from", where="text", cure="give files with transcripts")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=bpe_size, initial_alphabet=sorted(alphabet), show_progress=False)
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]

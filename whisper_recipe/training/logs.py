@@ -1,0 +1,78 @@
+"""What a run leaves beside its model: train.log, and the environment it ran in."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from whisper_recipe import __version__
+from whisper_recipe.files import write_json
+
+LOGGED = {"loss": ".4f", "eval_loss": ".4f", "learning_rate": ".3e", "grad_norm": ".3f", "epoch": ".2f"}
+
+
+class LogCallback(TrainerCallback):
+    """Writes loss, learning rate, gradient norm and epoch to the run's log, a line each `logging_steps`."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
+    ) -> None:
+        """Log what the Trainer just measured."""
+        parts = [f"{key} {float(logs[key]):{form}}" for key, form in LOGGED.items() if key in (logs or {})]
+        if len(parts) > 1:  # the last call only sums up the run's speed
+            self.log.info("step %d/%d  %s", state.global_step, state.max_steps, "  ".join(parts))
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Send the package's log messages to `path`, appended, for as long as the context lasts."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("whisper_recipe")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def write_environment(folder: Path) -> None:
+    """Write environment.json: the command, the versions, the git revision, the machine."""
+    packages = ["torch", "transformers", "peft", "accelerate", "lhotse", "ctranslate2", "numpy"]
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    write_json(
+        folder / "environment.json",
+        {
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "whisper_recipe": __version__,
+            "git_revision": _git_revision(),
+            "packages": {package: version(package) for package in packages},
+            "machine": {"system": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus},
+        },
+    )
+
+
+def _git_revision() -> str | None:
+    """Return the commit of this checkout, None where it is not one or git is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
