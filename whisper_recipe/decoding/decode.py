@@ -11,8 +11,8 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
 from transformers import WhisperTokenizer
-from whisper_recipe.data.fbank import FRAMES_30S, collate_fbank
 
+from whisper_recipe.data.fbank import MAX_FRAMES, collate_fbank
 from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl, written_aside
@@ -113,7 +113,7 @@ def _decode_batch(
 ) -> list[str]:
     features = [torch.from_numpy(cut.load_features()) for cut in batch]
     prompts = [prompt_ids(tokenizer, cut.supervisions[0].language, cut.supervisions[0].custom["task"]) for cut in batch]
-    ids = backend.decode(collate_fbank(features, FRAMES_30S if pad_to_30s else None), prompts, search)
+    ids = backend.decode(collate_fbank(features, MAX_FRAMES if pad_to_30s else None), prompts, search)
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 

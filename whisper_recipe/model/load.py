@@ -32,15 +32,16 @@ def load_model(name: str | Path) -> WhisperForConditionalGeneration:
     name = _check_folder(name, WEIGHTS)
     try:
         # Weights in PyTorch's own format are read with `weights_only=True` by transformers: no pickled code runs.
-        model = WhisperForConditionalGeneration.from_pretrained(
-            name, dtype=torch.float32, local_files_only=Path(name).is_dir()
+        model, info = WhisperForConditionalGeneration.from_pretrained(
+            name, dtype=torch.float32, local_files_only=Path(name).is_dir(), output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # transformers, safetensors and pickle each raise types of their own
         raise _unreadable("model", name, error) from error
-    except Exception as error:  # safetensors raises its own type
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise _unreadable("weights", name, error) from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers would fill them with random numbers and only warn.
+        raise RecipeError(
+            f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
+        )
     return accept_any_length(model)
 
 
@@ -49,7 +50,7 @@ def load_processor(name: str | Path) -> WhisperProcessor:
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
     try:
         return WhisperProcessor.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise _unreadable("processor", name, error) from error
 
 

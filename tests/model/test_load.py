@@ -1,0 +1,73 @@
+"""Model folders that are not whole end in one clear line."""
+
+import shutil
+
+import pytest
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.model.load import load_model, load_processor
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(RecipeError, match="no such model folder"):
+        load_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("config.json", "config.json: no such file"), ("model.safetensors", "none of model.safetensors")],
+)
+def test_a_missing_file_is_named(tiny_model, tmp_path, file, message):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / file).unlink()
+    with pytest.raises(RecipeError, match=message):
+        load_model(folder)
+
+
+def test_truncated_weights_are_an_error_that_names_the_folder(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RecipeError, match="can't be loaded"):
+        load_model(folder)
+
+
+def test_weights_of_another_shape_are_an_error(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"d_model": 32', '"d_model": 64'))
+    with pytest.raises(RecipeError, match="can't be loaded"):
+        load_model(folder)
+
+
+def test_missing_tokenizer_is_named(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(RecipeError, match="tokenizer.json"):
+        load_processor(folder)
+
+
+def test_weights_missing_from_the_file_are_an_error_not_random(tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.decoder.layers.0.fc1.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RecipeError, match="model.decoder.layers.0.fc1.weight"):
+        load_model(folder)
+
+
+def test_pickled_code_in_old_weights_never_runs(tiny_model, tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(RecipeError, match="can't be loaded"):
+        load_model(folder)
+    assert not (tmp_path / "ran").exists()
