@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,8 @@ from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
-from whisper_recipe.data.fbank import collate_fbank
 
+from whisper_recipe.data.fbank import collate_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, training_ids
@@ -130,7 +131,11 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
             dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
         elif tokens > MAX_TOKENS:
             dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
-    return cuts.filter(lambda cut: cut.id not in dropped), dropped
+    return cuts.filter(partial(_is_kept, dropped)), dropped
+
+
+def _is_kept(dropped: dict[str, str], cut: Cut) -> bool:
+    return cut.id not in dropped
 
 
 def _training_ids(tokenizer: WhisperTokenizer, cut: Cut) -> tuple[list[int], list[int]]:

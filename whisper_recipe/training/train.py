@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Literal
@@ -95,13 +96,22 @@ class WhisperTrainer(Seq2SeqTrainer):
         dev_cuts: CutSet,
         batches: BatchOptions,
     ) -> None:
-        super().__init__(model, args, compute_loss_func=token_loss, callbacks=[LogCallback(log)])
-        self.remove_callback(PrinterCallback)  # the log has it
         self.loaders = {
             "train": make_loader(train_cuts, tokenizer, batches, shuffle=True, seed=args.seed),
             "dev": make_loader(dev_cuts, tokenizer, batches, shuffle=False),
         }
-        self.train_dataset, self.eval_dataset = (self.loaders[split].dataset for split in ("train", "dev"))
+        if args.max_steps < 0:  # the Trainer itself would count the cuts of a dataset, and ours yields batches
+            steps = math.ceil(len(self.loaders["train"]) / args.gradient_accumulation_steps)
+            args.max_steps = math.ceil(args.num_train_epochs * steps)
+        super().__init__(
+            model,
+            args,
+            train_dataset=self.loaders["train"].dataset,
+            eval_dataset=self.loaders["dev"].dataset,
+            compute_loss_func=token_loss,
+            callbacks=[LogCallback(log)],
+        )
+        self.remove_callback(PrinterCallback)  # the log has it
 
     def get_train_dataloader(self) -> DataLoader:
         """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""

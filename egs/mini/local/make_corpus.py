@@ -1,0 +1,189 @@
+"""Synthesises the corpus of egs/mini: spoken English, Mandarin and Spanish in Kaldi data directories."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import grammar
+import numpy as np
+import soundfile
+import soxr
+from espeak import espeak
+from tqdm import tqdm
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import written_aside
+
+SAMPLING_RATE = 16000
+VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names of the languages
+QUIET = 0.01  # samples under this at either end are cut off
+
+
+class Split(NamedTuple):
+    """Utterances of each (language, task), the speakers (variants of espeak-ng's voices), and the noise in dB."""
+
+    counts: dict[tuple[str, str], int]
+    speakers: str
+    snr: tuple[float, float]
+
+
+BASE = {("en", "transcribe"): 0.5, ("zh", "transcribe"): 0.5}
+TARGET = {
+    ("en", "transcribe"): 0.2,
+    ("zh", "transcribe"): 0.2,
+    ("es", "transcribe"): 0.3,
+    ("zh", "translate"): 0.3,
+}
+EVEN = dict.fromkeys(TARGET, 0.25)
+
+
+def _share(total: int, shares: dict[tuple[str, str], float]) -> dict[tuple[str, str], int]:
+    return {key: round(total * share) for key, share in shares.items()}
+
+
+CLEAN, NOISY = (25.0, 40.0), (5.0, 20.0)
+SPLITS = {
+    "base_train": Split(_share(4000, BASE), "m1 m3 m5 f2 f4 Andy Annie Gene Hugo Mario linda max", CLEAN),
+    "base_dev": Split(_share(100, BASE), "m2 f5", CLEAN),
+    "train": Split(_share(4000, TARGET), "m4 m7 f1 f3 Alex Alicia Lee Michael belinda david steph travis", NOISY),
+    "dev": Split(_share(200, EVEN), "m6 Andrea", NOISY),
+    "test_base": Split(_share(300, BASE), "m8 adam benjamin Jacky paul", CLEAN),
+    "test": Split(_share(800, EVEN), "Marco edward anika pablo shelby victor", NOISY),
+}
+
+
+class Utterance(NamedTuple):
+    """What to say, and how."""
+
+    id: str
+    language: str
+    task: str
+    spoken: str
+    text: str
+    speaker: str
+    snr: float
+    seed: tuple[int, ...]
+
+
+def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
+    """Draw all utterances of all splits; no sentence (in any of its languages) is in two of them."""
+    taken: dict[str, str] = {}  # English sentence -> the split that has it
+    splits = {}
+    for number, (name, split) in enumerate(SPLITS.items()):
+        rng = np.random.default_rng([seed, number])
+        utterances = []
+        for (language, task), count in split.counts.items():
+            for meaning in _new_sentences(rng, max(1, round(count * scale)), taken, name):
+                speaker = str(rng.choice(split.speakers.split()))
+                spoken = getattr(meaning, language)
+                index = len(utterances)
+                utterances.append(
+                    Utterance(
+                        id=f"{speaker}-{language}-{index:05d}",
+                        language=language,
+                        task=task,
+                        spoken=spoken,
+                        text=meaning.en if task == "translate" else spoken,
+                        speaker=speaker,
+                        snr=float(rng.uniform(*split.snr)),
+                        seed=(seed, number, index),
+                    )
+                )
+        splits[name] = sorted(utterances, key=lambda utterance: utterance.id.encode())
+    return splits
+
+
+def _new_sentences(
+    rng: np.random.Generator, count: int, taken: dict[str, str], split: str
+) -> Iterator[grammar.Meaning]:
+    for _ in range(count):
+        meaning = grammar.draw(rng)
+        while taken.setdefault(meaning.en, split) != split:
+            meaning = grammar.draw(rng)
+        yield meaning
+
+
+def synthesise(utterance: Utterance) -> np.ndarray:
+    """Return the utterance's samples at 16 kHz, float32, with its noise; the same for the same utterance."""
+    rng = np.random.default_rng(utterance.seed)
+    # A speaker has a pitch and a liveliness; an utterance departs from them a little.
+    speaker = np.random.default_rng([ord(letter) for letter in utterance.speaker])
+    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(180, 230)
+    engine = espeak()
+    samples = engine.say(
+        utterance.spoken,
+        f"{VOICES[utterance.language]}+{utterance.speaker}",
+        rate=int(rate + rng.integers(-15, 16)),
+        pitch=int(pitch + rng.integers(-6, 7)),
+        pitch_range=int(liveliness),
+    )
+    loud = np.flatnonzero(np.abs(samples) > QUIET)
+    if not len(loud):
+        raise RecipeError(f"espeak-ng says nothing for {utterance.spoken!r}", where=utterance.id)
+    samples = soxr.resample(samples[loud[0] : loud[-1] + 1], engine.sampling_rate, SAMPLING_RATE)
+    margins = rng.integers(SAMPLING_RATE // 20, SAMPLING_RATE // 5, size=2)
+    return _with_noise(np.pad(samples, margins), utterance.snr, rng)
+
+
+def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
+    """Add noise of a random colour (white to brown) at `snr` dB and set a random level."""
+    length = 1 << len(samples).bit_length()  # a power of two: prime lengths take an FFT many times longer
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    # Flat under 50 Hz, so that the energy of brown noise does not lie where no speech is.
+    frequencies = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLING_RATE), 50.0)
+    noise = np.fft.irfft(spectrum / frequencies ** rng.uniform(0.0, 1.0))[: len(samples)]
+    noise *= np.sqrt(np.mean(samples**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
+    mixed = samples + noise
+    return (mixed / np.abs(mixed).max() * 10 ** rng.uniform(-1.0, -0.05)).astype(np.float32)
+
+
+def write_split(folder: Path, utterances: list[Utterance], executor: ProcessPoolExecutor) -> float:
+    """Write a Kaldi data directory, complete or not at all; return its seconds."""
+    with written_aside(folder) as aside:
+        (aside / "wav").mkdir(parents=True)
+        durations = []
+        progress = tqdm(total=len(utterances), desc=folder.name, unit="utt")
+        for utterance, samples in zip(utterances, executor.map(synthesise, utterances, chunksize=32), strict=True):
+            soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
+            durations.append(len(samples) / SAMPLING_RATE)
+            progress.update()
+        progress.close()
+        tables = {
+            "wav.scp": [f"wav/{utterance.id}.wav" for utterance in utterances],
+            "text": [utterance.text for utterance in utterances],
+            "utt2lang": [utterance.language for utterance in utterances],
+            "utt2spk": [utterance.speaker for utterance in utterances],
+            "utt2task": [utterance.task for utterance in utterances],
+            "utt2dur": [f"{duration:.4f}" for duration in durations],
+        }
+        for name, values in tables.items():
+            rows = zip(utterances, values, strict=True)
+            lines = "".join(f"{utterance.id} {value}\n" for utterance, value in rows)
+            (aside / name).write_text(lines, encoding="utf-8")
+    return sum(durations)
+
+
+def main() -> None:
+    """Write every split."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the splits")
+    parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the utterances; 0.01 is a trial")
+    parser.add_argument("--num-jobs", type=int, default=2, help="processes")
+    options = parser.parse_args()
+    try:
+        with ProcessPoolExecutor(options.num_jobs) as executor:
+            for name, utterances in plan(options.seed, options.scale).items():
+                seconds = write_split(options.out / name, utterances, executor)
+                print(f"{options.out / name}: {len(utterances)} utterances, {seconds / 3600:.2f} h")
+    except RecipeError as error:
+        sys.exit(f"make_corpus.py: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

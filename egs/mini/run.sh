@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The whole road on synthetic speech, from nothing to a table of error rates: bash egs/mini/run.sh [--option value ...]
+#
+# espeak-ng speaks English, Mandarin and Spanish sentences of a small world. A small Whisper is trained from random
+# weights on clean English and Mandarin; then it is fine-tuned, with LoRA and fully, on noisy speech of other voices,
+# a new language (Spanish) and a new task (translation from Mandarin into English). No download, no GPU needed.
+
+base_sets="base_train base_dev" # sets that train the base model
+train_sets="train"              # sets to fine-tune on
+dev_sets="dev"                  # sets for eval_loss
+test_sets="test_base test"      # sets to decode: the base model's own kind of speech, and the new one
+base_model=exp/base/model       # the base model that stage 3 makes
+vocab_size=0                    # of the base model: 0 is as small as the text needs; 51865 is Whisper's own
+seed=1                          # of the corpus: same seed, same bytes
+scale=1.0                       # share of the corpus' utterances; 0.02 for a quick trial
+max_new_tokens=64               # tokens of a hypothesis at most
+
+make_data() {
+  run python local/make_corpus.py --out data --seed "$seed" --scale "$scale" --num-jobs "$num_jobs"
+}
+
+make_base_model() {
+  run whisper-recipe init-model exp/base/init --text data/base_train/text data/train/text --vocab_size "$vocab_size" &&
+    run whisper-recipe train --config conf/train_base.yaml --base_model exp/base/init --output_dir exp/base \
+      --train_cuts "$fbank/cuts_base_train.jsonl.gz" --dev_cuts "$fbank/cuts_base_dev.jsonl.gz"
+}
+
+# shellcheck source=tools/stages.sh
+. "$(dirname "$0")/../../tools/stages.sh" "$@"

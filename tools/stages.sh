@@ -1,0 +1,241 @@
+# The stages that all recipes share; a recipe's run.sh sets its variables and then sources this file with "$@".
+#
+#   0 corpus -> Kaldi data directories   1 validation and Lhotse manifests   2 fbank features and statistics
+#   3 base model                         4 fine-tuning                       5 merging
+#   6 export to CTranslate2              7 decoding and scoring              8 table of results
+#
+# A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
+# a base model itself. It may define make_data (stage 0) and make_base_model (stage 3). A step is done when its outputs
+# stand; it is done again only when its command or its inputs change, or with --overwrite true.
+#
+# shellcheck shell=bash
+# shellcheck disable=SC2046,SC2086 # names of sets, methods and types have no spaces, and lists are split on purpose
+set -euo pipefail
+: "${train_sets:?the recipe must set it}" "${dev_sets:?the recipe must set it}" "${test_sets:?the recipe must set it}"
+
+stage=${stage:-0}                # first stage
+stop_stage=${stop_stage:-8}      # last stage
+method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
+base_model=${base_model:-}       # base model: a Whisper folder, or a name on the hub
+num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
+num_jobs=${num_jobs:-2}          # processes for features
+quantizations=${quantizations:-float32 int8} # CTranslate2 exports
+beam_size=${beam_size:-5}        # beam of the CTranslate2 decoding with beam search
+max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
+overwrite=${overwrite:-false}    # do again what is done already
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tools/parse_options.sh
+. "$root/tools/parse_options.sh"
+declare_options "${BASH_SOURCE[0]}" "$0"
+
+print_help() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  echo "stages:"
+  sed -n '3,5s/^# / /p' "$root/tools/stages.sh"
+  print_options
+}
+
+log() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*"; }
+
+# made_by PATH: the stage that makes it.
+made_by() {
+  case $1 in
+    data/manifests/*) echo 1 ;;
+    data/fbank_*) echo 2 ;;
+    data/*) echo 0 ;;
+    exp/*/decode_*) echo 7 ;;
+    exp/*/ct2_*) echo 6 ;;
+    exp/*/adapter) echo 4 ;;
+    exp/base/*) echo 3 ;;
+    exp/full/model) echo 4 ;;
+    exp/*/model) echo 5 ;;
+  esac
+}
+
+# need PATH...: an input that is missing is an error that names the stage which makes it.
+need() {
+  local path made
+  for path in "$@"; do
+    [[ -e $path ]] && continue
+    made=$(made_by "$path")
+    fail "$path is missing: ${made:+run stage $made first (--stage $made)}${made:-give another path}"
+  done
+}
+
+# state PATH...: what changes when a file, or a file in a folder, changes.
+state() { find "$@" -type f -printf '%p %s %T@\n' | LC_ALL=C sort; }
+
+# run COMMAND...: print the exact command, then run it.
+run() {
+  log "$(printf '%q ' "$@")"
+  "$@"
+}
+
+# step "OUTPUT ..." "INPUT ..." COMMAND...: run the command unless the outputs stand and neither the command nor the inputs
+# have changed since. What was done is noted under exp/.done, in a file named for the first output.
+step() {
+  local outputs inputs output key stamp
+  read -ra outputs <<<"$1"
+  read -ra inputs <<<"$2"
+  shift 2
+  need "${inputs[@]}"
+  key=$({ printf '%q ' "$@" && state "${inputs[@]}"; } | sha256sum)
+  stamp=exp/.done/${outputs[0]//\//_}
+  if [[ $overwrite == false && -f $stamp && $(<"$stamp") == "$key" ]] && all_exist "${outputs[@]}"; then
+    log "${outputs[0]} is there already"
+    return
+  fi
+  rm -f "$stamp"
+  "$@" || fail "stage $current failed while making ${outputs[0]} (its command is above)"
+  all_exist "${outputs[@]}" || fail "stage $current has not made all of ${outputs[*]}"
+  mkdir -p exp/.done
+  echo "$key" >"$stamp"
+}
+
+all_exist() {
+  local path
+  for path in "$@"; do [[ -e $path ]] || return 1; done
+}
+
+# begin N TEXT: whether stage N is asked for; says so.
+begin() {
+  current=$1
+  ((stage <= $1 && $1 <= stop_stage)) || return 1
+  log "Stage $1: $2"
+}
+
+all_sets() { tr ' ' '\n' <<<"${base_sets:-} $train_sets $dev_sets $test_sets" | awk 'NF && !seen[$0]++'; }
+
+# cuts SET...: the cut manifests of the sets.
+cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
+
+# fine_tuned: the folders of the fine-tuned models.
+fine_tuned() { printf 'exp/%s/model\n' $method; }
+
+stage_data() {
+  if ! declare -F make_data >/dev/null; then
+    log "this recipe makes no data: data/<set> are the user's"
+    return
+  fi
+  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" local make_data
+}
+
+stage_manifests() {
+  local set
+  for set in $(all_sets); do
+    step "data/manifests/recordings_$set.jsonl.gz data/manifests/supervisions_$set.jsonl.gz" \
+      "data/$set/wav.scp data/$set/text" check_and_prepare "data/$set"
+  done
+}
+
+check_and_prepare() {
+  run whisper-recipe validate "$1" && run whisper-recipe prepare "$1" --out data/manifests
+}
+
+stage_fbank() {
+  local set
+  for set in $(all_sets); do
+    step "$(cuts "$set")" "data/manifests/recordings_$set.jsonl.gz data/manifests/supervisions_$set.jsonl.gz" \
+      run whisper-recipe fbank "$set" --manifests data/manifests --out "$fbank" --num_mel_bins "$num_mel_bins" \
+      --num_jobs "$num_jobs"
+  done
+  run whisper-recipe stats $(cuts $(all_sets))
+}
+
+stage_base_model() {
+  if ! declare -F make_base_model >/dev/null; then
+    log "base model: ${base_model:?give --base_model}"
+    return
+  fi
+  step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model
+}
+
+stage_train() {
+  local name output
+  for name in $method; do
+    output=exp/$name/adapter
+    [[ $name == full ]] && output=exp/$name/model
+    step "$output" "conf/train_$name.yaml $base_model $(cuts $train_sets $dev_sets)" \
+      run whisper-recipe train --config "conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
+      --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets)
+  done
+}
+
+stage_merge() {
+  local name
+  for name in $method; do
+    if [[ $name == full ]]; then
+      log "exp/full/model is whole already: there is nothing to merge"
+    else
+      step "exp/$name/model" "exp/$name/adapter" run whisper-recipe merge "exp/$name"
+    fi
+  done
+}
+
+stage_export() {
+  local model quantization
+  for model in $(fine_tuned); do
+    for quantization in $quantizations; do
+      step "$(dirname "$model")/ct2_$quantization" "$model" \
+        run whisper-recipe export "$model" --out "$(dirname "$model")/ct2_$quantization" --quantization "$quantization"
+    done
+  done
+}
+
+# decode_and_score OUTPUT MODEL CUTS [OPTION...]
+decode_and_score() {
+  run whisper-recipe decode "$2" --cuts "$3" --out "$1" --search.max_new_tokens "$max_new_tokens" "${@:4}" &&
+    run whisper-recipe score "$1" --ref "$3"
+}
+
+# each_decoding FUNCTION: call it with OUTPUT MODEL CUTS [OPTION...] for every model, backend and test set.
+each_decoding() {
+  local set cuts model folder quantization
+  for set in $test_sets; do
+    cuts=$fbank/cuts_$set.jsonl.gz
+    "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # the same name for a base model from the hub
+    for model in $(fine_tuned); do
+      folder=$(dirname "$model")
+      "$1" "$folder/decode_${set}_transformers" "$model" "$cuts"
+      for quantization in $quantizations; do
+        "$1" "$folder/decode_${set}_ct2_$quantization" "$folder/ct2_$quantization" "$cuts"
+      done
+      "$1" "$folder/decode_${set}_ct2_${quantizations%% *}_beam$beam_size" "$folder/ct2_${quantizations%% *}" "$cuts" \
+        --search.beam_size "$beam_size"
+    done
+  done
+}
+
+decode_step() { step "$1/metrics.json" "$2 $3" decode_and_score "$@"; }
+
+stage_results() {
+  local runs
+  mapfile -t runs < <(each_decoding echo | cut -d ' ' -f 1)
+  need "${runs[@]}"
+  run whisper-recipe compare "${runs[@]}" --out exp/RESULTS.md
+}
+
+if [[ " $* " == *" --help "* ]]; then
+  print_help
+  exit 0
+fi
+parse_options "$@"
+((stage <= stop_stage)) || fail "--stage $stage is after --stop_stage $stop_stage"
+for name in $method; do
+  [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
+done
+cd "$(dirname "$0")"
+fbank=data/fbank_whisper$num_mel_bins
+bash "$root/tools/setup.sh"
+PATH=${VENV:-$root/.venv}/bin:$PATH
+
+if begin 0 "corpus -> Kaldi data directories"; then stage_data; fi
+if begin 1 "validation and Lhotse manifests"; then stage_manifests; fi
+if begin 2 "fbank features and statistics"; then stage_fbank; fi
+if begin 3 "base model"; then stage_base_model; fi
+if begin 4 "fine-tuning: $method"; then stage_train; fi
+if begin 5 "merging adapters"; then stage_merge; fi
+if begin 6 "export to CTranslate2: $quantizations"; then stage_export; fi
+if begin 7 "decoding and scoring"; then each_decoding decode_step; fi
+if begin 8 "table of results"; then stage_results; fi

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up, checks style, and runs the tests: bash tools/test.sh [pytest's options, such as -m "not slow"]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash tools/setup.sh --dev
+PATH=${VENV:-$PWD/.venv}/bin:$PATH
+export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
+ruff check .
+ruff format --check .
+mapfile -t scripts < <(find .ci/run tools egs -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)
+shellcheck --external-sources "${scripts[@]}"
+pytest "$@"
