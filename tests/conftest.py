@@ -50,3 +50,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, transcripts: Path) -> P
 def full_vocabulary_model(tmp_path_factory: pytest.TempPathFactory, transcripts: Path) -> Path:
     """A Whisper folder with Whisper's 51,865 ids."""
     return make_model(tmp_path_factory.mktemp("models") / "full_vocabulary", transcripts, vocab_size=51865)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cut manifest with features of twelve utterances of noise, 0.6 to 3 s, in two languages and tasks."""
+    import numpy as np
+    import soundfile
+
+    from whisper_recipe.data.fbank import fbank
+    from whisper_recipe.data.manifests import prepare
+
+    folder = tmp_path_factory.mktemp("corpus")
+    data = folder / "noise"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(12):
+        key = f"utt{number:02d}"
+        noise = rng.standard_normal(int(16000 * (0.6 + 0.2 * number))) * 0.1
+        soundfile.write(data / f"{key}.wav", noise, 16000, subtype="PCM_16")
+        rows.append((key, SENTENCES[number % 4], "zh" if number % 4 == 1 else "en"))
+    (data / "wav.scp").write_text("".join(f"{key} {key}.wav\n" for key, _, _ in rows))
+    (data / "text").write_text("".join(f"{key} {text}\n" for key, text, _ in rows), encoding="utf-8")
+    (data / "utt2lang").write_text("".join(f"{key} {language}\n" for key, _, language in rows))
+    prepare(data, folder / "manifests")
+    fbank("noise", folder / "manifests", folder / "fbank", num_jobs=1)
+    return folder / "fbank" / "cuts_noise.jsonl.gz"

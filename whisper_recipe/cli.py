@@ -94,12 +94,12 @@ def _run(name: str, argv: list[str]) -> None:
     command = COMMANDS[name]
     function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
     parser, config = parse(name, function, argv)
-    arguments = vars(parser.instantiate_classes(config))
+    arguments = vars(parser.instantiate(config))
     arguments.pop("config", None)
     if "output_dir" in arguments:
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
-        parser.save(config, folder / CONFIG_COPY, overwrite=True, skip_none=False)
+        parser.save(config, folder / CONFIG_COPY, overwrite=True)
     function(**arguments)
 
 
@@ -120,6 +120,7 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
         epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     parser.add_function_arguments(function, fail_untyped=True)

@@ -23,11 +23,19 @@ def require(path: str | Path, cure: str | None = None) -> Path:
 
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
+def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder to; rename it to `path` on success.
 
     The sibling keeps the suffixes of `path`, because libraries choose a format by them. On an exception it is
     removed and what stood at `path` before is still there.
+
+    Args:
+        path: the final name.
+        replace_folder: a folder at `path` is ours to replace, whatever is in it. Otherwise one that holds anything
+            else than what is written is left alone: the user may have named the wrong one.
+
+    Raises:
+        RecipeError: the folder at `path` holds something else.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +44,11 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         if aside.is_dir() and path.is_dir():
+            others = {entry.name for entry in path.iterdir()} - {entry.name for entry in aside.iterdir()}
+            if others and not replace_folder:
+                raise RecipeError(
+                    f"holds other files ({min(others)})", where=path, cure="remove it or give another folder"
+                )
             # A folder can't be renamed over a folder that has files: move the old one out of the way first.
             old = path.with_name(f".{os.getpid()}.old.{path.name}")
             path.rename(old)

@@ -16,6 +16,7 @@ SAMPLING_RATE = 16000  # whisper/audio.py of openai/whisper
 DURATION_TOLERANCE = 0.1
 # Larger sizes in a WAV header are placeholders of programs that write to a pipe and don't know the length.
 STREAMED_BYTES = 0x7FFF0000
+BLOCK = 1 << 16  # samples decoded at a time
 CURE = "find it with whisper-recipe validate, then replace or remove it"
 
 
@@ -36,12 +37,14 @@ def audio_info(path: Path) -> AudioInfo:
     """Read the header of an audio file (WAV, FLAC, MP3, OGG, OPUS, SPHERE and whatever else libsndfile has).
 
     Raises:
-        RecipeError: the file is missing or unreadable, or shorter than its header says.
+        RecipeError: the file is missing, unreadable or empty, or shorter than its header says.
     """
     with _opened(path) as file:
         missing = _missing_bytes(file.extra_info) if file.format == "WAV" else 0
         if missing:
             raise RecipeError(f"truncated: {missing} bytes of its samples are missing", where=path, cure=CURE)
+        if not file.frames:
+            raise RecipeError("no samples in it", where=path, cure=CURE)
         return AudioInfo(file.samplerate, file.frames, file.channels)
 
 
@@ -111,10 +114,10 @@ def decode_fully(path: Path) -> SampleFaults:
     total, peak, finite = 0, 0.0, True
     with _opened(path) as file:
         try:
-            for block in file.blocks(1 << 16, dtype="float32", always_2d=True):
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 total += len(block)
                 finite = finite and bool(np.isfinite(block).all())
-                peak = max(peak, float(np.abs(block).max(initial=0.0)))
+                peak = max(peak, float(np.abs(block).max()))
         except soundfile.SoundFileError as error:
             raise RecipeError(f"can't be decoded ({error})", where=path, cure=CURE) from None
     return SampleFaults(total, peak, finite)

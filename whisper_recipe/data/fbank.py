@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.features.base import FeatureExtractor, register_extractor
-from lhotse.features.io import LilcomChunkyWriter
-from lhotse.utils import compute_num_frames_from_samples
+from lhotse.features.io import FeaturesWriter, LilcomChunkyWriter, NumpyFilesWriter
+from lhotse.utils import compute_num_frames_from_samples, fastcopy
+from tqdm import tqdm
 from transformers.audio_utils import mel_filter_bank
 
+from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
 from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import read_jsonl, require, write_jsonl, written_aside
 
 # whisper/audio.py of openai/whisper
-SAMPLING_RATE = 16000
 N_FFT = 400  # samples of a window: 25 ms
 HOP_LENGTH = 160  # samples between frames: 10 ms
 MAX_SAMPLES = 30 * SAMPLING_RATE
 MAX_FRAMES = MAX_SAMPLES // HOP_LENGTH
 DYNAMIC_RANGE = 2.0  # silence lies this far under the loudest value: 8 decades, divided by 4 in the scaling
+LOWEST = -1.5  # of all values: mel energies are at least 1e-10
+PART = 200  # cuts that a process takes at a time
 
 
 @dataclass
@@ -96,19 +103,56 @@ def _mel_filters(num_mel_bins: int) -> torch.Tensor:
     return torch.from_numpy(filters.T.astype(np.float32)).contiguous()
 
 
+def silence_value(features: torch.Tensor) -> torch.Tensor:
+    """Return the value that silence has among the features (frames, mel bins) of an utterance, a scalar tensor."""
+    return (features.max() - DYNAMIC_RANGE).clamp(min=LOWEST)
+
+
 def collate_fbank(features: list[torch.Tensor], frames: int | None = None) -> torch.Tensor:
-    """Stack features of shape (frames, mel bins), each padded with its own silence, to (batch, mel bins, frames).
+    """Stack utterances, each padded with its own silence; return float32 of shape (batch, mel bins, frames).
 
     Args:
-        features: of each utterance.
+        features: of each utterance, (frames, mel bins).
         frames: pad to so many; by default to the longest utterance's.
     """
     frames = frames or max(len(utterance) for utterance in features)
-    batch = torch.stack([utterance.max() - DYNAMIC_RANGE for utterance in features])
+    batch = torch.stack([silence_value(utterance.float()) for utterance in features])
     batch = batch[:, None, None].repeat(1, features[0].shape[1], frames)
     for row, utterance in zip(batch, features, strict=True):
         row[:, : len(utterance)] = utterance.T
     return batch
+
+
+def load_fbank(cut: MonoCut, num_mel_bins: int = 80) -> torch.Tensor:
+    """Return a cut's features, float32 (frames, mel bins): the stored ones, or computed where none are stored."""
+    if cut.has_features:
+        return torch.from_numpy(cut.load_features()).float()
+    return torch.from_numpy(WhisperLogMel(WhisperLogMelConfig(num_mel_bins)).extract(_samples(cut), SAMPLING_RATE))
+
+
+def _samples(cut: MonoCut) -> np.ndarray:
+    return read_audio(Path(cut.recording.sources[0].source), cut.start, cut.duration, cut.channel)
+
+
+class FineLilcomWriter(LilcomChunkyWriter):
+    """lhotse's default storage, in steps that are small for Whisper's scaled log-mel (about -1 to 1.5).
+
+    The largest error is half a step: 2^-9 here. lhotse's default of 2^-5 is made for natural logarithms.
+    """
+
+    def __init__(self, storage_path: Path) -> None:
+        super().__init__(storage_path, tick_power=-8)
+
+
+class Float16Writer(NumpyFilesWriter):
+    """A .npy file of float16 for each utterance."""
+
+    def write(self, key: str, value: np.ndarray) -> str:
+        """Store features (frames, mel bins)."""
+        return super().write(key, value.astype(np.float16))
+
+
+WRITERS: dict[str, type[FeaturesWriter]] = {"lilcom_chunky": FineLilcomWriter, "float16": Float16Writer}
 
 
 def fbank(
@@ -116,6 +160,7 @@ def fbank(
     manifests: Path = Path("data/manifests"),
     out: Path = Path("data/fbank_whisper80"),
     num_mel_bins: Literal[80, 128] = 80,
+    storage: Literal["lilcom_chunky", "float16", "none"] = "lilcom_chunky",
     num_jobs: int = 2,
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
@@ -125,63 +170,110 @@ def fbank(
         manifests: the folder that `whisper-recipe prepare` wrote.
         out: the folder for cuts and features.
         num_mel_bins: 80; 128 for large-v3 and its descendants.
+        storage: lilcom_chunky takes 1.1 bytes a value and is off by 0.002 at most; float16 takes 2 bytes and is off by
+            0.0005, in one file an utterance; none stores nothing, and features are computed whenever a cut is loaded.
         num_jobs: processes.
 
     Raises:
-        RecipeError: a manifest is missing or empty, or audio can't be read.
+        RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
-    cuts = _cuts(manifests, split)
-    final, path = Path(out) / f"feats_{split}", manifest_path(out, "cuts", split)
-    extractor = WhisperLogMel(WhisperLogMelConfig(num_mel_bins))
+    path, final = manifest_path(out, "cuts", split), Path(out).absolute() / f"feats_{split}"
+    count, seconds = _total(_supervisions_path(manifests, split))
+    cuts: Iterable[MonoCut] = _cuts(manifests, split)
     # The manifest is the sign that the features are whole: it goes first and comes back last.
     path.unlink(missing_ok=True)
-    with written_aside(final) as aside:
-        aside.mkdir(parents=True)
-        with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            try:
-                cuts = cuts.compute_and_store_features(
-                    extractor, aside / "feats", num_jobs, storage_type=FineLilcomWriter, executor=executor
-                )
-            except Exception as error:  # each audio backend raises its own types
-                raise RecipeError(
-                    f"features can't be computed ({error})", where=manifests, cure="run validate"
-                ) from error
-        cuts = cuts.map(functools.partial(_moved, str(aside), str(final))).to_eager()
-    with written_aside(path) as aside:
-        cuts.to_file(aside)
-    seconds = sum(cut.duration for cut in cuts)
-    print(f"{path}: {len(cuts)} cuts, {seconds / 3600:.2f} h, {num_mel_bins} mel bins")
+    if storage == "none":
+        _write(path, tqdm(cuts, desc=f"fbank {split}", total=count, unit="cut"))
+    else:
+        with (
+            ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor,
+            written_aside(path) as manifest,
+            written_aside(final) as aside,
+        ):
+            aside.mkdir()
+            extract = functools.partial(_extract, WRITERS[storage], num_mel_bins, aside, final)
+            done = _in_order(executor, extract, cuts, ahead=2 * num_jobs)
+            _write(manifest, tqdm(done, desc=f"fbank {split}", total=count, unit="cut"))
+    print(f"{path}: {count} cuts, {seconds / 3600:.2f} h, {num_mel_bins} mel bins, storage {storage}")
 
 
-class FineLilcomWriter(LilcomChunkyWriter):
-    """lhotse's default storage, in steps that are small for Whisper's scaled log-mel (about -1 to 1.5)."""
-
-    def __init__(self, storage_path: Path) -> None:
-        super().__init__(storage_path, tick_power=-8)
+def _supervisions_path(manifests: Path, split: str) -> Path:
+    path = manifest_path(manifests, "supervisions", split)
+    return require(path, "run stage 1 (whisper-recipe prepare) first")
 
 
-def _cuts(manifests: Path, split: str) -> CutSet:
-    """One cut a supervision, with its id, resampled to 16 kHz where it has to be."""
-    cure = "run stage 1 (whisper-recipe prepare) first"
-    recordings = RecordingSet.from_file(require(manifest_path(manifests, "recordings", split), cure))
-    recordings = {recording.id: recording.resample(SAMPLING_RATE) for recording in recordings}
-    path = require(manifest_path(manifests, "supervisions", split), cure)
-    cuts = [
-        MonoCut(
-            id=supervision.id,
-            start=supervision.start,
-            duration=supervision.duration,
-            channel=0,
-            supervisions=[supervision.with_offset(-supervision.start)],
-            recording=recordings[supervision.recording_id],
-        )
-        for supervision in SupervisionSet.from_file(path)
-    ]
-    if not cuts:
+def _total(path: Path) -> tuple[int, float]:
+    """Return how many supervisions there are, and their seconds."""
+    count, seconds = 0, 0.0
+    for _, row in read_jsonl(path):
+        count, seconds = count + 1, seconds + row["duration"]
+    if not count:
         raise RecipeError("no supervisions in it", where=path, cure="check the data directory it was made from")
-    return CutSet.from_cuts(cuts)
+    return count, seconds
 
 
-def _moved(before: str, after: str, cut: MonoCut) -> MonoCut:
-    cut.features.storage_path = cut.features.storage_path.replace(before, after, 1)
-    return cut
+def _cuts(manifests: Path, split: str) -> Iterator[MonoCut]:
+    """Yield one cut a supervision, with its id, at 16 kHz."""
+    path = require(manifest_path(manifests, "recordings", split), "run stage 1 (whisper-recipe prepare) first")
+    recordings = {row["id"]: Recording.from_dict(row).resample(SAMPLING_RATE) for _, row in read_jsonl(path)}
+    path = _supervisions_path(manifests, split)
+    for number, row in read_jsonl(path):
+        supervision = SupervisionSegment.from_dict(row)
+        recording = recordings.get(supervision.recording_id)
+        if recording is None:
+            raise RecipeError(f"no recording {supervision.recording_id}", where=f"{path}:{number}", cure="prepare anew")
+        cut = _cut(supervision, recording)
+        if cut.duration < HOP_LENGTH / SAMPLING_RATE:
+            raise RecipeError(f"{cut.id} is shorter than a frame", where=f"{path}:{number}", cure="remove it")
+        yield cut
+
+
+def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
+    """Return the cut of a supervision, in whole samples: so cut, features and audio agree on their lengths."""
+    first = round(supervision.start * SAMPLING_RATE)
+    count = min(round(supervision.duration * SAMPLING_RATE), recording.num_samples - first)
+    duration = count / SAMPLING_RATE
+    return MonoCut(
+        id=supervision.id,
+        start=first / SAMPLING_RATE,
+        duration=duration,
+        channel=0,
+        supervisions=[fastcopy(supervision, start=0.0, duration=duration)],
+        recording=recording,
+    )
+
+
+def _in_order(executor: Executor, function: Callable, cuts: Iterable[MonoCut], ahead: int) -> Iterator[MonoCut]:
+    """Yield what `function` (number of the part, cuts) makes of each part of the cuts, keeping few parts in memory."""
+    cuts, waiting, number = iter(cuts), deque(), 0
+    try:
+        while (part := list(islice(cuts, PART))) or waiting:
+            if part:
+                waiting.append(executor.submit(function, number, part))
+                number += 1
+            if len(waiting) > ahead or not part:
+                yield from waiting.popleft().result()
+    except BrokenProcessPool:
+        raise RecipeError(
+            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs"
+        ) from None
+
+
+def _extract(
+    writer_type: type[FeaturesWriter], num_mel_bins: int, aside: Path, final: Path, number: int, cuts: list[MonoCut]
+) -> list[MonoCut]:
+    """Store the features of a part under `aside`; return its cuts with features that will be found under `final`."""
+    extractor = WhisperLogMel(WhisperLogMelConfig(num_mel_bins))
+    with writer_type(aside / f"part{number:05d}") as writer:
+        for cut in cuts:
+            features = extractor.extract_from_samples_and_store(
+                _samples(cut)[None], writer, SAMPLING_RATE, offset=cut.start, channel=cut.channel
+            )
+            features.recording_id = cut.recording_id
+            features.storage_path = str(final / Path(features.storage_path).name)
+            cut.features = features
+    return cuts
+
+
+def _write(path: Path, cuts: Iterable[MonoCut]) -> None:
+    write_jsonl(path, (cut.to_dict() for cut in cuts))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import Recording, SupervisionSegment
+from lhotse.audio import AudioSource
 from tqdm import tqdm
 
+from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info
 from whisper_recipe.data.kaldi import Utterance, read_data_dir
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import write_jsonl, written_aside
 
 
 def manifest_path(folder: Path, kind: str, split: str) -> Path:
@@ -28,52 +30,60 @@ def prepare(data_dir: Path, out: Path = Path("data/manifests")) -> None:
     Raises:
         RecipeError: the directory has problems, or an audio file can't be read.
     """
-    data_dir = Path(data_dir)
-    split = data_dir.resolve().name
+    split = Path(data_dir).resolve().name
     utterances = read_data_dir(data_dir)
-    recordings: dict[str, Recording] = {}
-    for utterance in tqdm(utterances, desc=f"prepare {split}", unit="utt"):
-        known = recordings.get(utterance.recording)
-        if known is None:
-            recordings[utterance.recording] = _recording(utterance)
-        elif known.sources[0].source != str(utterance.audio.resolve()):
-            raise RecipeError(
-                f"recording {utterance.recording} has two files",
-                where=utterance.where,
-                cure="give one of them another id",
-            )
-    _write(RecordingSet, recordings.values(), manifest_path(out, "recordings", split))
-    supervisions = (_supervision(utterance, recordings[utterance.recording]) for utterance in utterances)
-    _write(SupervisionSet, supervisions, manifest_path(out, "supervisions", split))
-    hours = sum(recording.duration for recording in recordings.values()) / 3600
-    print(f"{out}: {split}: {len(utterances)} supervisions of {len(recordings)} recordings, {hours:.2f} h")
+    durations: dict[str, float] = {}  # of each recording
+    progress = tqdm(utterances, desc=f"prepare {split}", unit="utt")
+    with (
+        written_aside(manifest_path(out, "recordings", split)) as recordings,
+        written_aside(manifest_path(out, "supervisions", split)) as supervisions,
+    ):
+        write_jsonl(recordings, (recording.to_dict() for recording in _recordings(progress, durations)))
+        rows = (_supervision(utterance, durations[utterance.recording]) for utterance in utterances)
+        write_jsonl(supervisions, (supervision.to_dict() for supervision in rows))
+    hours = sum(durations.values()) / 3600
+    print(f"{out}: {split}: {len(utterances)} supervisions of {len(durations)} recordings, {hours:.2f} h")
+
+
+def _recordings(utterances: Iterable[Utterance], durations: dict[str, float]) -> Iterator[Recording]:
+    """Yield each recording once, and note its seconds."""
+    for utterance in utterances:
+        if utterance.recording not in durations:
+            recording = _recording(utterance)
+            durations[recording.id] = recording.duration
+            yield recording
 
 
 def _recording(utterance: Utterance) -> Recording:
-    try:
-        return Recording.from_file(utterance.audio.resolve(), recording_id=utterance.recording)
-    except Exception as error:  # each audio backend raises its own types
+    info = audio_info(utterance.audio)
+    channels = list(range(info.num_channels))
+    return Recording(
+        id=utterance.recording,
+        sources=[AudioSource("file", channels, str(utterance.audio.absolute()))],
+        sampling_rate=info.sampling_rate,
+        num_samples=info.num_samples,
+        duration=info.duration,
+        channel_ids=channels,
+    )
+
+
+def _supervision(utterance: Utterance, total: float) -> SupervisionSegment:
+    """Return the supervision of an utterance in a recording of `total` seconds."""
+    end = total if utterance.end is None else utterance.end
+    if utterance.start >= total or end > total + DURATION_TOLERANCE:
         raise RecipeError(
-            f"{utterance.audio} can't be read ({error})", where=utterance.where, cure="run whisper-recipe validate"
-        ) from error
-
-
-def _supervision(utterance: Utterance, recording: Recording) -> SupervisionSegment:
+            f"{utterance.id}: {utterance.start} to {end} s lies outside its recording of {total:.2f} s",
+            where=utterance.where,
+            cure="whisper-recipe validate lists all such segments",
+        )
     # A segment may end a little after its recording, by rounding; lhotse does not take that.
-    end = recording.duration if utterance.end is None else min(utterance.end, recording.duration)
     return SupervisionSegment(
         id=utterance.id,
-        recording_id=recording.id,
+        recording_id=utterance.recording,
         start=utterance.start,
-        duration=round(end - utterance.start, 8),
+        duration=round(min(end, total) - utterance.start, 8),
         text=utterance.text,
         language=utterance.language,
         speaker=utterance.speaker,
         custom={"task": utterance.task},
     )
-
-
-def _write(manifest_type: type, items: Iterable, path: Path) -> None:
-    with written_aside(path) as aside, manifest_type.open_writer(aside) as writer:
-        for item in items:
-            writer.write(item)

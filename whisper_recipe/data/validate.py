@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
-from whisper_recipe.data.kaldi import UNSORTED, Directory, Utterance, scan_data_dir
+from whisper_recipe.data.kaldi import UNSORTED, Directory, Problem, Utterance, scan_data_dir
 from whisper_recipe.errors import RecipeError
 
 MAX_SECONDS = 30.0  # one input of Whisper
-DURATION_TOLERANCE = 0.1  # seconds by which utt2dur and segments may be off
-SHOWN = 10  # problems of a kind that are printed
+MIN_SECONDS = 0.01  # one frame of Whisper's features
+SILENT_PEAK = 1e-4  # of full scale: three steps of 16 bits
 
 
-def validate(data_dir: Path) -> None:
-    """Check a Kaldi data directory and print all its problems, each with file and line, and a table of counts.
+def validate(data_dir: Path, decode: bool = False, show: int = 10) -> None:
+    """Check a Kaldi data directory and print its problems, each with file and line, and a table of counts.
 
     Tables are read in full, audio files as far as their header goes. Unsorted ids are told but are no error here.
 
     Args:
         data_dir: the Kaldi data directory.
+        decode: decode all audio: finds damage that headers don't show, silence and samples that are no numbers.
+        show: problems of a kind to list; 0 lists all.
 
     Raises:
         RecipeError: there are problems.
@@ -27,56 +30,72 @@ def validate(data_dir: Path) -> None:
     from tabulate import tabulate
 
     utterances, problems = scan_data_dir(data_dir)
-    directory = Directory(data_dir, problems)
-    _check_audio(directory, utterances)
+    _check_audio(Directory(data_dir, problems), utterances, decode)
     counts = Counter(problem.kind for problem in problems)
-    shown: Counter[str] = Counter()
-    for problem in problems:
-        shown[problem.kind] += 1
-        if shown[problem.kind] <= SHOWN:
-            print(f"{problem.where}: {problem.kind}: {problem.what}")
+    _list(problems, show or len(problems))
     if counts:
         print(tabulate(counts.most_common(), headers=["problem", "count"]))
-        if max(counts.values()) > SHOWN:
-            print(f"(the first {SHOWN} of each kind are listed)")
+    if show and counts and max(counts.values()) > show:
+        print(f"(the first {show} of each kind are listed; --show 0 lists all)")
     del counts[UNSORTED]
     if counts:
-        raise RecipeError(f"{sum(counts.values())} problems", where=data_dir, cure="mend the lines listed above")
+        raise RecipeError(f"{counts.total()} problems", where=data_dir, cure="mend the lines listed above")
     print(f"{data_dir}: {len(utterances)} utterances, no problem")
 
 
-def _check_audio(directory: Directory, utterances: list[Utterance]) -> None:
-    durations: dict[Path, float | None] = {}
+def _list(problems: list[Problem], show: int) -> None:
+    shown: Counter[str] = Counter()
+    for problem in problems:
+        shown[problem.kind] += 1
+        if shown[problem.kind] <= show:
+            print(f"{problem.where}: {problem.kind}: {problem.what}")
+
+
+def _check_audio(directory: Directory, utterances: list[Utterance], decode: bool) -> None:
+    from whisper_recipe.data.audio import DURATION_TOLERANCE
+
+    durations: dict[Path, float] = {}
     for utterance in utterances:
         if utterance.audio not in durations:
-            durations[utterance.audio] = _duration(directory, utterance)
+            durations[utterance.audio] = _duration(directory, utterance, decode)
         total = durations[utterance.audio]
-        if total is None:
+        if math.isnan(total):
             continue
         end = total if utterance.end is None else utterance.end
         seconds = end - utterance.start
-        if end > total + DURATION_TOLERANCE:
-            directory.report("segment outside", utterance.where, f"{utterance.id} ends at {end:.2f} s of {total:.2f} s")
+        if end > total + DURATION_TOLERANCE or utterance.start >= total:
+            what = f"{utterance.id}: {utterance.start:.2f} to {end:.2f} s of {total:.2f} s"
+            directory.report("segment outside", utterance.where, what)
         if seconds > MAX_SECONDS:
             directory.report("over 30 s", utterance.where, f"{utterance.id} lasts {seconds:.2f} s")
+        if seconds < MIN_SECONDS:
+            directory.report("too short", utterance.where, f"{utterance.id} lasts {seconds:.4f} s")
         if utterance.duration is not None and abs(utterance.duration - seconds) > DURATION_TOLERANCE:
             what = f"{utterance.id} lasts {seconds:.2f} s, utt2dur says {utterance.duration:.2f} s"
             directory.report("wrong duration", utterance.where, what)
 
 
-def _duration(directory: Directory, utterance: Utterance) -> float | None:
-    """Return the seconds of a recording by its header; report it and return None where it can't be read."""
-    import soundfile
+def _duration(directory: Directory, utterance: Utterance, decode: bool) -> float:
+    """Return the seconds of a recording by its header; report what is wrong with it, and return NaN if unreadable."""
+    from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
     if not utterance.audio.is_file():
         directory.report("missing audio", utterance.where, f"{utterance.audio} is no file")
-        return None
+        return math.nan
     try:
-        duration = soundfile.info(str(utterance.audio)).duration
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        directory.report("unreadable audio", utterance.where, f"{utterance.audio}: {error}")
-        return None
-    if duration <= 0:
-        directory.report("empty audio", utterance.where, f"{utterance.audio} has no samples")
-        return None
-    return duration
+        info = audio_info(utterance.audio)
+        found = decode_fully(utterance.audio) if decode else None
+    except RecipeError as error:
+        directory.report("damaged audio", utterance.where, f"{error.where}: {error.what}")
+        return math.nan
+    if found is None:
+        return info.duration
+    if not found.finite:
+        directory.report("not a number", utterance.where, f"{utterance.audio} has samples that are NaN or infinite")
+    elif found.peak < SILENT_PEAK:
+        directory.report("silent audio", utterance.where, f"{utterance.audio} has no sound in it")
+    seconds = found.num_samples / info.sampling_rate
+    if info.duration - seconds > DURATION_TOLERANCE:
+        what = f"{utterance.audio}: {seconds:.2f} s of samples, {info.duration:.2f} s by its header"
+        directory.report("damaged audio", utterance.where, what)
+    return seconds

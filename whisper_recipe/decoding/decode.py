@@ -15,7 +15,7 @@ from transformers import WhisperTokenizer
 from whisper_recipe.data.fbank import MAX_FRAMES, collate_fbank
 from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, write_json, write_jsonl, written_aside
+from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.model.load import load_processor, natural_length
 from whisper_recipe.text.prompt import MAX_SECONDS, prompt_ids
 
@@ -60,22 +60,21 @@ def decode(
             hypotheses += [_row(cut, text) for cut, text in zip(batch, texts, strict=True)]
             progress.update(round(audio) - progress.n)
             progress.set_postfix(RTF=f"{processing / audio:.4f}")
-    with written_aside(out) as aside:
-        write_jsonl(aside / "hyp.jsonl", sorted(hypotheses, key=lambda row: row["id"]))
-        write_json(
-            aside / "decode.json",
-            {
-                "model": str(model),
-                "cuts": str(cuts),
-                "backend": backend.name,
-                "compute_type": backend.compute_type,
-                "beam_size": search.beam_size,
-                "pad_to_30s": pad_to_30s,
-                "audio_seconds": round(audio, 3),
-                "processing_seconds": round(processing, 3),
-                "rtf": round(processing / audio, 6),
-            },
-        )
+    write_jsonl(out / "hyp.jsonl", sorted(hypotheses, key=lambda row: row["id"]))
+    write_json(
+        out / "decode.json",
+        {
+            "model": str(model),
+            "cuts": str(cuts),
+            "backend": backend.name,
+            "compute_type": backend.compute_type,
+            "beam_size": search.beam_size,
+            "pad_to_30s": pad_to_30s,
+            "audio_seconds": round(audio, 3),
+            "processing_seconds": round(processing, 3),
+            "rtf": round(processing / audio, 6),
+        },
+    )
     print(f"{out}: {len(hypotheses)} utterances, RTF {processing / audio:.4f} (processing time / audio time)")
 
 

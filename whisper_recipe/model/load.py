@@ -42,6 +42,8 @@ def load_model(name: str | Path) -> WhisperForConditionalGeneration:
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
+    # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
+    model.get_encoder().embed_positions.requires_grad_(False)
     return accept_any_length(model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
@@ -19,6 +20,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, training_ids
 
+CUTS_PER_BUCKET = 10  # at least
 IGNORED = -100  # label value that the loss passes over
 
 
@@ -48,14 +50,13 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
-        self.sampler = DynamicBucketingSampler(
-            cuts,
-            max_duration=options.max_duration,
-            max_cuts=options.max_cuts,
-            num_buckets=options.num_buckets,
-            shuffle=shuffle,
-            seed=seed,
-        )
+        limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts, "shuffle": shuffle, "seed": seed}
+        # Of a small corpus every bucket would hold a cut or two, and so would the batches.
+        buckets = sum(1 for _ in itertools.islice(cuts, options.num_buckets * CUTS_PER_BUCKET)) // CUTS_PER_BUCKET
+        if buckets > 1:
+            self.sampler = DynamicBucketingSampler(cuts, num_buckets=buckets, **limits)
+        else:
+            self.sampler = DynamicCutSampler(cuts, **limits)
         self.length = sum(1 for _ in self.sampler)
         self._stream = self._endless_batches()
 

@@ -76,7 +76,8 @@ def train(
         run = WhisperTrainer(model, trainer, processor.tokenizer, cuts["train"], cuts["dev"], batches)
         run.train()
         facts = {"natural_length": True, "timestamps": False, "method": method, "base_model": base_model}
-        with written_aside(output_dir / ("adapter" if method == "lora" else "model")) as aside:
+        finished = output_dir / ("adapter" if method == "lora" else "model")
+        with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
                 model.save_pretrained(aside, save_embedding_layers=False)
             else:

@@ -1,0 +1,104 @@
+"""Manifests of prepare, read back by lhotse itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import RecordingSet, SupervisionSet
+from lhotse.qa import validate_recordings_and_supervisions
+
+from whisper_recipe.data.manifests import prepare
+from whisper_recipe.errors import RecipeError
+
+
+def read(folder, split):
+    recordings = RecordingSet.from_file(folder / f"recordings_{split}.jsonl.gz").to_eager()
+    supervisions = SupervisionSet.from_file(folder / f"supervisions_{split}.jsonl.gz").to_eager()
+    validate_recordings_and_supervisions(recordings, supervisions)
+    return recordings, supervisions
+
+
+def test_lhotse_loads_recordings_and_supervisions(make_data_dir, tmp_path):
+    folder = make_data_dir("dev", utt2task="b translate\n")
+    prepare(folder, tmp_path / "manifests")
+    recordings, supervisions = read(tmp_path / "manifests", "dev")
+    assert {recording.id: recording.duration for recording in recordings} == {"a": 1.0, "b": 2.0}
+    expected = soundfile.read(folder / "wav" / "a.wav", dtype="float32")[0]
+    assert np.array_equal(recordings["a"].load_audio()[0], expected)
+    second = supervisions["b"]
+    assert (second.recording_id, second.start, second.duration) == ("b", 0, 2.0)
+    assert (second.text, second.language, second.speaker, second.custom) == ("你好", "zh", "bai", {"task": "translate"})
+
+
+def test_segments_share_a_recording_and_end_with_it(make_data_dir, tmp_path):
+    folder = make_data_dir(
+        wav="r wav/b.wav\n", segments="a r 0.25 0.75\nb r 1.0 2.004\n", text="a x\nb x\n", utt2spk=None
+    )
+    prepare(folder, tmp_path)
+    recordings, supervisions = read(tmp_path, "train")
+    assert len(recordings) == 1
+    assert {s.id: (s.recording_id, s.start, s.duration) for s in supervisions} == {
+        "a": ("r", 0.25, 0.5),
+        "b": ("r", 1.0, 1.0),
+    }
+
+
+def test_segments_outside_their_recording_are_an_error(make_data_dir, tmp_path):
+    folder = make_data_dir(segments="a a 0 1\nb b 1 2.5\n")
+    with pytest.raises(RecipeError, match=f"{folder}/segments:2: b: 1.0 to 2.5 s lies outside its recording of 2.00 s"):
+        prepare(folder, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_audio_is_found_from_any_directory(make_data_dir, tmp_path, monkeypatch):
+    folder = make_data_dir()
+    monkeypatch.chdir(folder.parent)
+    prepare("train", "out")
+    monkeypatch.chdir("/")
+    recordings, _ = read(tmp_path / "out", "train")
+    assert recordings["a"].load_audio().shape == (1, 16000)
+
+
+def test_the_same_directory_gives_the_same_bytes(make_data_dir, tmp_path):
+    folder = make_data_dir()
+    prepare(folder, tmp_path / "one")
+    prepare(folder, tmp_path / "two")
+    for name in ("recordings_train.jsonl.gz", "supervisions_train.jsonl.gz"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_damaged_audio_leaves_nothing_behind_and_the_old_manifests_in_place(make_data_dir, tmp_path):
+    folder = make_data_dir()
+    prepare(folder, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (folder / "wav" / "b.wav").write_text("no audio")
+    with pytest.raises(RecipeError, match="b.wav: can't be read as audio"):
+        prepare(folder, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_recorded_multitask_rows(shared_data, tmp_path):
+    prepare(shared_data / "aishell_multitask", tmp_path)
+    recordings, supervisions = read(tmp_path, "aishell_multitask")
+    assert (len(recordings), len(supervisions)) == (10, 20)
+    for supervision in supervisions:
+        key, _, task = supervision.id.split("|")
+        assert (supervision.recording_id, supervision.custom["task"], supervision.language) == (key, task, "zh")
+        wav = shared_data / "aishell_multitask" / "wav" / f"{key}.wav"
+        assert supervision.duration == pytest.approx(soundfile.info(wav).duration)
+
+
+def test_recorded_formats(shared_data, tmp_path):
+    files = sorted((shared_data / "english").iterdir())
+    folder = tmp_path / "formats"
+    folder.mkdir()
+    (folder / "wav.scp").write_text("".join(f"{path.stem}{path.suffix} {path}\n" for path in files))
+    (folder / "text").write_text("".join(f"{path.name} something\n" for path in files))
+    (folder / "utt2lang").write_text("".join(f"{path.name} en\n" for path in files))
+    prepare(folder, tmp_path / "out")
+    recordings, supervisions = read(tmp_path / "out", "formats")
+    rates = {recording.id: (recording.sampling_rate, recording.num_channels) for recording in recordings}
+    assert rates["common_voice_en_651325.mp3"] == (48000, 1)
+    assert rates["stereo.sph"] == (8000, 2)
+    assert len(supervisions) == len(files) == 7

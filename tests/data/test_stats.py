@@ -1,0 +1,100 @@
+"""The table of stats, against counts by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+import pytest
+
+from whisper_recipe.data.stats import stats
+from whisper_recipe.errors import RecipeError
+
+
+def write_cuts(path, rows):
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        for duration, language, task, text in rows:
+            supervision = {"id": "x", "text": text, "language": language, "custom": {"task": task}}
+            file.write(json.dumps({"id": "x", "duration": duration, "supervisions": [supervision]}) + "\n")
+    return path
+
+
+def tables(capsys):
+    """Return the rows that were printed, {(language, task): {column: value}} over both tables."""
+    found = {}
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        header, rule, *rows = table.splitlines()
+        columns = [match.span() for match in re.finditer("-+", rule)]
+        cells = [[line[start:end].strip() for start, end in columns] for line in (header, *rows)]
+        for row in cells[1:]:
+            found.setdefault(tuple(row[:2]), {}).update(zip(cells[0][2:], row[2:], strict=True))
+    return found
+
+
+def test_durations(tmp_path, capsys):
+    rows = [(float(seconds), "en", "transcribe", "ab") for seconds in range(1, 102)]
+    stats([write_cuts(tmp_path / "cuts.jsonl.gz", rows)])
+    row = tables(capsys)["en", "transcribe"]
+    # 1 + 2 + ... + 101 = 5151 s; percentile p of 1..101 is 1 + p; the variance of 1..n is (n² - 1) / 12.
+    assert (row["count"], row["hh:mm:ss"], row["mean"], row["std"]) == ("101", "01:25:51", "51.00", "29.15")
+    assert (row["min"], row["25%"], row["50%"], row["75%"]) == ("1.00", "26.00", "51.00", "76.00")
+    assert (row["99%"], row["99.5%"], row["99.9%"], row["max"]) == ("100.00", "100.50", "100.90", "101.00")
+
+
+def test_a_row_for_each_language_and_task_over_all_manifests(tmp_path, capsys):
+    first = write_cuts(tmp_path / "a.jsonl.gz", [(1.0, "zh", "translate", "abcd"), (2.0, "en", "transcribe", "abcd")])
+    second = write_cuts(tmp_path / "b.jsonl.gz", [(3.0, "zh", "transcribe", "一二三"), (4.0, "zh", "translate", "a")])
+    stats([first, second])
+    rows = tables(capsys)
+    counts = {key: (row["count"], row["hh:mm:ss"]) for key, row in rows.items()}
+    assert counts == {
+        ("en", "transcribe"): ("1", "00:00:02"),
+        ("zh", "transcribe"): ("1", "00:00:03"),
+        ("zh", "translate"): ("2", "00:00:05"),
+        ("all", "all"): ("4", "00:00:10"),
+    }
+    assert rows["zh", "transcribe"]["chars/s 50%"] == "1.0"
+    assert rows["en", "transcribe"]["chars/s 50%"] == "2.0"
+
+
+def test_texts_without_punctuation_and_capitals_show(tmp_path, capsys):
+    english = ["Hello, you.", "it's well-known", "ALL CAPITALS", ""]
+    chinese = ["你好。", "你好"]
+    rows = [(1.0, "en", "transcribe", text) for text in english] + [(1.0, "zh", "transcribe", text) for text in chinese]
+    stats([write_cuts(tmp_path / "cuts.jsonl.gz", rows)])
+    found = tables(capsys)
+    assert found["en", "transcribe"]["with punctuation"] == "25.0%"  # apostrophes and hyphens belong to words
+    assert found["en", "transcribe"]["with capitals"] == "66.7%"  # of the three that have letters
+    assert found["en", "transcribe"]["empty text"] == "1"
+    assert found["zh", "transcribe"]["with punctuation"] == "50.0%"
+    assert found["zh", "transcribe"]["with capitals"] == "-"
+
+
+def test_histogram(tmp_path, capsys):
+    cuts = write_cuts(tmp_path / "cuts.jsonl.gz", [(1.0, "en", "transcribe", "ab"), (2.0, "zh", "transcribe", "ab")])
+    stats([cuts], plot=tmp_path / "plots" / "durations.png")
+    assert (tmp_path / "plots" / "durations.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["durations.png"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "x"}, "KeyError: 'duration'"),
+        ({"id": "x", "duration": 1.0, "supervisions": []}, "IndexError"),
+        ({"id": "x", "duration": 1.0, "supervisions": [{"language": "en"}]}, "KeyError: 'custom'"),
+        ({"id": "x", "duration": 0, "supervisions": [{"language": "en", "custom": {"task": "x"}}]}, "duration 0.0"),
+    ],
+)
+def test_a_row_that_is_no_cut_is_an_error_with_its_line(tmp_path, row, message):
+    path = write_cuts(tmp_path / "cuts.jsonl", [])
+    good = {"id": "x", "duration": 1.0, "supervisions": [{"language": "en", "text": "x", "custom": {"task": "x"}}]}
+    path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(RecipeError, match=f"cuts.jsonl:2: no cut .*{message}"):
+        stats([path])
+
+
+def test_an_empty_manifest_is_an_error(tmp_path):
+    with pytest.raises(RecipeError, match="cuts.jsonl.gz: no cuts in it"):
+        stats([write_cuts(tmp_path / "cuts.jsonl.gz", [])])

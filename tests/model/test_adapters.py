@@ -1,0 +1,69 @@
+"""LoRA through peft: a merged model is the unmerged one, and a plain Whisper folder."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from whisper_recipe.cli import main
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.model.adapters import LoraOptions, add_lora, load_adapter, merge
+from whisper_recipe.model.load import load_model
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path):
+    """A LoRA run whose adapter does something: trained ones start from zero."""
+    model = add_lora(load_model(tiny_model), LoraOptions(rank=4))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    (tmp_path / "adapter/whisper_recipe.json").write_text('{"natural_length": true}')
+    return tmp_path
+
+
+def test_merged_logits_equal_the_adapters(run, tiny_model):
+    merge(run)
+    inputs = {"input_features": torch.randn(2, 80, 3000), "decoder_input_ids": torch.randint(0, 256, (2, 7))}
+    with torch.no_grad():
+        merged = WhisperForConditionalGeneration.from_pretrained(run / "model").eval()(**inputs).logits
+        adapted = load_adapter(run / "adapter")[0](**inputs).logits
+        base = load_model(tiny_model).eval()(**inputs).logits
+    assert (merged - adapted).abs().max() < 1e-3
+    assert (merged - base).abs().max() > 1e-2
+    assert (run / "model/preprocessor_config.json").exists()
+    assert (run / "model/whisper_recipe.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("adapter_config.json", "stage 4"), ("adapter_model.safetensors", "weights are missing")]
+)
+def test_an_adapter_that_is_not_whole_is_one_clear_line(run, capsys, file, message):
+    (run / "adapter" / file).unlink()
+    assert main(["merge", str(run)]) == 1
+    assert message in capsys.readouterr().err
+    assert not (run / "model").exists()
+
+
+def test_a_base_model_that_is_gone_is_named(transcripts, tmp_path):
+    from tests.conftest import make_model
+
+    base = make_model(tmp_path / "base", transcripts)
+    add_lora(load_model(base), LoraOptions(rank=2)).save_pretrained(tmp_path / "run/adapter")
+    shutil.rmtree(base)
+    with pytest.raises(RecipeError, match="base: no such model folder"):
+        merge(tmp_path / "run")
+
+
+def test_presets_cover_the_layers_of_their_name(tiny_model):
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in _lora(tiny_model, ["all-linear"])}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in _lora(tiny_model, ["attention"])}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "out_proj"}
+
+
+def _lora(folder, targets):
+    model = add_lora(load_model(folder), LoraOptions(rank=2, target_modules=targets))
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
