@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
         raise RecipeError(f"not JSON ({error.msg})", where=f"{path}:{number}", cure="write one object a line") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="write it anew") from None
 
 

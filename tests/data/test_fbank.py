@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -123,17 +125,21 @@ def test_stored_features_are_as_exact_as_the_help_says(manifests, tmp_path, stor
         assert np.abs(features.numpy() - whisper(samples, bins)[: len(features)]).max() <= error
 
 
-@pytest.mark.parametrize("storage", ["lilcom_chunky", "float16"])
-def test_lhotse_reads_the_cuts_without_this_package(manifests, tmp_path, storage):
-    fbank("train", manifests, tmp_path / "fbank", storage=storage, num_jobs=1)
-    code = "import sys; from lhotse import CutSet; from lhotse.qa import validate_cut_set; " + (
-        f"cuts = CutSet.from_file('{tmp_path}/fbank/cuts_train.jsonl.gz'); validate_cut_set(cuts, read_data=True); "
-        "print([cut.load_features().shape for cut in cuts], 'whisper_recipe' in sys.modules)"
-    )
-    import subprocess
-
+@pytest.mark.slow
+def test_lhotse_reads_the_cuts_without_this_package(manifests, tmp_path):
+    for storage in ("lilcom_chunky", "float16"):
+        fbank("train", manifests, tmp_path / storage, storage=storage, num_jobs=1)
+    code = f"""if True:
+        import sys
+        from lhotse import CutSet
+        from lhotse.qa import validate_cut_set
+        for storage in ("lilcom_chunky", "float16"):
+            cuts = CutSet.from_file(f"{tmp_path}/{{storage}}/cuts_train.jsonl.gz")
+            validate_cut_set(cuts, read_data=True)
+            print([cut.load_features().shape for cut in cuts], "whisper_recipe" in sys.modules)
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    assert done.stdout == "[(100, 80), (200, 80)] False\n", done.stderr
+    assert done.stdout == "[(100, 80), (200, 80)] False\n" * 2, done.stderr
 
 
 def test_many_cuts_over_several_processes_stay_in_order(make_data_dir, tmp_path, monkeypatch):
@@ -146,12 +152,13 @@ def test_many_cuts_over_several_processes_stay_in_order(make_data_dir, tmp_path,
         utt2lang="".join(f"{key} en\n" for key in ids),
         utt2spk=None,
     )
+    samples = noise(32000)  # no two stretches of noise are alike
+    soundfile.write(folder / "wav" / "b.wav", samples, 16000, subtype="FLOAT")
     prepare(folder, tmp_path / "manifests")
     fbank("train", tmp_path / "manifests", tmp_path / "fbank", num_jobs=2)
     cuts = load(tmp_path / "fbank")
     assert list(cuts) == ids
     validate_cut_set(CutSet.from_cuts(cuts.values()), read_data=True)
-    samples = soundfile.read(folder / "wav" / "b.wav", dtype="float32")[0]
     for number, cut in enumerate(cuts.values()):
         expected = whisper(samples[1600 * number : 1600 * number + 8000], 80)[:50]
         assert np.abs(load_fbank(cut).numpy() - expected).max() < 2**-9 + 1e-3
@@ -186,6 +193,17 @@ def test_recorded_rows_of_both_tasks(shared_data, tmp_path):
     assert cuts[key + "translate"].supervisions[0].custom["task"] == "translate"
 
 
+def test_float16_takes_two_bytes_a_value(manifests, tmp_path):
+    fbank("train", manifests, tmp_path / "fbank", storage="float16", num_jobs=1)
+    assert load(tmp_path / "fbank")["a"].load_features().dtype == np.float16
+
+
+def test_features_computed_anew_replace_the_old_ones(manifests, tmp_path):
+    for storage in ("float16", "lilcom_chunky"):
+        fbank("train", manifests, tmp_path / "fbank", storage=storage, num_jobs=1)
+    assert files(tmp_path / "fbank") == ["cuts_train.jsonl.gz", "feats_train", "part00000.lca"]
+
+
 def files(folder):
     return sorted(path.name for path in folder.rglob("*"))
 
@@ -217,4 +235,11 @@ def test_an_utterance_under_a_frame_is_an_error_with_its_line(make_data_dir, tmp
     prepare(make_data_dir(segments="a a 0 1\nb b 1.0 1.004\n"), tmp_path / "manifests")
     with pytest.raises(RecipeError, match="supervisions_train.jsonl.gz:2: b is shorter than a frame"):
         fbank("train", tmp_path / "manifests", tmp_path / "fbank")
+    assert files(tmp_path / "fbank") == []
+
+
+def test_a_killed_process_is_one_error_and_leaves_nothing(manifests, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_samples", lambda cut: os._exit(1))
+    with pytest.raises(RecipeError, match="a process was killed.*fewer --num_jobs"):
+        fbank("train", manifests, tmp_path / "fbank", num_jobs=2)
     assert files(tmp_path / "fbank") == []

@@ -17,7 +17,7 @@ TASKS = (
 
 def contents(utterances):
     """Everything but where it was read."""
-    return [dataclasses.astuple(dataclasses.replace(utterance, where="")) for utterance in utterances]
+    return [dataclasses.astuple(dataclasses.replace(utterance, where="", audio_where="")) for utterance in utterances]
 
 
 def test_plain_ids(make_data_dir):
@@ -82,8 +82,8 @@ def test_paths_relative_to_the_directory_or_to_the_current_one_or_absolute(make_
 
 
 def test_text_keeps_its_inner_spaces_and_tabs_separate_too(make_data_dir):
-    folder = make_data_dir(text="a\thello\tthere  friend\nb 你好　世界\n")
-    assert [utterance.text for utterance in read_data_dir(folder)] == ["hello\tthere  friend", "你好　世界"]
+    folder = make_data_dir(text="a\thello\tthere  friend\nb \u3000你好　世界\n")
+    assert [utterance.text for utterance in read_data_dir(folder)] == ["hello\tthere  friend", "\u3000你好　世界"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,7 @@ def test_text_keeps_its_inner_spaces_and_tabs_separate_too(make_data_dir):
         ({"segments": "a r 0 1\nb b 0 1\n"}, "segments:1", "id not in wav.scp: r"),
         ({"segments": "a a 0 1\n"}, "text:2", "id not in segments: b"),
         ({"segments": "a a 0 1\nb b 1 1\n"}, "segments:2", "malformed segment"),
+        ({"segments": "a a -0.5 1\nb b 0 1\n"}, "segments:1", "malformed segment"),
         ({"segments": "a a 0 1\nb b 1\n"}, "segments:2", "malformed segment"),
         ({"segments": "a a 0 inf\nb b 0 1\n"}, "segments:1", "malformed number: 'inf'"),
         ({"segments": "a a 0 1\nb a 0 1\n"}, "wav.scp:2", "id not in segments: b"),

@@ -73,8 +73,15 @@ def test_audio_that_is_not_what_it_should_be(make_data_dir, capsys):
 
 
 def test_segments_outside_their_recording(make_data_dir, capsys):
-    folder = make_data_dir(segments="a a 0.5 1.5\nb b 3 4\n")
+    folder = make_data_dir(segments="a a 0.5 1.5\nb b 3 -1\n")
     assert problems(capsys, folder) == {("segments:1", "segment outside"), ("segments:2", "segment outside")}
+
+
+def test_a_missing_recording_is_told_once_where_wav_scp_names_it(make_data_dir, capsys):
+    folder = make_data_dir(wav="r wav/none.wav\n", segments="a r 0 1\nb r 1 2\n")
+    assert problems(capsys, folder) == {("wav.scp:1", "missing audio")}
+    with pytest.raises(RecipeError, match="1 problem;"):
+        validate(folder)
 
 
 def test_a_segment_that_ends_a_rounding_error_after_its_recording_is_sound(make_data_dir):
@@ -101,7 +108,7 @@ def test_long_lists_are_cut_short_and_say_so(make_data_dir, capsys):
     ids = [f"u{number:02d}" for number in range(30)]
     folder = make_data_dir(
         text="".join(f"{key} x\n" for key in ids),
-        wav="".join(f"{key} none.wav\n" for key in ids),
+        wav="".join(f"{key} {key}.wav\n" for key in ids),
         utt2lang="".join(f"{key} en\n" for key in ids),
         utt2spk=None,
     )
@@ -129,7 +136,7 @@ def test_validate_and_stats_need_neither_torch_nor_lhotse():
         "import sys, whisper_recipe.data.validate, whisper_recipe.data.audio, whisper_recipe.data.stats;"
         "sys.exit(', '.join({'torch', 'lhotse', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
 
 
 def test_the_recorded_directory_is_sound(shared_data, capsys):

@@ -188,7 +188,7 @@ def fbank(
         with (
             ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor,
             written_aside(path) as manifest,
-            written_aside(final) as aside,
+            written_aside(final, replace_folder=True) as aside,
         ):
             aside.mkdir()
             extract = functools.partial(_extract, WRITERS[storage], num_mel_bins, aside, final)
@@ -277,3 +277,13 @@ def _extract(
 
 def _write(path: Path, cuts: Iterable[MonoCut]) -> None:
     write_jsonl(path, (cut.to_dict() for cut in cuts))
+
+
+def check_mel_bins(cut: MonoCut, num_mel_bins: int, where: str | Path) -> None:
+    """RecipeError where a cut's stored features have another number of mel bins than the model takes."""
+    if cut.has_features and cut.num_features != num_mel_bins:
+        raise RecipeError(
+            f"the features have {cut.num_features} mel bins and the model takes {num_mel_bins}",
+            where=where,
+            cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
+        )

@@ -29,7 +29,8 @@ class Utterance:
         start: seconds in the recording.
         end: seconds in the recording; None is its end.
         duration: seconds by `utt2dur`, None where it says nothing.
-        where: `file:line` of what says where the audio is: wav.scp or segments.
+        where: `file:line` of what says which audio is its: segments or wav.scp.
+        audio_where: `file:line` of the recording in wav.scp.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Utterance:
     end: float | None = None
     duration: float | None = None
     where: str = ""
+    audio_where: str = ""
 
 
 class Problem(NamedTuple):
@@ -191,6 +193,7 @@ class _Stretch(NamedTuple):
     recording: str
     audio: Path
     where: str
+    audio_where: str
     start: float = 0.0
     end: float | None = None
 
@@ -203,14 +206,14 @@ def _whole_recordings(directory: Directory, wav: Table, text: Table) -> dict[str
     for key, audio, where in _audio_files(directory, wav):
         # Rows of several tasks share a recording, unless two languages' rows have only their id in common.
         shared = paths.setdefault(_base(key), audio) == audio
-        stretches[key] = _Stretch(_base(key) if shared else key, audio, where)
+        stretches[key] = _Stretch(_base(key) if shared else key, audio, where, where)
     return stretches
 
 
 def _segments(directory: Directory, segments: Table, wav: Table, text: Table) -> dict[str, _Stretch]:
     _report_strays(directory, "segments", segments, text.keys())
     _report_strays(directory, "text", text, segments.keys(), "segments")
-    audio_files = {key: audio for key, audio, _ in _audio_files(directory, wav)}
+    audio_files = {key: (audio, audio_where) for key, audio, audio_where in _audio_files(directory, wav)}
     used, stretches = set(), {}
     for key, (number, value) in segments.items():
         where = directory.where("segments", number)
@@ -229,7 +232,9 @@ def _segments(directory: Directory, segments: Table, wav: Table, text: Table) ->
         if start < 0 or (end is not None and end <= start):
             directory.report("malformed segment", where, f"{parts[1]} to {parts[2]} s is no stretch of time")
         elif recording in audio_files:
-            stretches[key] = _Stretch(recording, audio_files[recording], where, start, end)
+            stretches[key] = _Stretch(
+                recording, audio_files[recording][0], where, audio_files[recording][1], start, end
+            )
     _report_strays(directory, "wav.scp", wav, used, "segments")
     return stretches
 

@@ -39,7 +39,8 @@ def validate(data_dir: Path, decode: bool = False, show: int = 10) -> None:
         print(f"(the first {show} of each kind are listed; --show 0 lists all)")
     del counts[UNSORTED]
     if counts:
-        raise RecipeError(f"{counts.total()} problems", where=data_dir, cure="mend the lines listed above")
+        many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
+        raise RecipeError(many, where=data_dir, cure="mend the lines listed above")
     print(f"{data_dir}: {len(utterances)} utterances, no problem")
 
 
@@ -66,6 +67,7 @@ def _check_audio(directory: Directory, utterances: list[Utterance], decode: bool
         if end > total + DURATION_TOLERANCE or utterance.start >= total:
             what = f"{utterance.id}: {utterance.start:.2f} to {end:.2f} s of {total:.2f} s"
             directory.report("segment outside", utterance.where, what)
+            continue
         if seconds > MAX_SECONDS:
             directory.report("over 30 s", utterance.where, f"{utterance.id} lasts {seconds:.2f} s")
         if seconds < MIN_SECONDS:
@@ -80,22 +82,24 @@ def _duration(directory: Directory, utterance: Utterance, decode: bool) -> float
     from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
     if not utterance.audio.is_file():
-        directory.report("missing audio", utterance.where, f"{utterance.audio} is no file")
+        directory.report("missing audio", utterance.audio_where, f"{utterance.audio} is no file")
         return math.nan
     try:
         info = audio_info(utterance.audio)
         found = decode_fully(utterance.audio) if decode else None
     except RecipeError as error:
-        directory.report("damaged audio", utterance.where, f"{error.where}: {error.what}")
+        directory.report("damaged audio", utterance.audio_where, f"{error.where}: {error.what}")
         return math.nan
     if found is None:
         return info.duration
     if not found.finite:
-        directory.report("not a number", utterance.where, f"{utterance.audio} has samples that are NaN or infinite")
+        directory.report(
+            "not a number", utterance.audio_where, f"{utterance.audio} has samples that are NaN or infinite"
+        )
     elif found.peak < SILENT_PEAK:
-        directory.report("silent audio", utterance.where, f"{utterance.audio} has no sound in it")
+        directory.report("silent audio", utterance.audio_where, f"{utterance.audio} has no sound in it")
     seconds = found.num_samples / info.sampling_rate
     if info.duration - seconds > DURATION_TOLERANCE:
         what = f"{utterance.audio}: {seconds:.2f} s of samples, {info.duration:.2f} s by its header"
-        directory.report("damaged audio", utterance.where, what)
+        directory.report("damaged audio", utterance.audio_where, what)
     return seconds

@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.fbank import MAX_FRAMES, collate_fbank
+from whisper_recipe.data.fbank import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
 from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
@@ -33,7 +32,7 @@ def decode(
 
     Args:
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
-        cuts: a cut manifest with features, from `whisper-recipe fbank`.
+        cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
         batch_duration: seconds of audio in a batch at most.
         compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
@@ -81,12 +80,7 @@ def decode(
 def _check(cuts: list[Cut], backend: Backend, path: Path) -> None:
     if not cuts:
         raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
-    if cuts[0].num_features != backend.num_mel_bins:
-        raise RecipeError(
-            f"the features have {cuts[0].num_features} mel bins and the model takes {backend.num_mel_bins}",
-            where=path,
-            cure=f"compute them with whisper-recipe fbank --num_mel_bins {backend.num_mel_bins}",
-        )
+    check_mel_bins(cuts[0], backend.num_mel_bins, path)
     if cuts[0].duration > MAX_SECONDS:
         raise RecipeError(
             f"cut {cuts[0].id} lasts {cuts[0].duration:.2f} s, over {MAX_SECONDS}",
@@ -110,7 +104,7 @@ def _batches(cuts: list[Cut], batch_duration: float) -> Iterator[list[Cut]]:
 def _decode_batch(
     backend: Backend, tokenizer: WhisperTokenizer, batch: list[Cut], search: SearchOptions, pad_to_30s: bool
 ) -> list[str]:
-    features = [torch.from_numpy(cut.load_features()) for cut in batch]
+    features = [load_fbank(cut, backend.num_mel_bins) for cut in batch]
     prompts = [prompt_ids(tokenizer, cut.supervisions[0].language, cut.supervisions[0].custom["task"]) for cut in batch]
     ids = backend.decode(collate_fbank(features, MAX_FRAMES if pad_to_30s else None), prompts, search)
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -53,11 +53,14 @@ def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) ->
     """
     if vocab_size and vocab_size not in WHISPER_VOCAB_SIZES:
         raise RecipeError(f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51865 or 51866")
-    if not 256 <= bpe_size <= TEXT_TOKENS:
-        raise RecipeError(f"{bpe_size} is out of range", where="bpe_size", cure=f"use 256 to {TEXT_TOKENS}")
+    if not 256 <= bpe_size < TEXT_TOKENS:
+        raise RecipeError(f"{bpe_size} is out of range", where="bpe_size", cure=f"use 256 to {TEXT_TOKENS - 1}")
     vocab, merges = _train_bpe(lines, bpe_size)
-    for unused in range(len(vocab), TEXT_TOKENS if vocab_size else 0):
+    for unused in range(len(vocab), TEXT_TOKENS - 1 if vocab_size else 0):
         vocab[f"<unused{unused}>"] = unused
+    # OpenAI's multilingual models, and they alone, have an empty token here; CTranslate2 tells them by it
+    # (src/models/whisper.cc).
+    vocab[""] = len(vocab)
     tokenizer = WhisperTokenizer(vocab=vocab, merges=merges, model_max_length=1024 * 1024)
     specials = special_tokens(WHISPER_VOCAB_SIZES.get(vocab_size, 99))
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])

@@ -15,7 +15,7 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.fbank import collate_fbank
+from whisper_recipe.data.fbank import collate_fbank, load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, training_ids
@@ -78,12 +78,12 @@ class BatchSampler(Sampler):
 class CutDataset(Dataset):
     """Turns a batch of cuts into the tensors that the model takes."""
 
-    def __init__(self, tokenizer: WhisperTokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: WhisperTokenizer, num_mel_bins: int) -> None:
+        self.tokenizer, self.num_mel_bins = tokenizer, num_mel_bins
 
     def __getitem__(self, cuts: CutSet) -> dict[str, torch.Tensor]:
         """Return input_features (batch, mel bins, frames), decoder_input_ids and labels (batch, tokens)."""
-        features = [torch.from_numpy(cut.load_features()) for cut in cuts]
+        features = [load_fbank(cut, self.num_mel_bins) for cut in cuts]
         inputs, labels = [], []
         for cut in cuts:
             ids = _training_ids(self.tokenizer, cut)
@@ -100,11 +100,16 @@ class CutDataset(Dataset):
 
 
 def make_loader(
-    cuts: CutSet, tokenizer: WhisperTokenizer, options: BatchOptions, shuffle: bool, seed: int = 0
+    cuts: CutSet,
+    tokenizer: WhisperTokenizer,
+    options: BatchOptions,
+    shuffle: bool,
+    num_mel_bins: int = 80,
+    seed: int = 0,
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of batches in an epoch."""
     return DataLoader(
-        CutDataset(tokenizer),
+        CutDataset(tokenizer, num_mel_bins),
         sampler=BatchSampler(cuts, options, shuffle, seed),
         batch_size=None,
         num_workers=options.num_workers,
@@ -112,14 +117,11 @@ def make_loader(
 
 
 def load_cuts(paths: list[Path]) -> CutSet:
-    """Open cut manifests lazily and in a row; RecipeError where one is missing or empty, or has no features."""
+    """Open cut manifests lazily and in a row; RecipeError where one is missing or empty."""
     for path in paths:
         require(path, "run stage 2 (whisper-recipe fbank) first")
-        first = next(iter(CutSet.from_jsonl_lazy(path)), None)
-        if first is None:
+        if next(iter(CutSet.from_jsonl_lazy(path)), None) is None:
             raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
-        if not first.has_features:
-            raise RecipeError("its cuts have no features", where=path, cure="run whisper-recipe fbank on it")
     return CutSet.from_files(paths, shuffle_iters=False)
 
 

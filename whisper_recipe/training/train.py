@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from whisper_recipe.data.fbank import check_mel_bins
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
@@ -48,7 +49,7 @@ def train(
 
     Args:
         base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests with features, from `whisper-recipe fbank`.
+        train_cuts: cut manifests, from `whisper-recipe fbank`.
         dev_cuts: cut manifests for eval_loss.
         output_dir: the folder of the run, exp/<name>.
         trainer: transformers' Seq2SeqTrainingArguments, under their own names.
@@ -71,7 +72,7 @@ def train(
         write_environment(output_dir)
         _report_parameters(model)
         for split in cuts:
-            _check_bins(cuts[split], model, split)
+            check_mel_bins(next(iter(cuts[split])), model.config.num_mel_bins, f"{split}_cuts")
             cuts[split] = _without_untrainable(cuts[split], processor.tokenizer, output_dir / f"dropped_{split}.tsv")
         run = WhisperTrainer(model, trainer, processor.tokenizer, cuts["train"], cuts["dev"], batches)
         run.train()
@@ -98,8 +99,8 @@ class WhisperTrainer(Seq2SeqTrainer):
         batches: BatchOptions,
     ) -> None:
         self.loaders = {
-            "train": make_loader(train_cuts, tokenizer, batches, shuffle=True, seed=args.seed),
-            "dev": make_loader(dev_cuts, tokenizer, batches, shuffle=False),
+            "train": make_loader(train_cuts, tokenizer, batches, True, model.config.num_mel_bins, args.seed),
+            "dev": make_loader(dev_cuts, tokenizer, batches, False, model.config.num_mel_bins),
         }
         if args.max_steps < 0:  # the Trainer itself would count the cuts of a dataset, and ours yields batches
             steps = math.ceil(len(self.loaders["train"]) / args.gradient_accumulation_steps)
@@ -147,16 +148,6 @@ def _report_parameters(model: torch.nn.Module) -> None:
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
     log.info(message)
     print(message)
-
-
-def _check_bins(cuts: CutSet, model: torch.nn.Module, split: str) -> None:
-    have, want = next(iter(cuts)).num_features, model.config.num_mel_bins
-    if have != want:
-        raise RecipeError(
-            f"the features have {have} mel bins and the model takes {want}",
-            where=f"{split}_cuts",
-            cure=f"compute them with whisper-recipe fbank --num_mel_bins {want}",
-        )
 
 
 def _without_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer, listed: Path) -> CutSet:
