@@ -12,12 +12,12 @@ from whisper_recipe.model.adapters import LoraOptions, add_lora, load_adapter, m
 from whisper_recipe.model.load import load_model
 
 
-@pytest.fixture
-def run(tiny_model, tmp_path):
-    """A LoRA run whose adapter does something: trained ones start from zero."""
-    model = add_lora(load_model(tiny_model), LoraOptions(rank=4))
+@pytest.fixture(params=[False, True], ids=["", "embeddings"])
+def run(tiny_model, tmp_path, request):
+    """A LoRA run whose adapter does something: new ones start from zero."""
+    model = add_lora(load_model(tiny_model), LoraOptions(rank=4, train_embeddings=request.param))
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if parameter.requires_grad and "lora_A" not in name:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     (tmp_path / "adapter/whisper_recipe.json").write_text('{"natural_length": true}')

@@ -29,12 +29,15 @@ class LoraOptions:
         alpha: the update is scaled by alpha / rank.
         dropout: dropout before the update.
         target_modules: `attention`, `all-linear`, or names of layers.
+        train_embeddings: train the embeddings of all tokens too, as a language that the base model has never written
+            needs it; that makes the adapter larger by vocabulary times width.
     """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    train_embeddings: bool = False
 
 
 def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions) -> PeftModel:
@@ -54,7 +57,16 @@ def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions) -> Pe
                 where="lora.target_modules",
                 cure=f"use {', '.join(TARGET_PRESETS)} or names such as q_proj, fc1",
             )
-    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+        # Whisper's output layer is its embedding; peft keeps the two tied when embeddings are trained this way.
+        trainable_token_indices=(
+            {"embed_tokens": list(range(model.config.vocab_size))} if options.train_embeddings else None
+        ),
+    )
     return get_peft_model(model, config)
 
 

@@ -32,36 +32,35 @@ class Split(NamedTuple):
     snr: tuple[float, float]
 
 
-BASE = {("en", "transcribe"): 0.5, ("zh", "transcribe"): 0.5}
-TARGET = {
-    ("en", "transcribe"): 0.2,
-    ("zh", "transcribe"): 0.2,
-    ("es", "transcribe"): 0.3,
-    ("zh", "translate"): 0.3,
-}
-EVEN = dict.fromkeys(TARGET, 0.25)
+def _mixture(total: int, **shares: float) -> dict[tuple[str, str], int]:
+    tasks = {
+        "en": ("en", "transcribe"),
+        "zh": ("zh", "transcribe"),
+        "es": ("es", "transcribe"),
+        "zh_en": ("zh", "translate"),
+    }
+    return {tasks[name]: round(total * share) for name, share in shares.items()}
 
 
-def _share(total: int, shares: dict[tuple[str, str], float]) -> dict[tuple[str, str], int]:
-    return {key: round(total * share) for key, share in shares.items()}
-
-
+BASE = {"en": 0.5, "zh": 0.5}
+TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
+EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
+CLEAN, NOISY = (25.0, 40.0), (10.0, 25.0)
 BASE_SPEAKERS = (
-    "m1 m3 m5 f2 f4 Andy Annie Gene Hugo Mario linda max boris caleb ed gustave ian iven john miguel norbert quincy rob "
-    "sandro zac Denis"
+    "m1 m3 m5 f2 f4 Andy Annie Gene Hugo Mario linda max boris caleb ed gustave ian iven john miguel norbert quincy "
+    "rob sandro zac Denis Jacky aunty"
 )
 TARGET_SPEAKERS = (
-    "m4 m7 f1 f3 Alex Alicia Lee Michael belinda david steph travis antonio aunty grandma iven3 kaukovalta michel mike2 "
-    "pedro robert Diogo Henrique Reed Storm steph3"
+    "m4 m7 f1 f3 Alex Alicia Lee Michael belinda david steph travis antonio grandma iven3 kaukovalta michel mike2 "
+    "pedro robert Diogo Henrique Reed Storm steph3 edward2"
 )
-CLEAN, NOISY = (25.0, 40.0), (5.0, 20.0)
 SPLITS = {
-    "base_train": Split(_share(4000, BASE), BASE_SPEAKERS, CLEAN),
-    "base_dev": Split(_share(100, BASE), "m2 f5 marcelo", CLEAN),
-    "train": Split(_share(4000, TARGET), TARGET_SPEAKERS, NOISY),
-    "dev": Split(_share(200, EVEN), "m6 Andrea Nguyen", NOISY),
-    "test_base": Split(_share(300, BASE), "m8 adam benjamin Jacky paul", CLEAN),
-    "test": Split(_share(800, EVEN), "Marco edward anika pablo shelby victor", NOISY),
+    "base_train": Split(_mixture(9000, **BASE), BASE_SPEAKERS, CLEAN),
+    "base_dev": Split(_mixture(100, **BASE), "m2 f5 marcelo", CLEAN),
+    "train": Split(_mixture(9000, **TARGET), TARGET_SPEAKERS, NOISY),
+    "dev": Split(_mixture(200, **EVEN), "m6 Andrea Nguyen", NOISY),
+    "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
+    "test": Split(_mixture(800, **EVEN), "Marco edward anika pablo shelby victor", NOISY),
 }
 
 
@@ -121,12 +120,12 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     rng = np.random.default_rng(utterance.seed)
     # A speaker has a pitch and a liveliness; an utterance departs from them a little.
     speaker = np.random.default_rng([ord(letter) for letter in utterance.speaker])
-    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(230, 280)
+    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(220, 260)
     engine = espeak()
     samples = engine.say(
         utterance.spoken,
         f"{VOICES[utterance.language]}+{utterance.speaker}",
-        rate=int(rate + rng.integers(-30, 31)),
+        rate=int(rate + rng.integers(-25, 26)),
         pitch=int(pitch + rng.integers(-15, 16)),
         pitch_range=int(liveliness),
     )

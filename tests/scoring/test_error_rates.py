@@ -1,0 +1,57 @@
+"""Error counts against counts made by hand and against jiwer called directly."""
+
+import random
+
+import jiwer
+import pytest
+
+from whisper_recipe.scoring.error_rates import ErrorCounts, count_errors
+
+# (reference, hypothesis, in characters, insertions, deletions, substitutions, units), counted by hand
+PAIRS = [
+    ("turn on the light", "turn on the light", False, 0, 0, 0, 4),
+    ("turn on the light", "turn the light", False, 0, 1, 0, 4),
+    ("turn on the light", "turn on the red light", False, 1, 0, 0, 4),
+    ("turn on the light", "turn off the light", False, 0, 0, 1, 4),
+    ("turn on the light", "", False, 0, 4, 0, 4),
+    ("one two three", "four five six seven", False, 1, 0, 3, 3),
+    ("打开厨房的灯", "打开厨房灯", True, 0, 1, 0, 6),
+    ("打开厨房的灯", "关闭厨房的灯", True, 0, 0, 2, 6),
+    ("三月五号", "三月十五号", True, 1, 0, 0, 4),
+    ("三 月 五号", "三月五号", True, 0, 0, 0, 4),
+]
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "characters", "insertions", "deletions", "substitutions", "total"), PAIRS
+)
+def test_counts_are_those_made_by_hand(reference, hypothesis, characters, insertions, deletions, substitutions, total):
+    counts, _ = count_errors(reference, hypothesis, characters)
+    assert (counts.insertions, counts.deletions, counts.substitutions) == (insertions, deletions, substitutions)
+    assert (counts.total, counts.utterances) == (total, 1)
+    assert counts.correct_utterances == int(insertions + deletions + substitutions == 0)
+
+
+def test_an_empty_reference_counts_every_unit_as_an_insertion():
+    counts, _ = count_errors("", "one two", characters=False)
+    assert (counts.insertions, counts.total, counts.correct_utterances) == (2, 0, 0)
+    assert counts.rate(counts.errors) is None
+    assert count_errors("", "一二", characters=True)[0].insertions == 2
+    assert count_errors("", "", characters=False)[0].correct_utterances == 1
+
+
+def test_sums_over_a_set_equal_jiwer_on_the_whole_set():
+    draw = random.Random(0)
+    words = [f"w{n}" for n in range(8)]
+    references = [" ".join(draw.choices(words, k=draw.randint(1, 12))) for _ in range(200)]
+    hypotheses = [" ".join(word for word in draw.choices(words, k=draw.randint(0, 12))) for _ in range(200)]
+    ours = sum(
+        (count_errors(*pair, characters=False)[0] for pair in zip(references, hypotheses, strict=True)), ErrorCounts()
+    )
+    theirs = jiwer.process_words(references, hypotheses)
+    assert ours.rate(ours.errors) == pytest.approx(theirs.wer)
+    assert (ours.insertions, ours.deletions, ours.substitutions) == (
+        theirs.insertions,
+        theirs.deletions,
+        theirs.substitutions,
+    )

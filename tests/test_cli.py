@@ -1,0 +1,56 @@
+"""The command line: quick help, one-line errors, and options as users write them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from whisper_recipe.cli import COMMANDS, main
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    code = (
+        "import sys; from whisper_recipe.cli import main; main(['--help']); "
+        "print(*{'torch', 'transformers', 'lhotse', 'ctranslate2', 'jsonargparse'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *text, loaded = done.stdout.split("\n")[:-1]
+    assert loaded == ""
+    assert all(any(line.strip().startswith(command + " ") for line in text) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: whisper-recipe " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nonsense"], "unknown command 'nonsense'"),
+        (["score"], "command line:"),
+        (["merge", "/nowhere"], "/nowhere/adapter/adapter_config.json: no such file"),
+        (["fbank", "x", "--num-mel-bins", "81"], "num_mel_bins"),
+        (["fbank", "x", "--num-mel-bin", "80"], "--num_mel_bin"),
+    ],
+)
+def test_errors_are_one_line_with_status_1(argv, message, capsys):
+    assert main(argv) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"whisper-recipe {argv[0]}: error: ")
+    assert message in lines[0]
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["merge", "/nowhere", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_lists_and_hyphens_are_taken_as_users_write_them(transcripts, tmp_path):
+    options = "--d-model 32 --encoder-layers=1 --decoder-layers 1 --attention-heads 2 --bpe-size 300".split()
+    assert main(["init-model", str(tmp_path / "m"), "--text", str(transcripts), str(transcripts), *options]) == 0
+    assert (tmp_path / "m/model.safetensors").exists()
