@@ -51,6 +51,6 @@ def test_debug_shows_the_traceback(capsys):
 
 
 def test_lists_and_hyphens_are_taken_as_users_write_them(transcripts, tmp_path):
-    options = "--d-model 32 --encoder-layers=1 --decoder-layers 1 --attention-heads 2 --bpe-size 300".split()
-    assert main(["init-model", str(tmp_path / "m"), "--text", str(transcripts), str(transcripts), *options]) == 0
+    sizes = ["--d-model", "32", "--encoder-layers=1", "--decoder-layers", "1", "--attention-heads", "2"]
+    assert main(["init-model", str(tmp_path / "m"), "--text", str(transcripts), str(transcripts), *sizes]) == 0
     assert (tmp_path / "m/model.safetensors").exists()

@@ -24,10 +24,12 @@ beam_size=${beam_size:-5}        # beam of the CTranslate2 decoding with beam se
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
 overwrite=${overwrite:-false}    # do again what is done already
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
 # shellcheck source=tools/parse_options.sh
 . "$root/tools/parse_options.sh"
-declare_options "${BASH_SOURCE[0]}" "$0"
+declare_options "${BASH_SOURCE[0]}"
+shared_options=${#option_names[@]}
+declare_options "$0"
 
 print_help() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
@@ -93,10 +95,7 @@ step() {
   echo "$key" >"$stamp"
 }
 
-all_exist() {
-  local path
-  for path in "$@"; do [[ -e $path ]] || return 1; done
-}
+all_exist() { for output in "$@"; do [[ -e $output ]] || return 1; done; }
 
 # begin N TEXT: whether stage N is asked for; says so.
 begin() {
@@ -110,15 +109,21 @@ all_sets() { tr ' ' '\n' <<<"${base_sets:-} $train_sets $dev_sets $test_sets" | 
 # cuts SET...: the cut manifests of the sets.
 cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
 
-# fine_tuned: the folders of the fine-tuned models.
+# fine_tuned: folders of the fine-tuned models.
 fine_tuned() { printf 'exp/%s/model\n' $method; }
+
+# recipe_options: name=value of the options that the recipe alone declares: what its own functions depend on.
+recipe_options() {
+  local name
+  for name in "${option_names[@]:shared_options}"; do printf '%s=%q\n' "$name" "${!name}"; done
+}
 
 stage_data() {
   if ! declare -F make_data >/dev/null; then
     log "this recipe makes no data: data/<set> are the user's"
     return
   fi
-  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" local make_data
+  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" local make_data "$(recipe_options)"
 }
 
 stage_manifests() {
@@ -148,7 +153,7 @@ stage_base_model() {
     log "base model: ${base_model:?give --base_model}"
     return
   fi
-  step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model
+  step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model "$(recipe_options)"
 }
 
 stage_train() {
@@ -185,7 +190,7 @@ stage_export() {
 
 # decode_and_score OUTPUT MODEL CUTS [OPTION...]
 decode_and_score() {
-  run whisper-recipe decode "$2" --cuts "$3" --out "$1" --search.max_new_tokens "$max_new_tokens" "${@:4}" &&
+  run whisper-recipe decode "$2" --cuts "$3" --out "$1" "${@:4}" &&
     run whisper-recipe score "$1" --ref "$3"
 }
 
@@ -207,7 +212,9 @@ each_decoding() {
   done
 }
 
-decode_step() { step "$1/metrics.json" "$2 $3" decode_and_score "$@"; }
+decode_step() {
+  step "$1/metrics.json" "$2 $3" decode_and_score "$@" --search.max_new_tokens "$max_new_tokens"
+}
 
 stage_results() {
   local runs

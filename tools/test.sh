@@ -8,6 +8,6 @@ PATH=${VENV:-$PWD/.venv}/bin:$PATH
 export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 ruff check .
 ruff format --check .
-mapfile -t scripts < <(find .ci/run tools egs -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)
+mapfile -t scripts < <(find .ci/run tools egs tests -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)
 shellcheck --external-sources "${scripts[@]}"
 pytest "$@"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# A check that the road carries real recordings, not a result: a small model learns ten utterances by heart.
+train_sets="aishell_multitask"
+dev_sets="aishell_multitask"
+test_sets="aishell_multitask"
+method="full"
+max_new_tokens=64
+
+# shellcheck source=tools/stages.sh
+. "$(dirname "$0")/../../tools/stages.sh" "$@"

@@ -1,0 +1,155 @@
+"""The mini recipe from nothing to its table, by its own script, and real recordings through the same stages.
+
+One run serves all tests here; it takes about twelve minutes on two cores.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from whisper_recipe.data.fbank import collate_fbank, load_fbank
+from whisper_recipe.files import read_jsonl
+from whisper_recipe.model.adapters import load_adapter
+from whisper_recipe.model.load import load_model
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run a recipe's script as a user does, with the environment of the tests."""
+    environment = {**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        ["bash", str(recipe / "run.sh"), *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def place(recipe: Path, folder: Path) -> Path:
+    """Copy a recipe, without what a run left there, to folder/egs beside the project's tools."""
+    (folder / "egs").mkdir(exist_ok=True)
+    if not (folder / "tools").exists():
+        (folder / "tools").symlink_to(ROOT / "tools")
+    return shutil.copytree(recipe, folder / "egs" / recipe.name, ignore=shutil.ignore_patterns("data", "exp"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture(scope="module")
+def mini(folder):
+    """The mini recipe after a whole run, and what it printed."""
+    recipe = place(ROOT / "egs/mini", folder)
+    done = run(recipe)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return recipe, done.stdout
+
+
+def rates(decoded: Path) -> dict[str, float]:
+    """Error rates in % of a decoded set, by language and task."""
+    groups = json.loads((decoded / "metrics.json").read_text())["groups"]
+    return {group: 100 * values["error_rate"] for group, values in groups.items()}
+
+
+def hypotheses(decoded: Path) -> dict[str, str]:
+    return {row["id"]: row["text"] for _, row in read_jsonl(decoded / "hyp.jsonl")}
+
+
+def test_the_table_is_printed_and_written_with_every_system_and_set(mini):
+    recipe, printed = mini
+    table = (recipe / "exp/RESULTS.md").read_text()
+    assert table.strip() in printed
+    for system in (
+        "base test_transformers",
+        "lora test_transformers",
+        "full test_ct2_int8",
+        "full test_base_transformers",
+    ):
+        assert f"| {system} " in table
+    for group in ("en transcribe WER", "zh transcribe CER", "es transcribe WER", "zh→en translate WER"):
+        assert group in table
+
+
+def test_fine_tuning_cuts_the_error_of_the_base_model(mini):
+    exp = mini[0] / "exp"
+    base, lora, full = (rates(exp / name / "decode_test_transformers") for name in ("base", "lora", "full"))
+    assert lora["all"] <= 0.5 * base["all"]
+    assert full["all"] <= 0.3 * base["all"]
+    assert all(rate <= 8 for rate in full.values()), full
+
+
+def test_the_base_model_has_learned_its_own_speech(mini):
+    base = rates(mini[0] / "exp/base/decode_test_base_transformers")
+    assert base["en transcribe"] <= 20
+    assert base["zh transcribe"] <= 20
+
+
+@pytest.mark.parametrize("name", ["lora", "full"])
+@pytest.mark.parametrize("split", ["test", "test_base"])
+def test_ctranslate2_says_what_transformers_says(mini, name, split):
+    exp = mini[0] / "exp" / name
+    theirs, ours = (hypotheses(exp / f"decode_{split}_{backend}") for backend in ("transformers", "ct2_float32"))
+    equal = sum(theirs[key] == ours[key] for key in theirs)
+    assert theirs.keys() == ours.keys()
+    assert equal >= 0.99 * len(theirs)
+    int8, float32 = (rates(exp / f"decode_{split}_ct2_{quantization}")["all"] for quantization in ("int8", "float32"))
+    assert abs(int8 - float32) <= 0.5
+
+
+def test_the_merged_model_computes_what_the_adapter_does(mini, monkeypatch):
+    monkeypatch.chdir(mini[0])
+    cuts = list(CutSet.from_jsonl_lazy("data/fbank_whisper80/cuts_test.jsonl.gz"))[:8]
+    inputs = {
+        "input_features": collate_fbank([load_fbank(cut) for cut in cuts]),
+        "decoder_input_ids": torch.randint(0, 400, (8, 12), generator=torch.Generator().manual_seed(0)),
+    }
+    with torch.no_grad():
+        merged = load_model("exp/lora/model").eval()(**inputs).logits
+        adapted = load_adapter(Path("exp/lora/adapter"))[0](**inputs).logits
+    assert (merged - adapted).abs().max() < 1e-3
+
+
+def test_a_second_run_does_nothing_again(mini):
+    table = mini[0] / "exp/RESULTS.md"
+    weights = mini[0] / "exp/lora/adapter/adapter_model.safetensors"
+    before = weights.stat().st_mtime
+    done = run(mini[0], "--stop_stage", "7")
+    assert done.returncode == 0
+    assert "whisper-recipe train" not in done.stdout
+    assert "whisper-recipe decode" not in done.stdout
+    assert weights.stat().st_mtime == before
+    assert table.exists()
+
+
+def test_a_run_records_how_it_was_made(mini):
+    for name in ("base", "lora", "full"):
+        log = (mini[0] / "exp" / name / "train.log").read_text()
+        assert re.search(r"step \d+/\d+  loss [\d.]+  learning_rate \S+  grad_norm [\d.]+  epoch [\d.]+", log)
+        assert "eval_loss" in log
+        assert list((mini[0] / "exp" / name).rglob("events.out.tfevents*"))
+
+
+def test_real_recordings_pass_through_the_same_stages_and_are_learned_by_heart(mini, folder, shared_data):
+    """Not a result: the road carries recorded speech, in both tasks, down to the CTranslate2 export."""
+    recipe = place(ROOT / "tests/egs/recorded", folder)
+    (recipe / "data").mkdir()
+    (recipe / "data/aishell_multitask").symlink_to(shared_data / "aishell_multitask")
+    done = run(recipe, "--stage", "1", "--base_model", str(mini[0] / "exp/base/model"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = rates(recipe / "exp/full/decode_aishell_multitask_ct2_float32")
+    assert found["zh transcribe"] <= 10
+    assert found["zh→en translate"] <= 10

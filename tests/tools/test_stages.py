@@ -1,0 +1,221 @@
+"""The stage driver and its options, with stand-ins for the set-up and for `whisper-recipe`."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+# Makes what the real command would, and notes every call; FAIL names a command that breaks off in the middle.
+COMMAND = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+[[ $1 != "${FAIL:-}" ]] || exit 1
+for argument in "$@"; do
+  case $previous in
+    --out | --output_dir) out=$argument ;;
+  esac
+  previous=$argument
+done
+case $1 in
+  prepare)
+    mkdir -p "$out"
+    touch "$out/recordings_$(basename "$2").jsonl.gz" "$out/supervisions_$(basename "$2").jsonl.gz"
+    ;;
+  fbank) mkdir -p "$out" && touch "$out/cuts_$2.jsonl.gz" ;;
+  train)
+    [[ $* == *train_full* ]] && out=$out/model || out=$out/adapter
+    mkdir -p "$out" && touch "$out/weights"
+    ;;
+  merge) mkdir -p "$2/model" && touch "$2/model/weights" ;;
+  export) mkdir -p "$out" && touch "$out/model.bin" ;;
+  score) touch "$2/metrics.json" ;;
+  decode) mkdir -p "$out" ;;
+  compare) mkdir -p "$(dirname "$out")" && touch "$out" ;;
+esac
+"""
+
+RUN = """#!/usr/bin/env bash
+# A recipe for the tests.
+train_sets="train"
+dev_sets="dev"
+test_sets="test"
+base_model=exp/base/model
+greeting=hello # what make_data says
+
+make_data() {
+  local set
+  echo "make_data $greeting" >>"$CALLS"
+  for set in train dev test; do
+    mkdir -p "data/$set" && touch "data/$set/wav.scp" "data/$set/text"
+  done
+}
+
+. "$(dirname "$0")/../../tools/stages.sh" "$@"
+"""
+
+
+class Recipe:
+    """A recipe in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "egs/test"
+        for name in ("stages.sh", "parse_options.sh"):
+            (folder / "tools").mkdir(exist_ok=True)
+            shutil.copy(TOOLS / name, folder / "tools")
+        (folder / "tools/setup.sh").write_text("exit 0\n")
+        self.write("venv/bin/whisper-recipe", COMMAND)
+        self.write("egs/test/run.sh", RUN)
+        for name in ("lora", "full"):
+            self.write(f"egs/test/conf/train_{name}.yaml", f"method: {name}\n")
+        self.write("egs/test/local/corpus", "")
+        self.write("egs/test/exp/base/model/weights", "")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(self, *options: str, **environment: str) -> tuple[int, str, list[str]]:
+        """Return (status, what was printed, the commands that ran)."""
+        calls = self.folder / "calls"
+        calls.write_text("")
+        done = subprocess.run(
+            ["bash", str(self.path / "run.sh"), *options],
+            env={**os.environ, "VENV": str(self.folder / "venv"), "CALLS": str(calls), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+        )
+        return done.returncode, done.stdout, calls.read_text().splitlines()
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return Recipe(tmp_path)
+
+
+def names(calls: list[str]) -> list[str]:
+    return [call.split()[0] for call in calls]
+
+
+def test_all_stages_run_in_order_and_print_their_commands(recipe):
+    status, printed, calls = recipe.run()
+    assert status == 0, printed
+    first = list(dict.fromkeys(names(calls)))
+    assert first == [
+        "make_data",
+        "validate",
+        "prepare",
+        "fbank",
+        "stats",
+        "train",
+        "merge",
+        "export",
+        "decode",
+        "score",
+        "compare",
+    ]
+    assert all(f"Stage {number}: " in printed for number in range(9))
+    assert all(f"whisper-recipe {call}" in printed for call in calls if not call.startswith("make_data"))
+
+
+def test_a_second_run_does_nothing_but_print_tables(recipe):
+    recipe.run()
+    assert set(names(recipe.run()[2])) == {"stats", "compare"}
+
+
+def test_changed_input_configuration_or_options_are_done_again(recipe):
+    recipe.run()
+    recipe.write("egs/test/conf/train_lora.yaml", "method: lora\nlora: {rank: 4}\n")
+    assert [call.split()[-1] for call in recipe.run("--stage", "4", "--stop_stage", "4")[2]] == [
+        "data/fbank_whisper80/cuts_dev.jsonl.gz"
+    ]
+    assert len(recipe.run("--stage", "7", "--stop-stage", "7", "--max_new_tokens=9")[2]) == 18
+    assert names(recipe.run("--stop_stage", "0", "--overwrite", "true")[2]) == ["make_data"]
+    assert recipe.run("--stop_stage", "0", "--greeting", "bye")[2] == ["make_data bye"]
+
+
+def test_a_lost_output_is_made_again(recipe):
+    recipe.run()
+    shutil.rmtree(recipe.path / "exp/lora/ct2_int8")
+    assert names(recipe.run("--stage", "6", "--stop_stage", "6")[2]) == ["export"]
+
+
+def test_the_middle_can_be_entered_and_missing_input_names_its_stage(recipe):
+    for stage, missing in [(1, "data/train/wav.scp is missing: run stage 0"), (2, "run stage 1"), (4, "run stage 2")]:
+        status, printed, calls = recipe.run("--stage", str(stage))
+        assert status == 1
+        assert missing in printed.splitlines()[-1]
+        assert calls == []
+    recipe.run("--stop_stage", "4")
+    status, printed, _ = recipe.run("--stage", "6")
+    assert "exp/lora/model is missing: run stage 5" in printed.splitlines()[-1]
+    assert recipe.run("--stage", "5", "--stop_stage", "6")[0] == 0
+
+
+def test_one_method_alone(recipe):
+    calls = recipe.run("--method", "full")[2]
+    assert not [call for call in calls if "lora" in call]
+    assert "merge" not in names(calls)
+
+
+def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
+    status, printed, _ = recipe.run(FAIL="train")
+    assert status == 1
+    assert "stage 4 failed while making exp/lora/adapter" in printed.splitlines()[-1]
+    (recipe.path / "exp/lora/adapter").mkdir(parents=True)  # half-made
+    assert names(recipe.run("--stage", "4", "--stop_stage", "4", "--method", "lora")[2]) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stages", "1"], "unknown option --stages"),
+        (["--stage"], "--stage has no value"),
+        (["--stage", "one"], "--stage is a number, not 'one'"),
+        (["--overwrite", "yes"], "--overwrite is true or false, not 'yes'"),
+        (["stage", "1"], "stage is no option"),
+        (["--stage", "3", "--stop_stage", "2"], "after --stop_stage"),
+        (["--method", "magic"], "--method is lora, full or both"),
+        (["--PATH", "/nowhere"], "unknown option --PATH"),
+        (["--root", "/nowhere"], "unknown option --root"),
+    ],
+)
+def test_wrong_options_are_one_line(recipe, options, message):
+    status, printed, calls = recipe.run(*options)
+    assert (status, calls) == (1, [])
+    assert len(printed.splitlines()) == 1
+    assert message in printed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--stage", "$(touch evil)"],
+        ["--stage", "a[$(touch evil)]"],
+        ["--greeting", "$(touch evil)"],
+        ["--greeting", "`touch evil`; touch evil"],
+        ["--x$(touch evil)", "1"],
+        ["--greeting[$(touch evil)]", "1"],
+    ],
+)
+def test_what_the_user_types_is_never_run(recipe, options):
+    recipe.run(*options, "--stop_stage", "0")
+    assert not list(recipe.folder.rglob("evil"))
+
+
+def test_help_lists_stages_and_every_option_with_its_default(recipe):
+    status, printed, calls = recipe.run("--help")
+    assert (status, calls) == (0, [])
+    assert "A recipe for the tests." in printed
+    assert all(f"{number} " in printed for number in range(9))
+    assert "--greeting" in printed
+    assert "what make_data says (hello)" in printed
+    assert all(
+        f"--{name}" in printed for name in ("stage", "stop_stage", "method", "overwrite", "num_jobs", "base_model")
+    )
