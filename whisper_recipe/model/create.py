@@ -74,6 +74,8 @@ def init_model(
             encoder_ffn_dim=4 * d_model,
             decoder_ffn_dim=4 * d_model,
             dropout=dropout,
+            # transformers' 0.02 is meant for wide models; a narrow one takes many steps more to start learning.
+            init_std=d_model**-0.5,
             **_token_ids(tokenizer),
         )
     )

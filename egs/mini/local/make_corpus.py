@@ -45,7 +45,7 @@ def _mixture(total: int, **shares: float) -> dict[tuple[str, str], int]:
 BASE = {"en": 0.5, "zh": 0.5}
 TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
-CLEAN, NOISY = (25.0, 40.0), (10.0, 25.0)
+CLEAN, NOISY = (25.0, 40.0), (12.0, 30.0)
 BASE_SPEAKERS = (
     "m1 m3 m5 f2 f4 Andy Annie Gene Hugo Mario linda max boris caleb ed gustave ian iven john miguel norbert quincy "
     "rob sandro zac Denis Jacky aunty"
@@ -55,9 +55,9 @@ TARGET_SPEAKERS = (
     "pedro robert Diogo Henrique Reed Storm steph3 edward2"
 )
 SPLITS = {
-    "base_train": Split(_mixture(9000, **BASE), BASE_SPEAKERS, CLEAN),
+    "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
     "base_dev": Split(_mixture(100, **BASE), "m2 f5 marcelo", CLEAN),
-    "train": Split(_mixture(9000, **TARGET), TARGET_SPEAKERS, NOISY),
+    "train": Split(_mixture(8000, **TARGET), TARGET_SPEAKERS, NOISY),
     "dev": Split(_mixture(200, **EVEN), "m6 Andrea Nguyen", NOISY),
     "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
     "test": Split(_mixture(800, **EVEN), "Marco edward anika pablo shelby victor", NOISY),
@@ -120,7 +120,7 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     rng = np.random.default_rng(utterance.seed)
     # A speaker has a pitch and a liveliness; an utterance departs from them a little.
     speaker = np.random.default_rng([ord(letter) for letter in utterance.speaker])
-    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(220, 260)
+    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(205, 240)
     engine = espeak()
     samples = engine.say(
         utterance.spoken,
@@ -132,7 +132,9 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     loud = np.flatnonzero(np.abs(samples) > QUIET)
     if not len(loud):
         raise RecipeError(f"espeak-ng says nothing for {utterance.spoken!r}", where=utterance.id)
-    samples = soxr.resample(samples[loud[0] : loud[-1] + 1], engine.sampling_rate, SAMPLING_RATE)
+    # A vocal tract a little shorter or longer than the voice's own, which shifts its formants.
+    tract = rng.uniform(0.9, 1.12)
+    samples = soxr.resample(samples[loud[0] : loud[-1] + 1], engine.sampling_rate * tract, SAMPLING_RATE)
     margins = rng.integers(SAMPLING_RATE // 20, SAMPLING_RATE // 5, size=2)
     return _with_noise(np.pad(samples, margins), utterance.snr, rng)
 
