@@ -130,7 +130,8 @@ stage_manifests() {
   local set
   for set in $(all_sets); do
     step "data/manifests/recordings_$set.jsonl.gz data/manifests/supervisions_$set.jsonl.gz" \
-      "data/$set/wav.scp data/$set/text" check_and_prepare "data/$set"
+      "data/$set/wav.scp data/$set/text $(find "data/$set/" -maxdepth 1 -type f 2>/dev/null | tr '\n' ' ')" \
+      check_and_prepare "data/$set"
   done
 }
 

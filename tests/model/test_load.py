@@ -1,6 +1,9 @@
 """Model folders that are not whole end in one clear line."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -71,3 +74,29 @@ def test_pickled_code_in_old_weights_never_runs(tiny_model, tmp_path):
     with pytest.raises(RecipeError, match="can't be loaded"):
         load_model(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_local_folder_never_causes_network_access(tiny_model, tmp_path):
+    code = """
+import socket, sys
+def refuse(*arguments, **options):
+    raise SystemExit(f"network access: {arguments}")
+socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
+from pathlib import Path
+from whisper_recipe.export.ct2 import export
+from whisper_recipe.model.adapters import LoraOptions, add_lora, merge
+from whisper_recipe.model.load import load_model, load_processor
+model, out = sys.argv[1], Path(sys.argv[2])
+load_processor(model)
+add_lora(load_model(model), LoraOptions(rank=2)).save_pretrained(out / "adapter", save_embedding_layers=False)
+(out / "adapter/whisper_recipe.json").write_text("{}")
+merge(out)
+export(out / "model", out / "ct2")
+print("done")
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_model), str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert done.stdout.endswith("done\n")

@@ -1,6 +1,10 @@
 """Training by the real command on tiny models: losses, gradients, files, and errors."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -160,6 +164,24 @@ def test_a_saved_configuration_repeats_the_run(corpus, tiny_model, tmp_path):
     assert main(["train", "--config", str(tmp_path / "a/config.yaml"), "--output_dir", str(tmp_path / "b")]) == 0
     states = [WhisperForConditionalGeneration.from_pretrained(tmp_path / run / "model").state_dict() for run in "ab"]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_model_and_the_next_one_makes_it(corpus, tiny_model, tmp_path):
+    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path / "exp")]
+    command += ["--trainer.save_strategy", "no", "--trainer.logging_steps", "1", "--batches.num_workers", "0"]
+    running = subprocess.Popen([*command, "--trainer.max_steps", "100000"], stderr=subprocess.DEVNULL)
+    log = tmp_path / "exp/train.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "step 5/" in log.read_text()):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.1)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "exp/model").exists()
+    subprocess.run([*command, "--trainer.max_steps", "2"], check=True, capture_output=True)
+    assert (tmp_path / "exp/model/model.safetensors").exists()
 
 
 def test_an_unknown_lora_target_is_named(tiny_model):
