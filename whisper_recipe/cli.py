@@ -117,6 +117,7 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
     first = next(iter(inspect.signature(function).parameters))
     parser = ArgumentParser(
         prog=f"whisper-recipe {name}",
+        usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
         epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
         exit_on_error=False,

@@ -14,7 +14,7 @@ TABLES = ("wav.scp", "text", "utt2lang", "utt2spk", "utt2task", "utt2dur")
 
 
 def make(out: Path, *options: str) -> Path:
-    command = [sys.executable, str(LOCAL / "make_corpus.py"), "--out", str(out), "--scale", "0.01", *options]
+    command = [sys.executable, str(LOCAL / "make_corpus.py"), "--out", str(out), "--scale", "0.02", *options]
     subprocess.run(command, check=True, capture_output=True)
     return out
 

@@ -11,7 +11,7 @@ from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characte
         ("zh", "打開廚房的燈。", "打开厨房的灯"),
         ("zh", "設定２９度！", "设定29度"),
         ("zh", "你好,世界", "你好 世界"),
-        ("en", "Mr. O'Brien won't set it to twenty-nine.", "mister o brien will not set it to 29"),
+        ("en", "Mr. Brown won't set it to twenty-nine.", "mister brown will not set it to 29"),
         ("es", "¿Enciende la luz?", "enciende la luz"),
     ],
 )

@@ -52,7 +52,7 @@ def train(
         train_cuts: cut manifests, from `whisper-recipe fbank`.
         dev_cuts: cut manifests for eval_loss.
         output_dir: the folder of the run, exp/<name>.
-        trainer: transformers' Seq2SeqTrainingArguments, under their own names.
+        trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
         method: full trains every parameter, lora small matrices beside the frozen ones.
         lora: options of method lora.
         batches: how cuts become batches.

@@ -57,6 +57,8 @@ class Espeak:
     def say(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
         """Return float32 samples in -1 .. 1 at `sampling_rate`, shape (n,).
 
+        What this process has said before changes them a little.
+
         Args:
             text: what to say.
             voice: language and variant, `en-us+f2`.
@@ -64,7 +66,6 @@ class Espeak:
             pitch: 0 to 99.
             pitch_range: 0 (monotone) to 99.
         """
-        # Set anew for each sentence: what was said before must not change what is said now.
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise RecipeError(f"espeak-ng has no voice {voice!r}", cure="see espeak-ng-data/voices in espeakng-loader")
         for parameter, value in ((RATE, rate), (VOLUME, 100), (PITCH, pitch), (RANGE, pitch_range)):

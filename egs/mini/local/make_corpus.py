@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from whisper_recipe.files import written_aside
 
 SAMPLING_RATE = 16000
 VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names of the languages
+CHUNK = 32  # utterances that one process says
 QUIET = 0.01  # samples under this at either end are cut off
 
 
@@ -46,21 +47,23 @@ BASE = {"en": 0.5, "zh": 0.5}
 TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
 CLEAN, NOISY = (25.0, 40.0), (12.0, 30.0)
+# Left out: variants that don't sound human (robots, whispers), and f2, f3, f5, Alicia, sandro and victor, whose breath
+# is random in a way that no seed governs.
 BASE_SPEAKERS = (
-    "m1 m3 m5 f2 f4 Andy Annie Gene Hugo Mario linda max boris caleb ed gustave ian iven john miguel norbert quincy "
-    "rob sandro zac Denis Jacky aunty"
+    "m1 m3 m5 f4 Andy Annie Gene Hugo Mario linda max boris caleb ed gustave ian iven john miguel norbert quincy "
+    "rob zac Denis Jacky aunty"
 )
 TARGET_SPEAKERS = (
-    "m4 m7 f1 f3 Alex Alicia Lee Michael belinda david steph travis antonio grandma iven3 kaukovalta michel mike2 "
+    "m4 m7 f1 Alex Lee Michael belinda david steph travis antonio grandma iven3 kaukovalta michel mike2 "
     "pedro robert Diogo Henrique Reed Storm steph3 edward2"
 )
 SPLITS = {
     "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
-    "base_dev": Split(_mixture(100, **BASE), "m2 f5 marcelo", CLEAN),
+    "base_dev": Split(_mixture(100, **BASE), "m2 marcelo", CLEAN),
     "train": Split(_mixture(8000, **TARGET), TARGET_SPEAKERS, NOISY),
     "dev": Split(_mixture(200, **EVEN), "m6 Andrea Nguyen", NOISY),
     "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
-    "test": Split(_mixture(800, **EVEN), "Marco edward anika pablo shelby victor", NOISY),
+    "test": Split(_mixture(800, **EVEN), "Marco edward anika pablo shelby", NOISY),
 }
 
 
@@ -151,16 +154,19 @@ def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np
     return (mixed / np.abs(mixed).max() * 10 ** rng.uniform(-1.0, -0.05)).astype(np.float32)
 
 
-def write_split(folder: Path, utterances: list[Utterance], executor: ProcessPoolExecutor) -> float:
+def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> float:
     """Write a Kaldi data directory, complete or not at all; return its seconds."""
     with written_aside(folder, replace_folder=True) as aside:
         (aside / "wav").mkdir(parents=True)
         durations = []
         progress = tqdm(total=len(utterances), desc=folder.name, unit="utt")
-        for utterance, samples in zip(utterances, executor.map(synthesise, utterances, chunksize=32), strict=True):
-            soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
-            durations.append(len(samples) / SAMPLING_RATE)
-            progress.update()
+        # What espeak-ng said before goes into what it says, and nothing resets it: a fresh process for each CHUNK of
+        # utterances makes the bytes independent of the number of processes.
+        with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
+            for utterance, samples in zip(utterances, pool.imap(synthesise, utterances, CHUNK), strict=True):
+                soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
+                durations.append(len(samples) / SAMPLING_RATE)
+                progress.update()
         progress.close()
         tables = {
             "wav.scp": [f"wav/{utterance.id}.wav" for utterance in utterances],
@@ -186,10 +192,9 @@ def main() -> None:
     parser.add_argument("--num-jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
     try:
-        with ProcessPoolExecutor(options.num_jobs) as executor:
-            for name, utterances in plan(options.seed, options.scale).items():
-                seconds = write_split(options.out / name, utterances, executor)
-                print(f"{options.out / name}: {len(utterances)} utterances, {seconds / 3600:.2f} h")
+        for name, utterances in plan(options.seed, options.scale).items():
+            seconds = write_split(options.out / name, utterances, options.num_jobs)
+            print(f"{options.out / name}: {len(utterances)} utterances, {seconds / 3600:.2f} h")
     except RecipeError as error:
         sys.exit(f"make_corpus.py: error: {error}")
 
