@@ -175,7 +175,7 @@ def temperature(rng: np.random.Generator) -> Meaning:
 
 def telephone(rng: np.random.Generator) -> Meaning:
     """Call four two seven one nine."""
-    digits = [number(int(digit)) for digit in rng.integers(0, 10, size=int(rng.integers(3, 6)))]
+    digits = [number(int(digit)) for digit in rng.integers(0, 10, size=int(rng.integers(3, 5)))]
     return Meaning(
         f"call {' '.join(digit.en for digit in digits)}",
         f"拨打{''.join(digit.zh for digit in digits)}",
