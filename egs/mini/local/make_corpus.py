@@ -47,15 +47,15 @@ BASE = {"en": 0.5, "zh": 0.5}
 TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
 CLEAN, NOISY = (25.0, 40.0), (15.0, 30.0)
-# Variants of espeak-ng's voices. Left out: robots and whispers; vocal tracts far from human (a formant of the first three
-# more than a third off the language's own, for the test sets more than 15 %); and f2, f3, f5, Alicia, sandro and victor,
-# whose breath is random in a way that no seed governs.
+# Variants of espeak-ng's voices. Left out: robots and whispers; vocal tracts far from human (one of the first three
+# formants more than 35 % off the language's own, in the test sets more than 15 %); and f2, f3, f5, Alicia, sandro and
+# victor, whose breath is random in a way that no seed governs.
 BASE_SPEAKERS = (
     "m1 m3 m5 f4 Annie Gene Hugo Mario linda max caleb ed ian iven john miguel rob Denis aunty klatt2 klatt5 norbert"
 )
 TARGET_SPEAKERS = (
-    "m4 m7 f1 Alex belinda david steph antonio grandma iven3 michel mike2 pedro robert Diogo Henrique Storm anika klatt4 "
-    "klatt6 Gene2 announcer"
+    "m4 m7 f1 Alex belinda david steph antonio grandma iven3 michel mike2 pedro robert Diogo Henrique Storm anika "
+    "klatt4 klatt6 Gene2 announcer"
 )
 SPLITS = {
     "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
