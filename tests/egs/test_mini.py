@@ -1,6 +1,6 @@
 """The mini recipe from nothing to its table, by its own script, and real recordings through the same stages.
 
-One run serves all tests here; it takes about twelve minutes on two cores.
+One run serves all tests here; it takes about a quarter of an hour on two cores.
 """
 
 import json
