@@ -55,6 +55,7 @@ def test_sets_share_no_speaker_and_no_sentence(corpus):
     assert len(set(speakers.values())) == 6
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(corpus, tmp_path):
     assert same(corpus, make(tmp_path / "one", "--num-jobs", "1"))
     (tmp_path / "two").mkdir()

@@ -11,6 +11,7 @@ from whisper_recipe.export.ct2 import export
 from whisper_recipe.text.prompt import prompt_ids
 
 
+@pytest.mark.slow
 def test_faster_whisper_gives_the_text_of_transformers(full_vocabulary_model, tmp_path):
     export(full_vocabulary_model, tmp_path / "ct2")
     # 30 s, so that nothing is padded: faster-whisper pads features with zeros.

@@ -76,6 +76,7 @@ def test_pickled_code_in_old_weights_never_runs(tiny_model, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_local_folder_never_causes_network_access(tiny_model, tmp_path):
     code = """
 import socket, sys
