@@ -109,8 +109,8 @@ all_sets() { tr ' ' '\n' <<<"${base_sets:-} $train_sets $dev_sets $test_sets" | 
 # cuts SET...: the cut manifests of the sets.
 cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
 
-# fine_tuned: folders of the fine-tuned models.
-fine_tuned() { printf 'exp/%s/model\n' $method; }
+fine_tuned() { printf 'exp/%s/model\n' $method; } # folders of the fine-tuned models
+local_model() { [[ $1 != exp/* && ! -e $1 ]] || echo "$1"; } # the model's folder; nothing for a name on the hub
 
 # recipe_options: name=value of the options that the recipe alone declares: what its own functions depend on.
 recipe_options() {
@@ -162,7 +162,7 @@ stage_train() {
   for name in $method; do
     output=exp/$name/adapter
     [[ $name == full ]] && output=exp/$name/model
-    step "$output" "conf/train_$name.yaml $base_model $(cuts $train_sets $dev_sets)" \
+    step "$output" "conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
       run whisper-recipe train --config "conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
       --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets)
   done
@@ -214,7 +214,7 @@ each_decoding() {
 }
 
 decode_step() {
-  step "$1/metrics.json" "$2 $3" decode_and_score "$@" --search.max_new_tokens "$max_new_tokens"
+  step "$1/metrics.json" "$(local_model "$2") $3" decode_and_score "$@" --search.max_new_tokens "$max_new_tokens"
 }
 
 stage_results() {

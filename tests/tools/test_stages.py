@@ -164,6 +164,15 @@ def test_one_method_alone(recipe):
     assert "merge" not in names(calls)
 
 
+def test_the_base_model_may_be_a_name_on_the_hub(recipe):
+    status, printed, calls = recipe.run("--base_model", "openai/whisper-small")
+    assert status == 0, printed
+    assert any(call.startswith("decode openai/whisper-small") for call in calls)
+    status, printed, _ = recipe.run("--base_model", "exp/nothing/model", "--stage", "4", "--overwrite", "true")
+    assert status == 1
+    assert "exp/nothing/model is missing" in printed.splitlines()[-1]
+
+
 def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
     status, printed, _ = recipe.run(FAIL="train")
     assert status == 1
