@@ -55,3 +55,20 @@ def test_sums_over_a_set_equal_jiwer_on_the_whole_set():
         theirs.deletions,
         theirs.substitutions,
     )
+
+
+def test_sums_of_characters_equal_jiwer_on_the_whole_set():
+    draw = random.Random(1)
+    references = ["".join(draw.choices("打开厨房的灯", k=draw.randint(1, 12))) for _ in range(200)]
+    hypotheses = ["".join(draw.choices("打开厨房的灯", k=draw.randint(0, 12))) for _ in range(200)]
+    ours = sum(
+        (count_errors(*pair, characters=True)[0] for pair in zip(references, hypotheses, strict=True)), ErrorCounts()
+    )
+    assert ours.rate(ours.errors) == pytest.approx(jiwer.cer(references, hypotheses))
+
+
+@pytest.mark.parametrize("space", ["\t", "\n", "\u00a0", "\u3000", "  "])
+def test_every_kind_of_space_separates_words(space):
+    for pair in ((f"one{space}two", "one two"), ("one two", f"one{space}two")):
+        counts, _ = count_errors(*pair, characters=False)
+        assert (counts.errors, counts.total) == (0, 2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from whisper_recipe.cli import main
-from whisper_recipe.files import write_jsonl
+from whisper_recipe.files import write_json, write_jsonl
 
 REFERENCES = [
     ("a", "Turn on the light.", "en", "transcribe"),
@@ -102,3 +102,46 @@ def test_comparison_lines_up_runs_as_results_tables_do(tmp_path, cuts, capsys):
     assert "20.00 (0.00, 0.00, 20.00)" in written
     assert "zh→en translate WER" in written
     assert "RTF: processing time / audio time, smaller is faster" in written
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ({"text": None, "language": "en", "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: no cut with"),
+        ({"text": "x", "language": None, "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: no cut with"),
+        ({"text": "x", "language": "en", "custom": None}, "cuts_bad.jsonl:1: no cut with"),
+        ({"text": "x", "language": "englsh", "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: unknown language"),
+        ({"text": "x", "language": "en", "custom": {"task": "Translate"}}, "cuts_bad.jsonl:1: unknown task"),
+    ],
+)
+def test_wrong_references_are_named_by_line(tmp_path, capsys, cut, message):
+    write_jsonl(tmp_path / "cuts_bad.jsonl", [{"id": "a", "supervisions": [cut]}])
+    assert score(tmp_path, tmp_path / "cuts_bad.jsonl", [("a", "x")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("decoded", [{}, {"rtf": None}, {"rtf": 0.0}])
+def test_a_decoding_without_rtf_is_an_error_in_one_line(tmp_path, cuts, capsys, decoded):
+    write_json(tmp_path / "exp/decode.json", decoded)
+    assert score(tmp_path, cuts, HYPOTHESES.items()) == 1
+    assert "decode.json: no positive rtf in it" in capsys.readouterr().err
+
+
+def test_runs_of_a_comparison_are_named_by_path_or_label(tmp_path, cuts, capsys, monkeypatch):
+    assert score(tmp_path, cuts, HYPOTHESES.items()) == 0
+    run = tmp_path / "exp"
+    assert main(["compare", str(run), f"mine={run}"]) == 0
+    rows = capsys.readouterr().out
+    assert f"| {tmp_path.name} exp " in rows
+    assert "| mine " in rows
+    monkeypatch.chdir(run)
+    assert main(["compare", "."]) == 0
+    assert f"| {tmp_path.name} exp " in capsys.readouterr().out
+    assert main(["compare", str(run), "."]) == 1
+    assert "two runs are named" in capsys.readouterr().err
+
+
+def test_a_comparison_tells_metrics_of_another_kind(tmp_path, capsys):
+    write_json(tmp_path / "exp/metrics.json", {})
+    assert main(["compare", str(tmp_path / "exp")]) == 1
+    assert "metrics.json: no set and groups in it" in capsys.readouterr().err

@@ -19,6 +19,12 @@ def test_whispers_normalisers_and_the_chinese_one(language, written, normal):
     assert " ".join(get_normalizer("whisper", language)(written).split()) == normal
 
 
+def test_basic_is_the_same_for_every_language():
+    for language in ("en", "zh", "es"):
+        normal = get_normalizer("basic", language)("Twenty-nine, 打開。")
+        assert " ".join(normal.split()) == "twenty nine 打開"
+
+
 def test_none_changes_nothing_but_the_ends():
     assert get_normalizer("none", "zh")(" 打開，燈。 ") == "打開，燈。"
 

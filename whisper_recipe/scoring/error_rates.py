@@ -54,8 +54,9 @@ def count_errors(reference: str, hypothesis: str, characters: bool) -> tuple[Err
         hypothesis: normalised text; may be empty: then every unit of the reference is a deletion.
         characters: count characters, spaces left out, and not words.
     """
-    if characters:
-        reference, hypothesis = "".join(reference.split()), "".join(hypothesis.split())
+    # jiwer separates words by plain spaces alone: tabs and no-break spaces would be parts of words.
+    space = "" if characters else " "
+    reference, hypothesis = space.join(reference.split()), space.join(hypothesis.split())
     units = list(reference) if characters else reference.split()
     if not units:  # jiwer takes no empty reference
         inserted = len(hypothesis if characters else hypothesis.split())

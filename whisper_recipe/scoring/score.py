@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, read_jsonl, require, write_json, written_aside
+from whisper_recipe.languages import language_code
 from whisper_recipe.scoring.error_rates import ErrorCounts, count_errors
+from whisper_recipe.tasks import check_task
 from whisper_recipe.text.normalize import NormalizerName, get_normalizer, is_counted_in_characters, text_language
 
 ALL = "all"
@@ -28,7 +30,8 @@ def score(hyp_dir: Path, ref: Path, normalizer: NormalizerName = "whisper") -> N
     Args:
         hyp_dir: the folder that `whisper-recipe decode` wrote.
         ref: the cut manifest that was decoded; its supervisions are the references.
-        normalizer: applied to references and hypotheses: whisper (by language) or none.
+        normalizer: applied to references and hypotheses: whisper (by language), basic (Whisper's basic one
+            for all languages) or none.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
@@ -70,18 +73,22 @@ def read_references(path: Path) -> dict[str, Reference]:
     """Read the references of a cut manifest: cut id -> text, language, task; without lhotse, which loads slowly."""
     references = {}
     for line, cut in read_jsonl(require(path, "run whisper-recipe fbank first (stage 2)")):
+        where = f"{path}:{line}"
         try:
             supervision = cut["supervisions"][0]
-            reference = Reference(supervision["text"], supervision["language"], supervision["custom"]["task"])
+            fields = [cut["id"], supervision["text"], supervision["language"], supervision["custom"]["task"]]
         except (KeyError, IndexError, TypeError):
+            fields = []
+        if not fields or not all(isinstance(field, str) for field in fields):
             raise RecipeError(
-                "no cut with a supervision's text, language and custom.task",
-                where=f"{path}:{line}",
+                "no cut with an id and a supervision's text, language and custom.task",
+                where=where,
                 cure="give the manifest that whisper-recipe fbank wrote",
-            ) from None
-        if cut["id"] in references:
-            raise RecipeError(f"cut {cut['id']} is there twice", where=f"{path}:{line}", cure="remove one")
-        references[cut["id"]] = reference
+            )
+        key, text, language, task = fields
+        if key in references:
+            raise RecipeError(f"cut {key} is there twice", where=where, cure="remove one")
+        references[key] = Reference(text, language_code(language, where), check_task(task, where))
     if not references:
         raise RecipeError("no cuts in it", where=path, cure="give the manifest that was decoded")
     return references
@@ -119,7 +126,9 @@ def _speed(path: Path) -> dict[str, float]:
     """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty for foreign hypotheses."""
     if not path.exists():
         return {}
-    rtf = read_json(path)["rtf"]
+    rtf = read_json(path).get("rtf")
+    if not isinstance(rtf, int | float) or not rtf > 0:
+        raise RecipeError("no positive rtf in it", where=path, cure="decode again, or remove it to score without RTF")
     return {"RTF": rtf, "RTFx": round(1 / rtf, 1)}
 
 

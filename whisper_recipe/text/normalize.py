@@ -9,7 +9,7 @@ from typing import Literal
 
 from whisper_recipe.languages import CHARACTER_LANGUAGES
 
-NormalizerName = Literal["whisper", "none"]
+NormalizerName = Literal["whisper", "basic", "none"]
 CHINESE = ("zh", "yue")
 
 
@@ -28,14 +28,15 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
     """Return the function that normalises texts in `language` (a Whisper code) for scoring.
 
     Args:
-        name: `none` leaves the text as it is. `whisper` is Whisper's English normaliser for English; for Chinese full-
-            width forms become half-width, traditional characters simplified (opencc), and punctuation goes; for all
-            others Whisper's basic one: lower case, no punctuation.
+        name: `none` leaves the text as it is, `basic` is Whisper's basic one for every language. `whisper` is
+            Whisper's English normaliser for English; for Chinese full-width forms become half-width, traditional
+            characters simplified (opencc), and punctuation goes; for all others Whisper's basic one: lower case, no
+            punctuation.
         language: of the text.
     """
     if name == "none":
         return str.strip
-    if language in CHINESE:
+    if name == "whisper" and language in CHINESE:
         from opencc import OpenCC
 
         convert = OpenCC("t2s").convert
@@ -43,7 +44,7 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
     # The table of British spellings comes with OpenAI's tokenizers, not with transformers; without it they stay.
-    return EnglishTextNormalizer({}) if language == "en" else BasicTextNormalizer()
+    return EnglishTextNormalizer({}) if name == "whisper" and language == "en" else BasicTextNormalizer()
 
 
 def _without_punctuation(text: str) -> str:
