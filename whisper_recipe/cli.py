@@ -31,7 +31,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "validate": Command("data.validate", "validate", "check a Kaldi data directory, all problems at once"),
+    "validate": Command("data.validate", "validate", "check a corpus, all problems at once"),
+    "fix": Command("data.fix", "fix", "write what is sound of a corpus, and list the rest"),
+    "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
     "prepare": Command("data.manifests", "prepare", "Kaldi data directory -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),

@@ -15,10 +15,15 @@ from pathlib import Path
 from whisper_recipe.errors import RecipeError
 
 
+def exists(path: str | Path) -> bool:
+    """Whether something stands at `path`; False too for names that no file can have (Path.exists raises there)."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def require(path: str | Path, cure: str | None = None) -> Path:
     """Return `path` as a Path, or raise RecipeError with the `cure` where nothing stands there."""
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise RecipeError("no such file or directory", where=path, cure=cure)
     return path
 

@@ -49,6 +49,7 @@ def audio_info(path: Path) -> AudioInfo:
 
 
 def _opened(path: Path) -> soundfile.SoundFile:
+    path = Path(path)
     if not path.is_file():
         raise RecipeError("no such file", where=path, cure="check the path in wav.scp")
     try:

@@ -1,173 +1,121 @@
-"""Kaldi data directories: wav.scp, text, segments, utt2lang, utt2spk, utt2task, utt2dur, and multi-task keys."""
+"""Kaldi data directories: wav.scp, text, segments, utt2lang, utt2spk, utt2task, utt2dur, and multi-task keys.
+
+Beside Kaldi's own tables `utt2segments` keeps stretches with their texts (for training with timestamps), a JSON list of
+{"start", "end", "text"} after the id; an empty list and an empty text are an example without speech.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+from whisper_recipe.data.utterance import UNSORTED, Scan, Segment, Utterance, parse_segments, shortened
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
-from whisper_recipe.languages import language_code
-from whisper_recipe.tasks import check_task
+from whisper_recipe.files import exists, require, written_aside
 
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One utterance of a data directory.
-
-    Args:
-        id: the key of `text`; with multi-task keys the whole `id|language|task`.
-        recording: id of its recording; rows of several tasks share the recording of their audio.
-        audio: the recording's file.
-        text: what the model is to write.
-        language: Whisper's code of the spoken language.
-        task: transcribe or translate.
-        speaker: of `utt2spk`; the utterance's own id (without language and task) where there is none.
-        start: seconds in the recording.
-        end: seconds in the recording; None is its end.
-        duration: seconds by `utt2dur`, None where it says nothing.
-        where: `file:line` of what says which audio is its: segments or wav.scp.
-        audio_where: `file:line` of the recording in wav.scp.
-    """
-
-    id: str
-    recording: str
-    audio: Path
-    text: str
-    language: str
-    task: str
-    speaker: str
-    start: float = 0.0
-    end: float | None = None
-    duration: float | None = None
-    where: str = ""
-    audio_where: str = ""
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong with a data directory."""
-
-    kind: str
-    where: str
-    what: str
-
-
-# Kaldi's tools want sorted ids; nothing here does, so this one is told but does not stop the road.
-UNSORTED = "unsorted id"
-
+PIPE = "a shell command: it is run only with --allow-pipes"
 Table = dict[str, tuple[int, str]]  # id -> (line number, the rest of the line)
 
 
-@dataclass
-class Directory:
-    """The tables of a data directory as they stand, and what is wrong with them."""
+class _Directory:
+    """The tables of a data directory as they stand."""
 
-    path: Path
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(self, scan: Scan, allow_pipes: bool) -> None:
+        self.scan, self.allow_pipes = scan, allow_pipes
+        self.texts: Table = {}
 
-    def report(self, kind: str, where: str | Path, what: str) -> None:
-        """Note a problem; reading goes on."""
-        self.problems.append(Problem(kind, str(where), what))
+    def rows(self, key: str) -> list[str]:
+        """Return `file:line` of an utterance's row in `text`, if it has one."""
+        return [self.where("text", self.texts[key][0])] if key in self.texts else []
 
     def where(self, table: str, line: int) -> str:
         """Return `file:line`."""
-        return f"{self.path / table}:{line}"
+        return f"{self.scan.path / table}:{line}"
 
     def table(self, name: str, required: bool = False) -> Table:
-        """Read one table; the first of duplicate ids counts."""
+        """Read one table; the first of duplicate ids counts. Rows of `text` are the utterances."""
         rows: Table = {}
-        path = self.path / name
+        path = self.scan.path / name
         if not path.is_file():
             if required:
-                self.report("missing file", path, "no such file")
+                self.scan.report("missing file", path, "no such file")
             return rows
         last = ""
-        for number, line in self._lines(path):
+        for number, line in self._lines(name):
             key, *value = re.split("[ \t]+", line, maxsplit=1)
+            where = self.where(name, number)
+            if name == "text":
+                self.scan.rows[where] = key
             if key in rows:
-                self.report("duplicate id", self.where(name, number), f"{key} stands in line {rows[key][0]} already")
+                what = f"{key} stands in line {rows[key][0]} already"
+                self.scan.report("duplicate id", where, what, *[where] * (name == "text"))
                 continue
             if key.encode() < last.encode():
-                self.report(UNSORTED, self.where(name, number), f"{key} comes after {last}")
+                self.scan.report(UNSORTED, where, f"{key} comes after {last}")
             rows[key] = number, value[0] if value else ""
             last = key
         if required and not rows:
-            self.report("empty split" if name == "text" else "empty file", path, "there is no utterance in it")
+            self.scan.report("empty split" if name == "text" else "empty file", path, "there is no utterance in it")
         return rows
 
-    def _lines(self, path: Path) -> Iterator[tuple[int, str]]:
-        for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
-            where = f"{path}:{number}"
+    def _lines(self, name: str) -> Iterator[tuple[int, str]]:
+        for number, raw in enumerate((self.scan.path / name).read_bytes().split(b"\n"), 1):
+            where = self.where(name, number)
             if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                self.report("byte order mark", where, "the file begins with one")
+                self.scan.report("byte order mark", where, "the file begins with one")
                 raw = raw[3:]
             if raw.endswith(b"\r"):
-                self.report("CRLF", where, "the line ends in CRLF")
+                self.scan.report("CRLF", where, "the line ends in CRLF")
             try:
                 line = raw.decode("utf-8").strip(" \t\r")
             except UnicodeDecodeError as error:
-                self.report("not UTF-8", where, str(error.reason))
+                self.scan.report("not UTF-8", where, str(error.reason), *[where] * (name == "text"))
+                if name == "text":
+                    self.scan.rows[where] = raw.split()[0].decode("utf-8", errors="replace")
                 continue
             if line:
                 yield number, line
 
 
-def read_data_dir(path: str | Path) -> list[Utterance]:
-    """Read a data directory; every problem but unsorted ids is an error.
+def scan_data_dir(path: str | Path, allow_pipes: bool = False) -> Scan:
+    """Read a data directory as far as it can be read; audio files are not opened.
 
-    Raises:
-        RecipeError: the first problem, and how many more there are.
-    """
-    utterances, problems = scan_data_dir(path)
-    problems = [problem for problem in problems if problem.kind != UNSORTED]
-    if problems:
-        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise RecipeError(
-            f"{problems[0].kind}: {problems[0].what}{more}",
-            where=problems[0].where,
-            cure=f"whisper-recipe validate {path} lists them all",
-        )
-    return utterances
-
-
-def scan_data_dir(path: str | Path) -> tuple[list[Utterance], list[Problem]]:
-    """Read a data directory as far as it can be read; return its sound utterances and all problems of its tables.
+    Args:
+        path: the data directory.
+        allow_pipes: take shell commands in wav.scp for audio.
 
     Raises:
         RecipeError: there is no such directory.
     """
-    directory = Directory(require(path, "give a Kaldi data directory"))
-    text, wav = directory.table("text", required=True), directory.table("wav.scp", required=True)
-    segments, speakers, durations = (directory.table(name) for name in ("segments", "utt2spk", "utt2dur"))
-    plain_ids = any("|" not in key for key in text)
-    languages, tasks = directory.table("utt2lang", required=plain_ids), directory.table("utt2task")
-    bases = {_base(key) for key in text} | text.keys()
-    for name, table in (("utt2spk", speakers), ("utt2dur", durations), ("utt2lang", languages), ("utt2task", tasks)):
-        _report_strays(directory, name, table, bases)
-    stretches = _segments(directory, segments, wav, text) if segments else _whole_recordings(directory, wav, text)
-    utterances = []
+    scan = Scan(require(path, "give a Kaldi data directory"))
+    directory = _Directory(scan, allow_pipes)
+    text = directory.texts = directory.table("text", required=True)
+    wav, segments = directory.table("wav.scp", required=True), directory.table("segments")
+    languages = directory.table("utt2lang", required=any("|" not in key for key in text))
+    more = {name: directory.table(name) for name in ("utt2spk", "utt2dur", "utt2task", "utt2segments")}
+    ids = {_base(key) for key in text} | text.keys()
+    for name, table in (more | {"utt2lang": languages}).items():
+        _report_strays(directory, name, table, ids)
+    stretches = (_segments if segments else _whole_recordings)(directory, wav, text, segments)
     for key, (number, transcript) in text.items():
-        language, task = _language_and_task(directory, key, languages, tasks, number)
-        if not transcript:
-            directory.report("empty text", directory.where("text", number), f"{key} has no text")
-        stretch = stretches.get(key)
-        if not (stretch and transcript and language and task):
-            continue
-        utterances.append(
-            Utterance(
-                id=key,
-                text=transcript,
-                language=language,
-                task=task,
-                speaker=_of(speakers, key)[1] or _base(key),
-                duration=_seconds(directory, "utt2dur", *_of(durations, key)),
-                **stretch._asdict(),
+        row = directory.where("text", number)
+        language, task = _language_and_task(directory, key, languages, more["utt2task"], row)
+        timed = _timed_text(directory, more["utt2segments"].get(key), row)
+        if not transcript.strip() and timed != ():
+            scan.report("empty text", row, f"{key} has no text", row)
+        if key in stretches:
+            spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
+            speaker, duration = _of(more["utt2spk"], key)[1] or _base(key), _duration(directory, more["utt2dur"], key)
+            scan.utterances.append(
+                Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict())
             )
-        )
-    return utterances, directory.problems
+        elif row not in scan.lost:
+            scan.lose(row, "missing audio: see the problems of wav.scp and segments")
+    return scan
 
 
 def _base(key: str) -> str:
@@ -180,162 +128,228 @@ def _of(table: Table, key: str) -> tuple[int, str]:
     return table.get(key) or table.get(_base(key)) or (0, "")
 
 
-def _report_strays(directory: Directory, name: str, table: Table, ids: Iterable[str], others: str = "text") -> None:
+def _report_strays(directory: _Directory, name: str, table: Table, ids: Container[str], others: str = "text") -> None:
     """Report the ids of a table that another table does not have; if that one is missing as a whole, it was told."""
     for key, (number, _) in table.items() if ids else ():
         if key not in ids:
-            directory.report(f"id not in {others}", directory.where(name, number), f"{key} is not in {others}")
+            where = directory.where(name, number)
+            directory.scan.report(f"id not in {others}", where, f"{key} is not in {others}", *directory.rows(key))
+
+
+def _report_without_text(directory: _Directory, name: str, table: Table) -> None:
+    """Report the ids that have audio and no text: they are meant as utterances, and nothing else would count them."""
+    for key, (number, _) in table.items():
+        if not directory.rows(key):
+            where = directory.where(name, number)
+            directory.scan.rows[where] = key
+            if directory.texts:
+                directory.scan.report("id not in text", where, f"{key} is not in text", where)
+            else:  # text is missing as a whole, which was told once
+                directory.scan.lose(where, "missing file: text")
 
 
 class _Stretch(NamedTuple):
     """Where the audio of an utterance is: fields of Utterance."""
 
     recording: str
-    audio: Path
+    audio: str
     where: str
     audio_where: str
     start: float = 0.0
     end: float | None = None
 
 
-def _whole_recordings(directory: Directory, wav: Table, text: Table) -> dict[str, _Stretch]:
-    _report_strays(directory, "wav.scp", wav, text.keys())
-    _report_strays(directory, "text", text, wav.keys(), "wav.scp")
+def _whole_recordings(directory: _Directory, wav: Table, text: Table, _: Table) -> dict[str, _Stretch]:
+    _report_without_text(directory, "wav.scp", wav)
+    _report_strays(directory, "text", text, wav, "wav.scp")
     stretches = {}
-    paths: dict[str, Path] = {}
-    for key, audio, where in _audio_files(directory, wav):
+    audio_of: dict[str, str] = {}
+    for key, audio, where in _audio(directory, wav):
         # Rows of several tasks share a recording, unless two languages' rows have only their id in common.
-        shared = paths.setdefault(_base(key), audio) == audio
+        shared = audio_of.setdefault(_base(key), audio) == audio
         stretches[key] = _Stretch(_base(key) if shared else key, audio, where, where)
     return stretches
 
 
-def _segments(directory: Directory, segments: Table, wav: Table, text: Table) -> dict[str, _Stretch]:
-    _report_strays(directory, "segments", segments, text.keys())
-    _report_strays(directory, "text", text, segments.keys(), "segments")
-    audio_files = {key: (audio, audio_where) for key, audio, audio_where in _audio_files(directory, wav)}
+def _segments(directory: _Directory, wav: Table, text: Table, segments: Table) -> dict[str, _Stretch]:
+    _report_without_text(directory, "segments", segments)
+    _report_strays(directory, "text", text, segments, "segments")
+    sources = {key: (audio, where) for key, audio, where in _audio(directory, wav)}
     used, stretches = set(), {}
     for key, (number, value) in segments.items():
         where = directory.where("segments", number)
-        parts = value.split()
-        if len(parts) != 3:
-            directory.report("malformed segment", where, f"{value!r} is not <recording> <start> <end>")
-            continue
-        recording = parts[0]
+        recording, *times = value.split() or [""]
         used.add(recording)
-        start, end = (_seconds(directory, "segments", number, part) for part in parts[1:])
         if recording not in wav and wav:
-            directory.report("id not in wav.scp", where, f"{recording} is not in wav.scp")
-        if start is None or end is None:
-            continue
-        end = None if end == -1 else end  # as Kaldi's extract-segments has it
-        if start < 0 or (end is not None and end <= start):
-            directory.report("malformed segment", where, f"{parts[1]} to {parts[2]} s is no stretch of time")
-        elif recording in audio_files:
-            stretches[key] = _Stretch(
-                recording, audio_files[recording][0], where, audio_files[recording][1], start, end
-            )
+            what = f"{recording} is not in wav.scp"
+            directory.scan.report("id not in wav.scp", where, what, *directory.rows(key))
+        elif recording not in sources:
+            for row in directory.rows(key):
+                directory.scan.lose(row, f"missing audio: {recording} has none in wav.scp")
+        if (span := _span(directory, key, where, times)) and recording in sources:
+            audio, audio_where = sources[recording]
+            stretches[key] = _Stretch(recording, audio, where, audio_where, *span)
     _report_strays(directory, "wav.scp", wav, used, "segments")
     return stretches
 
 
-def _audio_files(directory: Directory, wav: Table) -> Iterator[tuple[str, Path, str]]:
-    """Yield (key, audio file, file:line) of wav.scp."""
+def _span(directory: _Directory, key: str, where: str, times: list[str]) -> tuple[float, float | None] | None:
+    """Return (start, end) of a segment, the end None where it is the recording's; None where it is malformed."""
+    rows = directory.rows(key)
+    if len(times) != 2:
+        directory.scan.report("malformed segment", where, f"{key} has not <recording> <start> <end>", *rows)
+        return None
+    seconds = [_seconds(directory, where, time, *rows) for time in times]
+    start, end = seconds
+    if start is None or end is None:
+        return None
+    if end == -1:  # as Kaldi's extract-segments has it
+        end = None
+    if start < 0 or (end is not None and end <= start):
+        what = f"{times[0]} to {times[1]} s is no stretch of time"
+        directory.scan.report("malformed segment", where, what, *rows)
+        return None
+    return start, end
+
+
+def _audio(directory: _Directory, wav: Table) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, audio, file:line) of wav.scp."""
     for key, (number, value) in wav.items():
         where = directory.where("wav.scp", number)
-        if value.endswith("|"):
-            # A data file must not be able to run commands.
-            directory.report("pipe", where, "a shell command, which is not run: write its output to a file")
+        if value.endswith("|") and not directory.allow_pipes:
+            directory.scan.report("pipe", where, PIPE, *directory.rows(key))
         elif not value:
-            directory.report("missing audio", where, f"{key} has no path")
+            directory.scan.report("missing audio", where, f"{key} has no path", *directory.rows(key))
         else:
-            yield key, find_audio(directory.path, value), where
+            yield key, locate_audio(directory.scan.path, value), where
 
 
-def find_audio(directory: Path, path: str) -> Path:
-    """Return the file of a wav.scp path: relative to the data directory, or as Kaldi has it to the current one."""
-    inside = directory / path
-    return inside if inside.exists() or not Path(path).exists() else Path(path)
+def locate_audio(folder: Path, value: str) -> str:
+    """Return what wav.scp or a list says of audio as Utterance has it: a path from the root, or a command.
+
+    Paths are relative to the folder of the table or, as Kaldi has it, to the current one.
+    """
+    if value.endswith("|"):
+        return value
+    entry = re.fullmatch(r"(.+\.ark)(:\d+)", value)
+    path, offset = entry.groups() if entry else (value, "")
+    inside = folder.absolute() / path
+    if not exists(inside) and exists(path):
+        inside = Path(path).absolute()
+    return f"{inside}{offset}"
 
 
-def _language_and_task(directory: Directory, key: str, languages: Table, tasks: Table, number: int) -> tuple[str, str]:
+def _language_and_task(directory: _Directory, key: str, languages: Table, tasks: Table, row: str) -> tuple[str, str]:
     """Return (language code, task) of an `id|language|task` key, else of utt2lang and utt2task; "" where unknown."""
-    where = directory.where("text", number)
+    scan = directory.scan
     if "|" in key:
         parts = key.split("|")
         if len(parts) != 3:
-            directory.report("malformed key", where, f"{key} is not id|language|task")
+            scan.report("malformed key", row, f"{key} is not id|language|task", row)
             return "", ""
-        _, language, task = parts
-        return _checked(directory, where, language_code, language), _checked(directory, where, check_task, task)
+        return scan.language(parts[1], row, row), scan.task(parts[2], row, row)
+    language = ""
     if key in languages:
-        number, language = languages[key]
-        language = _checked(directory, directory.where("utt2lang", number), language_code, language)
-    else:
-        language = ""
-        if languages:
-            directory.report("id not in utt2lang", where, f"{key} is not in utt2lang")
+        number, name = languages[key]
+        language = scan.language(name, directory.where("utt2lang", number), row)
+    elif languages:
+        scan.report("id not in utt2lang", row, f"{key} is not in utt2lang", row)
+    else:  # utt2lang is missing as a whole, which was told once
+        scan.lose(row, "missing file: utt2lang")
     number, task = tasks.get(key, (0, "transcribe"))
-    return language, _checked(directory, directory.where("utt2task", number), check_task, task)
+    return language, scan.task(task, directory.where("utt2task", number), row)
 
 
-def _checked(directory: Directory, where: str, check: Callable[[str], str], value: str) -> str:
+def _timed_text(directory: _Directory, timed: tuple[int, str] | None, row: str) -> tuple[Segment, ...] | None:
+    """Return the segments of a row of utt2segments; None where there is no such row."""
+    if timed is None:
+        return None
     try:
-        return check(value)
-    except RecipeError as error:
-        directory.report("unknown language" if check is language_code else "unknown task", where, str(error))
-        return ""
+        return parse_segments(json.loads(timed[1]))
+    except (ValueError, RecursionError) as error:
+        where = directory.where("utt2segments", timed[0])
+        directory.scan.report("malformed times", where, str(error), row)
+        return None
 
 
-def _seconds(directory: Directory, table: str, line: int, value: str) -> float | None:
+def _duration(directory: _Directory, durations: Table, key: str) -> float | None:
+    number, value = _of(durations, key)
+    return _seconds(directory, directory.where("utt2dur", number), value)
+
+
+def _seconds(directory: _Directory, where: str, value: str, *rows: str) -> float | None:
     """Return a finite number of seconds; None where there is no value, or where it is reported as malformed."""
     if not value:
         return None
-    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", value, re.ASCII | re.IGNORECASE):
+    if re.fullmatch(r"[-+]?(\d{1,9}\.?\d*|\.\d+)(e[-+]?\d)?", value, re.ASCII | re.IGNORECASE):
         return float(value)
-    directory.report("malformed number", directory.where(table, line), f"{value!r} is not a number of seconds")
+    directory.scan.report("malformed number", where, f"{shortened(value)} is not a number of seconds", *rows)
     return None
 
 
-def write_data_dir(utterances: Iterable[Utterance], path: str | Path) -> int:
+def write_data_dir(
+    utterances: Iterable[Utterance], path: str | Path, files: Mapping[str, str] = MappingProxyType({})
+) -> int:
     """Write a data directory, complete or not at all, ids in the order of LC_ALL=C; return the count of utterances.
 
     Audio stays where it is: wav.scp has its absolute path. `segments` is written where an utterance is a part of its
-    recording, `utt2dur` where durations are known.
+    recording, `utt2dur` where durations are known, `utt2segments` where times of stretches are.
+
+    Args:
+        utterances: in any order.
+        path: the directory.
+        files: name -> content of what else is to stand in it.
 
     Raises:
-        RecipeError: two utterances have the same id.
+        RecipeError: two utterances have the same id, or two files are meant as one recording.
     """
     rows = sorted(utterances, key=lambda utterance: utterance.id.encode())
     for first, second in zip(rows, rows[1:], strict=False):
         if first.id == second.id:
             raise RecipeError("two utterances have the same id", where=first.id, cure="rename one of them")
+    with written_aside(path) as aside:
+        aside.mkdir(parents=True)
+        tables = {
+            name: "".join(map(_line, sorted(table.items(), key=_bytes)))
+            for name, table in _tables(rows).items()
+            if table
+        }
+        for name, content in (tables | dict(files)).items():
+            (aside / name).write_text(content, encoding="utf-8")
+    return len(rows)
+
+
+def _tables(rows: list[Utterance]) -> dict[str, dict[str, str]]:
     cut = any(row.start > 0 or row.end is not None for row in rows)
-    tables: dict[str, dict[str, str]] = {
-        "wav.scp": {row.recording if cut else row.id: str(row.audio.absolute()) for row in rows},
+    wav: dict[str, str] = {}
+    for row in rows:
+        if wav.setdefault(row.recording if cut else row.id, row.audio) != row.audio:
+            what = f"two files are meant as recording {row.recording}"
+            raise RecipeError(what, where=row.id, cure="rename one of the recordings")
+    return {
+        "wav.scp": wav,
         "text": {row.id: row.text for row in rows},
         "utt2lang": {row.id: row.language for row in rows},
         "utt2spk": {row.id: row.speaker for row in rows},
         "utt2task": {row.id: row.task for row in rows},
         "utt2dur": {row.id: f"{row.duration:.8g}" for row in rows if row.duration is not None},
         "segments": {row.id: f"{row.recording} {row.start:.8g} {_end(row):.8g}" for row in rows if cut},
+        "utt2segments": {row.id: _timed(row.segments) for row in rows if row.segments is not None},
     }
-    with written_aside(path) as aside:
-        aside.mkdir(parents=True)
-        for name, table in tables.items():
-            if table:
-                (aside / name).write_text("".join(map(_line, sorted(table.items(), key=_bytes))), encoding="utf-8")
-    return len(rows)
 
 
 def _end(utterance: Utterance) -> float:
     return -1 if utterance.end is None else utterance.end
 
 
+def _timed(segments: tuple[Segment, ...]) -> str:
+    return json.dumps([segment._asdict() for segment in segments], ensure_ascii=False)
+
+
 def _line(row: tuple[str, str]) -> str:
     # A line break in a text would begin a new row.
     value = " ".join(row[1].splitlines())
-    return f"{row[0]} {value}\n"
+    return f"{row[0]} {value}".rstrip(" ") + "\n"
 
 
 def _bytes(row: tuple[str, str]) -> bytes:

@@ -10,7 +10,8 @@ from lhotse.audio import AudioSource
 from tqdm import tqdm
 
 from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info
-from whisper_recipe.data.kaldi import Utterance, read_data_dir
+from whisper_recipe.data.corpus import read_corpus
+from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_jsonl, written_aside
 
@@ -31,7 +32,7 @@ def prepare(data_dir: Path, out: Path = Path("data/manifests")) -> None:
         RecipeError: the directory has problems, or an audio file can't be read.
     """
     split = Path(data_dir).resolve().name
-    utterances = read_data_dir(data_dir)
+    utterances = read_corpus(data_dir)
     durations: dict[str, float] = {}  # of each recording
     progress = tqdm(utterances, desc=f"prepare {split}", unit="utt")
     with (
@@ -59,7 +60,7 @@ def _recording(utterance: Utterance) -> Recording:
     channels = list(range(info.num_channels))
     return Recording(
         id=utterance.recording,
-        sources=[AudioSource("file", channels, str(utterance.audio.absolute()))],
+        sources=[AudioSource("file", channels, utterance.audio)],
         sampling_rate=info.sampling_rate,
         num_samples=info.num_samples,
         duration=info.duration,

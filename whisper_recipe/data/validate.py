@@ -1,27 +1,45 @@
-"""`whisper-recipe validate`: everything that is wrong with a Kaldi data directory, in one pass."""
+"""`whisper-recipe validate`: everything that is wrong with a corpus, in one pass."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from whisper_recipe.data.kaldi import UNSORTED, Directory, Problem, Utterance, scan_data_dir
+from whisper_recipe.data.corpus import scan_corpus
+from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
 
 MAX_SECONDS = 30.0  # one input of Whisper
 MIN_SECONDS = 0.01  # one frame of Whisper's features
 SILENT_PEAK = 1e-4  # of full scale: three steps of 16 bits
+MAX_TEXT_TOKENS = 448 - 4  # of Whisper's decoder, without the tokens for start, language, task and no timestamps
+MAX_CHARACTERS = 6 * MAX_TEXT_TOKENS  # more than any speech of 30 s has, in tokens of whatever length
 
 
-def validate(data_dir: Path, decode: bool = False, show: int = 10) -> None:
-    """Check a Kaldi data directory and print its problems, each with file and line, and a table of counts.
-
-    Tables are read in full, audio files as far as their header goes. Unsorted ids are told but are no error here.
+def validate(
+    corpus: Path,
+    decode: bool = True,
+    tokenizer: str | None = None,
+    allow_pipes: bool = False,
+    language: str | None = None,
+    num_jobs: int = 2,
+    show: int = 10,
+) -> None:
+    """Check a Kaldi data directory or a JSON list; print its problems with file and line, and a table of counts.
 
     Args:
-        data_dir: the Kaldi data directory.
+        corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
         decode: decode all audio: finds damage that headers don't show, silence and samples that are no numbers.
+        tokenizer: a Whisper folder or name on the hub: texts over 448 tokens are found by its tokenizer. Without one
+            only texts are found that no tokenizer makes shorter (over 444 words, or over 2,664 characters).
+        allow_pipes: run the shell commands that stand for audio.
+        language: of a list's utterances that name none.
+        num_jobs: threads that decode.
         show: problems of a kind to list; 0 lists all.
 
     Raises:
@@ -29,19 +47,18 @@ def validate(data_dir: Path, decode: bool = False, show: int = 10) -> None:
     """
     from tabulate import tabulate
 
-    utterances, problems = scan_data_dir(data_dir)
-    _check_audio(Directory(data_dir, problems), utterances, decode)
-    counts = Counter(problem.kind for problem in problems)
-    _list(problems, show or len(problems))
+    scan, _ = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    counts = Counter(problem.kind for problem in scan.problems)
+    _list(scan.problems, show or len(scan.problems))
     if counts:
         print(tabulate(counts.most_common(), headers=["problem", "count"]))
     if show and counts and max(counts.values()) > show:
         print(f"(the first {show} of each kind are listed; --show 0 lists all)")
-    del counts[UNSORTED]
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
-        raise RecipeError(many, where=data_dir, cure="mend the lines listed above")
-    print(f"{data_dir}: {len(utterances)} utterances, no problem")
+        cure = "mend the lines listed above, or leave them out: whisper-recipe fix"
+        raise RecipeError(many, where=corpus, cure=cure)
+    print(f"{corpus}: {len(scan.utterances)} utterances, no problem")
 
 
 def _list(problems: list[Problem], show: int) -> None:
@@ -52,54 +69,128 @@ def _list(problems: list[Problem], show: int) -> None:
             print(f"{problem.where}: {problem.kind}: {problem.what}")
 
 
-def _check_audio(directory: Directory, utterances: list[Utterance], decode: bool) -> None:
-    from whisper_recipe.data.audio import DURATION_TOLERANCE
+def check_corpus(
+    corpus: Path, decode: bool, tokenizer: str | None, allow_pipes: bool, language: str | None, num_jobs: int
+) -> tuple[Scan, dict[str, float]]:
+    """Read and check a corpus as `validate` does; return it, and the seconds of each utterance (by row) that has audio.
 
-    durations: dict[Path, float] = {}
-    for utterance in utterances:
-        if utterance.audio not in durations:
-            durations[utterance.audio] = _duration(directory, utterance, decode)
-        total = durations[utterance.audio]
-        if math.isnan(total):
+    Raises:
+        RecipeError: there is no such corpus or tokenizer.
+    """
+    scan = scan_corpus(corpus, allow_pipes, language)
+    _check_texts(scan, tokenizer)
+    return scan, _check_audio(scan, decode, num_jobs)
+
+
+def _check_texts(scan: Scan, tokenizer: str | None) -> None:
+    # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts are done with at once.
+    long = [utterance for utterance in scan.utterances if len(utterance.text.encode()) > MAX_TEXT_TOKENS]
+    count = _token_counter(tokenizer) if tokenizer and long else None
+    for utterance in long:
+        text = utterance.text
+        words, characters = len(text.split()), len(text)
+        if count is not None and (tokens := count(text)) > MAX_TEXT_TOKENS:
+            what = f"{utterance.id} has {tokens} tokens, over {MAX_TEXT_TOKENS}"
+        elif count is None and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
+            what = f"{utterance.id} has {words} words and {characters} characters, over 448 tokens"
+        else:
             continue
-        end = total if utterance.end is None else utterance.end
-        seconds = end - utterance.start
-        if end > total + DURATION_TOLERANCE or utterance.start >= total:
-            what = f"{utterance.id}: {utterance.start:.2f} to {end:.2f} s of {total:.2f} s"
-            directory.report("segment outside", utterance.where, what)
-            continue
-        if seconds > MAX_SECONDS:
-            directory.report("over 30 s", utterance.where, f"{utterance.id} lasts {seconds:.2f} s")
-        if seconds < MIN_SECONDS:
-            directory.report("too short", utterance.where, f"{utterance.id} lasts {seconds:.4f} s")
-        if utterance.duration is not None and abs(utterance.duration - seconds) > DURATION_TOLERANCE:
-            what = f"{utterance.id} lasts {seconds:.2f} s, utt2dur says {utterance.duration:.2f} s"
-            directory.report("wrong duration", utterance.where, what)
+        scan.report("text too long", utterance.row, what, utterance.row)
 
 
-def _duration(directory: Directory, utterance: Utterance, decode: bool) -> float:
-    """Return the seconds of a recording by its header; report what is wrong with it, and return NaN if unreadable."""
+def _token_counter(name: str):  # noqa: ANN202
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
+    except Exception as error:  # transformers and its hub raise types of many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(
+            f"the tokenizer can't be loaded ({reason})", where=name, cure="give a Whisper folder"
+        ) from None
+    return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+class _Audio(NamedTuple):
+    """What is known of an audio file; its seconds are None where it can't be read."""
+
+    seconds: float | None
+    faults: list[tuple[str, str]]
+    silent: bool = False
+
+
+def _check_audio(scan: Scan, decode: bool, num_jobs: int) -> dict[str, float]:
+    found: dict[str, _Audio] = {}
+    durations = {}
+    firsts = {utterance.audio: utterance for utterance in reversed(scan.utterances)}
+    for audio, state in _look_at_all(dict.fromkeys(utterance.audio for utterance in scan.utterances), decode, num_jobs):
+        found[audio] = state
+        for kind, what in state.faults:
+            scan.report(kind, firsts[audio].audio_where, what)
+        if state.silent and firsts[audio].text:
+            scan.report("silent audio", firsts[audio].audio_where, f"{audio} has no sound in it")
+    for utterance in scan.utterances:
+        audio = found[utterance.audio]
+        for kind, what in audio.faults:
+            scan.lose(utterance.row, f"{kind}: {what}")
+        if audio.silent and utterance.text:
+            scan.lose(utterance.row, f"silent audio: {utterance.audio}")
+        if audio.seconds is not None:
+            durations[utterance.row] = _check_span(scan, utterance, audio.seconds)
+    return durations
+
+
+def _look_at_all(audio: Iterable[str], decode: bool, num_jobs: int) -> Iterator[tuple[str, _Audio]]:
+    from tqdm import tqdm
+
+    look = partial(_look, decode=decode)
+    with (
+        tqdm(total=len(audio), desc="audio", unit="file", disable=None) as progress,
+        ThreadPoolExecutor(num_jobs) as pool,
+    ):
+        rest = iter(audio)
+        while part := list(islice(rest, 1000)):
+            # Decoding leaves the interpreter free for other threads; reading headers does not.
+            yield from zip(part, (pool.map if decode else map)(look, part), strict=True)
+            progress.update(len(part))
+
+
+def _look(audio: str, decode: bool) -> _Audio:
     from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
-    if not utterance.audio.is_file():
-        directory.report("missing audio", utterance.audio_where, f"{utterance.audio} is no file")
-        return math.nan
     try:
-        info = audio_info(utterance.audio)
-        found = decode_fully(utterance.audio) if decode else None
+        info = audio_info(audio)
+        samples = decode_fully(audio) if decode else None
     except RecipeError as error:
-        directory.report("damaged audio", utterance.audio_where, f"{error.where}: {error.what}")
-        return math.nan
-    if found is None:
-        return info.duration
-    if not found.finite:
-        directory.report(
-            "not a number", utterance.audio_where, f"{utterance.audio} has samples that are NaN or infinite"
-        )
-    elif found.peak < SILENT_PEAK:
-        directory.report("silent audio", utterance.audio_where, f"{utterance.audio} has no sound in it")
-    seconds = found.num_samples / info.sampling_rate
+        kind = "missing audio" if error.what == "no such file" else "damaged audio"
+        return _Audio(None, [(kind, f"{audio}: {error.what}")])
+    if samples is None:
+        return _Audio(info.duration, [])
+    faults = []
+    if not samples.finite:
+        faults.append(("not a number", f"{audio} has samples that are NaN or infinite"))
+    seconds = samples.num_samples / info.sampling_rate
     if info.duration - seconds > DURATION_TOLERANCE:
-        what = f"{utterance.audio}: {seconds:.2f} s of samples, {info.duration:.2f} s by its header"
-        directory.report("damaged audio", utterance.audio_where, what)
+        faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, {info.duration:.2f} s by its header"))
+    return _Audio(seconds, faults, silent=samples.finite and samples.peak < SILENT_PEAK)
+
+
+def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
+    """Check the times of an utterance in a recording of `total` seconds; return its own seconds."""
+    from whisper_recipe.data.audio import DURATION_TOLERANCE
+
+    end = total if utterance.end is None else utterance.end
+    seconds = min(end, total) - utterance.start
+    key, row = utterance.id, utterance.row
+    if end > total + DURATION_TOLERANCE or utterance.start >= total:
+        what = f"{key}: {utterance.start:.2f} to {end:.2f} s of {total:.2f} s"
+        scan.report("segment outside", utterance.where, what, row)
+        return seconds
+    if seconds > MAX_SECONDS:
+        scan.report("over 30 s", utterance.where, f"{key} lasts {seconds:.2f} s", row)
+    if seconds < MIN_SECONDS:
+        scan.report("too short", utterance.where, f"{key} lasts {seconds:.4f} s", row)
+    if utterance.duration is not None and abs(utterance.duration - seconds) > DURATION_TOLERANCE:
+        what = f"{key} lasts {seconds:.2f} s, not {utterance.duration:.2f} s"
+        scan.report("wrong duration", utterance.where, what)
     return seconds

@@ -5,6 +5,11 @@ dev_sets="aishell_multitask"
 test_sets="aishell_multitask"
 method="full"
 max_new_tokens=64
+corpus= # a Kaldi data directory
+
+make_data() {
+  run whisper-recipe fix "$corpus" --out data/aishell_multitask
+}
 
 # shellcheck source=tools/stages.sh
 . "$(dirname "$0")/../../tools/stages.sh" "$@"

@@ -1,0 +1,121 @@
+"""A corpus, written down as a Kaldi data directory or as a JSON list: one way to read, write and convert both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from whisper_recipe.data.kaldi import scan_data_dir, write_data_dir
+from whisper_recipe.data.lists import scan_list, write_list
+from whisper_recipe.data.utterance import UNSORTED, Scan, Utterance
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import require, written_aside
+
+LIST_SUFFIXES = (".json", ".jsonl")
+
+
+class Dropped(NamedTuple):
+    """An utterance that a command has left out."""
+
+    id: str
+    where: str  # file:line
+    reason: str
+
+
+def is_list(path: str | Path) -> bool:
+    """Whether a path means a JSON list and not a Kaldi data directory."""
+    return Path(path).suffix in LIST_SUFFIXES and not Path(path).is_dir()
+
+
+def scan_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> Scan:
+    """Read a corpus as far as it can be read: its sound utterances, and all that is wrong. Audio is not opened.
+
+    Args:
+        path: a Kaldi data directory, or a list that ends in .json or .jsonl.
+        allow_pipes: take shell commands for audio.
+        language: of a list's utterances that name none.
+
+    Raises:
+        RecipeError: there is no such corpus.
+    """
+    require(path, "give a Kaldi data directory or a JSON list")
+    if is_list(path):
+        return scan_list(path, allow_pipes, language)
+    if not Path(path).is_dir():
+        cure = f"give a Kaldi data directory, or a list that ends in {' or '.join(LIST_SUFFIXES)}"
+        raise RecipeError("not a corpus", where=path, cure=cure)
+    return scan_data_dir(path, allow_pipes)
+
+
+def read_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> list[Utterance]:
+    """Read a corpus (see scan_corpus); every problem but unsorted ids is an error.
+
+    Raises:
+        RecipeError: the first problem, and how many more there are.
+    """
+    scan = scan_corpus(path, allow_pipes, language)
+    problems = [problem for problem in scan.problems if problem.kind != UNSORTED]
+    if problems:
+        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise RecipeError(
+            f"{problems[0].kind}: {problems[0].what}{more}",
+            where=problems[0].where,
+            cure=f"whisper-recipe validate {path} lists them all, whisper-recipe fix leaves them out",
+        )
+    return scan.utterances
+
+
+def write_corpus(utterances: Iterable[Utterance], path: str | Path, dropped: Iterable[Dropped] | None = None) -> int:
+    """Write a Kaldi data directory, or a list where the path ends in .json or .jsonl; return how many utterances.
+
+    Args:
+        utterances: in any order.
+        path: where.
+        dropped: what the command has left out; listed in PATH/dropped.tsv, or PATH.dropped.tsv beside a list.
+
+    Raises:
+        RecipeError: two utterances have the same id.
+    """
+    table = None if dropped is None else "".join(map(_tab_separated, [Dropped._fields, *dropped]))
+    if not is_list(path):
+        return write_data_dir(utterances, path, {} if table is None else {"dropped.tsv": table})
+    if table is not None:
+        with written_aside(f"{path}.dropped.tsv") as aside:
+            aside.write_text(table, encoding="utf-8")
+    return write_list(utterances, path)
+
+
+def _tab_separated(fields: Iterable[str]) -> str:
+    return "\t".join(" ".join(field.split()) for field in fields) + "\n"
+
+
+def utterance_duration(utterance: Utterance) -> float:
+    """Return the seconds of an utterance: by its times, else by `utt2dur` or the list, else by the audio's header.
+
+    Raises:
+        RecipeError: the audio has to be read and can't be.
+    """
+    if utterance.end is not None:
+        return utterance.end - utterance.start
+    if utterance.duration is not None:
+        return utterance.duration
+    from whisper_recipe.data.audio import audio_info
+
+    return audio_info(utterance.audio).duration - utterance.start
+
+
+def convert(corpus: Path, out: Path, language: str | None = None, allow_pipes: bool = False) -> None:
+    """Write a Kaldi data directory as a JSON list, or the other way round.
+
+    Args:
+        corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
+        out: what to write, chosen in the same way.
+        language: of a list's utterances that name none.
+        allow_pipes: take shell commands for audio; they are copied and not run.
+
+    Raises:
+        RecipeError: the corpus has problems.
+    """
+    count = write_corpus(read_corpus(corpus, allow_pipes, language), out)
+    print(f"{out}: {count} utterances")

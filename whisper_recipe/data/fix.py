@@ -1,0 +1,52 @@
+"""`whisper-recipe fix`: a corpus that validates, and a list of what had to be left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from whisper_recipe.data.corpus import Dropped, write_corpus
+from whisper_recipe.data.validate import check_corpus
+from whisper_recipe.errors import RecipeError
+
+
+def fix(
+    corpus: Path,
+    out: Path,
+    decode: bool = True,
+    tokenizer: str | None = None,
+    allow_pipes: bool = False,
+    language: str | None = None,
+    num_jobs: int = 2,
+) -> None:
+    """Write what is sound of a corpus, and list what is not in OUT/dropped.tsv (id, file:line, reason).
+
+    Byte order marks, CRLF, the order of ids, stray ids, names of languages and wrong durations are mended; rows that
+    `whisper-recipe validate` finds unusable are dropped. Audio files are left as they are.
+
+    Args:
+        corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
+        out: what to write, chosen in the same way.
+        decode: decode all audio, as `validate` does.
+        tokenizer: a Whisper folder or name on the hub; texts over 448 of its tokens are dropped.
+        allow_pipes: run the shell commands that stand for audio.
+        language: of a list's utterances that name none.
+        num_jobs: threads that decode.
+
+    Raises:
+        RecipeError: no utterance is sound.
+    """
+    from tabulate import tabulate
+
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    kept = {utterance.row: replace(utterance, duration=durations[utterance.row]) for utterance in scan.sound()}
+    dropped = [Dropped(key, row, "; ".join(scan.lost[row])) for row, key in scan.rows.items() if row not in kept]
+    if not kept:
+        what = f"none of its {len(scan.rows)} utterances is sound"
+        raise RecipeError(what, where=corpus, cure="whisper-recipe validate says why")
+    write_corpus(kept.values(), out, dropped)
+    if dropped:
+        counts = Counter(row.reason.partition(":")[0] for row in dropped)
+        print(tabulate(counts.most_common(), headers=["dropped for", "utterances"]))
+    print(f"{out}: {len(scan.rows)} utterances read = {len(kept)} kept + {len(dropped)} dropped (dropped.tsv)")

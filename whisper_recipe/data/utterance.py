@@ -1,0 +1,149 @@
+"""One utterance of a corpus, however the corpus is written down, and what is wrong with a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.languages import language_code
+from whisper_recipe.tasks import check_task
+
+# Kaldi's tools want sorted ids; nothing here does, so this one does not stop the road.
+UNSORTED = "unsorted id"
+
+
+class Segment(NamedTuple):
+    """A stretch of an utterance with its text: for training with timestamps. Seconds from the utterance's start."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One utterance.
+
+    Args:
+        id: the key of `text`; with multi-task keys the whole `id|language|task`.
+        recording: id of its recording; rows of several tasks share the recording of their audio.
+        audio: absolute path of the recording's file, an entry of a Kaldi ark (`/x.ark:123`), or a shell command that
+            ends in `|`.
+        text: what the model is to write; "" is an example without speech.
+        language: Whisper's code of the spoken language.
+        task: transcribe or translate.
+        speaker: of `utt2spk`; the utterance's own id (without language and task) where there is none.
+        start: seconds in the recording.
+        end: seconds in the recording; None is its end.
+        duration: seconds by `utt2dur` or the list, None where it says nothing.
+        segments: stretches with their texts; None where they are unknown.
+        row: `file:line` of its row in `text` or in the list.
+        where: `file:line` of what says which audio is its: segments, wav.scp or the list.
+        audio_where: `file:line` of the recording in wav.scp, or in the list.
+    """
+
+    id: str
+    recording: str
+    audio: str
+    text: str
+    language: str
+    task: str
+    speaker: str
+    start: float = 0.0
+    end: float | None = None
+    duration: float | None = None
+    segments: tuple[Segment, ...] | None = None
+    row: str = ""
+    where: str = ""
+    audio_where: str = ""
+
+
+def parse_segments(value: object) -> tuple[Segment, ...]:
+    """Return the segments that a JSON list of {"start", "end", "text"} means.
+
+    Raises:
+        ValueError: it is not such a list, or times are missing, backwards or no numbers.
+    """
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    segments = []
+    for item in value:
+        if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+            raise ValueError(f"{shortened(item)} is not {{start, end, text}}")
+        start, end = parse_seconds(item.get("start")), parse_seconds(item.get("end"))
+        if not 0 <= start < end:
+            raise ValueError(f"{start} to {end} s is no stretch of time")
+        segments.append(Segment(start, end, " ".join(item["text"].split())))
+    return tuple(segments)
+
+
+def parse_seconds(value: object) -> float:
+    """Return a finite number; ValueError where it is none (NaN, infinite, a text or a truth value)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise ValueError(f"{shortened(value)} is not a number of seconds")
+    return float(value)
+
+
+def shortened(value: object) -> str:
+    """Return a value as an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a corpus."""
+
+    kind: str
+    where: str  # file:line
+    what: str
+
+
+@dataclass
+class Scan:
+    """A corpus as far as it can be read.
+
+    Args:
+        path: the data directory or list.
+        utterances: those whose audio is named, the ones that problems cost too.
+        problems: all that is wrong.
+        rows: `file:line` of every row that is meant as an utterance -> its id.
+        lost: `file:line` of every row that a problem costs -> the reasons.
+    """
+
+    path: Path
+    utterances: list[Utterance] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    rows: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, list[str]] = field(default_factory=dict)
+
+    def report(self, kind: str, where: str | Path, what: str, *rows: str) -> None:
+        """Note a problem and the rows that it costs; reading goes on."""
+        self.problems.append(Problem(kind, str(where), what))
+        for row in rows:
+            self.lose(row, f"{kind}: {what}")
+
+    def lose(self, row: str, reason: str) -> None:
+        """Note that a row can't be used."""
+        self.lost.setdefault(row, []).append(reason)
+
+    def language(self, name: str, where: str, row: str) -> str:
+        """Return the language's code; "" where it is unknown, which is reported."""
+        return self._checked(language_code, "unknown language", name, where, row)
+
+    def task(self, name: str, where: str, row: str) -> str:
+        """Return the task; "" where it is unknown, which is reported."""
+        return self._checked(check_task, "unknown task", name, where, row)
+
+    def _checked(self, check: Callable[[str], str], kind: str, name: str, where: str, row: str) -> str:
+        try:
+            return check(name)
+        except RecipeError as error:
+            self.report(kind, where, str(error), row)
+            return ""
+
+    def sound(self) -> list[Utterance]:
+        """Return the utterances that no problem costs."""
+        return [utterance for utterance in self.utterances if utterance.row not in self.lost]
