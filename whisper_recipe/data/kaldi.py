@@ -26,6 +26,7 @@ class _Directory:
 
     def __init__(self, scan: Scan, allow_pipes: bool) -> None:
         self.scan, self.allow_pipes = scan, allow_pipes
+        self.name = str(scan.path)  # pathlib takes microseconds for each `file:line`
         self.texts: Table = {}
 
     def rows(self, key: str) -> list[str]:
@@ -34,7 +35,7 @@ class _Directory:
 
     def where(self, table: str, line: int) -> str:
         """Return `file:line`."""
-        return f"{self.scan.path / table}:{line}"
+        return f"{self.name}/{table}:{line}"
 
     def table(self, name: str, required: bool = False) -> Table:
         """Read one table; the first of duplicate ids counts. Rows of `text` are the utterances."""

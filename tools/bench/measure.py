@@ -1,0 +1,60 @@
+"""What the benchmarks share: a command's time and memory, the machine's name, and a table of rounds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+
+class Cost(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    megabytes: float  # at most, of it and the processes it waited for
+
+
+def cost(*command: str) -> Cost:
+    """Run a command without its output; return what it took.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.execvp(command[0], command)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        sys.exit(f"failed: {' '.join(command)}")
+    return Cost(time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def machine() -> str:
+    """Return processor, cores and Python, as results name them."""
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Return `median (lowest to highest)`."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def report(title: str, rows: list[dict[str, object]]) -> None:
+    """Print a benchmark's table under its title and the machine's name."""
+    print(f"\n{title}\n{machine()}\n")
+    print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
