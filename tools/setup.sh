@@ -31,8 +31,9 @@ for made in "$stamp" "$venv/.installed-requirements-dev.txt"; do # what the test
   fi
 done
 
-command -v python3 >/dev/null || fail "python3 is missing: install Python 3.10 or newer"
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$(python3 --version) is too old: 3.10 is needed"
+# transformers 5.23 and matplotlib 3.11 don't take less than 3.11.
+command -v python3 >/dev/null || fail "python3 is missing: install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$(python3 --version) is too old: 3.11 is needed"
 SECONDS=0
 echo "setup.sh: installing $requirements into $venv (minutes)"
 if [[ ! -x $venv/bin/python ]]; then
