@@ -1,6 +1,7 @@
 """The synthetic corpus: disjoint sets, the same bytes for the same seed, exact translations, real noise."""
 
 import filecmp
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,13 @@ LOCAL = Path(__file__).parents[2] / "egs/mini/local"
 TABLES = ("wav.scp", "text", "utt2lang", "utt2spk", "utt2task", "utt2dur")
 
 
-def make(out: Path, *options: str) -> Path:
+def call(out: Path, *options: str, **more) -> subprocess.CompletedProcess:
     command = [sys.executable, str(LOCAL / "make_corpus.py"), "--out", str(out), "--scale", "0.02", *options]
-    subprocess.run(command, check=True, capture_output=True)
+    return subprocess.run(command, capture_output=True, text=True, **more)
+
+
+def make(out: Path, *options: str) -> Path:
+    call(out, *options, check=True)
     return out
 
 
@@ -25,12 +30,17 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def grammar():
+def make_corpus():
     sys.path.insert(0, str(LOCAL))
-    import grammar
+    import make_corpus
 
     sys.path.remove(str(LOCAL))
-    return grammar
+    return make_corpus
+
+
+@pytest.fixture(scope="module")
+def grammar(make_corpus):
+    return make_corpus.grammar
 
 
 def table(split: Path, name: str) -> dict[str, str]:
@@ -55,6 +65,13 @@ def test_sets_share_no_speaker_and_no_sentence(corpus):
     assert len(set(speakers.values())) == 6
 
 
+def test_what_is_spoken_in_one_set_is_not_spoken_or_translated_in_another(make_corpus):
+    sets = {}
+    for name, utterances in make_corpus.plan(seed=1, scale=1.0).items():
+        for utterance in utterances:
+            assert sets.setdefault((utterance.language, utterance.spoken), name) == name
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(corpus, tmp_path):
     assert same(corpus, make(tmp_path / "one", "--num-jobs", "1"))
@@ -70,9 +87,10 @@ def test_tables_are_sorted_and_agree_with_the_audio(corpus):
         assert keys == sorted(keys, key=str.encode)
         assert all(list(rows) == keys for rows in tables.values())
         for key in keys:
-            info = soundfile.info(split / tables["wav.scp"][key])
-            assert (info.samplerate, info.channels) == (16000, 1)
-            assert float(tables["utt2dur"][key]) == pytest.approx(info.duration, abs=1e-3)
+            samples, rate = soundfile.read(split / tables["wav.scp"][key])
+            assert (rate, samples.ndim) == (16000, 1)
+            assert float(tables["utt2dur"][key]) == pytest.approx(len(samples) / rate, abs=1e-3)
+            assert np.abs(samples).max() > 0.05
             assert key.startswith(tables["utt2spk"][key])
 
 
@@ -139,3 +157,38 @@ def test_the_three_languages_mean_the_same(grammar, kind, picks, en, zh, es):
             return picks.pop(0)
 
     assert getattr(grammar, kind)(Picks()) == (en, zh, es)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--scale", "0"], "--scale: 0.0 is not above 0"),
+        (["--num-jobs", "0"], "--num-jobs: 0 is not above 0"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tmp_path, options, says):
+    done = call(tmp_path / "data", *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"make_corpus.py: error: {says}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_kind_of_sentence_is_in_every_set(make_corpus):
+    """Test sets without the kinds that have few sentences would be another domain than the training sets."""
+    days = "monday tuesday wednesday thursday friday saturday sunday"
+    firsts = ["turn check clean move repair", "on", days, "meet", "set", "call"]
+    for name, utterances in make_corpus.plan(seed=1, scale=1.0).items():
+        texts = [utterance.text.split()[0] for utterance in utterances if utterance.language == "en"]
+        for words in firsts:  # each is one of seven kinds ("on" is two)
+            assert sum(text in words.split() for text in texts) >= 0.05 * len(texts), (name, words)
+
+
+def test_a_missing_espeak_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "espeakng_loader.py").write_text("raise ImportError('not installed')\n")
+    done = call(tmp_path / "data", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "make_corpus.py: error: espeakng-loader is missing; pip install -r requirements.txt"
+    )
+    assert not list((tmp_path / "data").iterdir())

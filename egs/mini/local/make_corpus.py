@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +28,17 @@ QUIET = 0.01  # samples under this at either end are cut off
 
 
 class Split(NamedTuple):
-    """Utterances of each (language, task), the speakers (variants of espeak-ng's voices), and the noise in dB."""
+    """What a split has of its own.
+
+    Args:
+        counts: utterances of each (language, task).
+        sentences: how many of a hundred sentences are its own.
+        speakers: variants of espeak-ng's voices.
+        snr: speech over noise in dB, from and to.
+    """
 
     counts: dict[tuple[str, str], int]
+    sentences: int
     speakers: str
     snr: tuple[float, float]
 
@@ -58,12 +68,12 @@ TARGET_SPEAKERS = (
     "klatt4 klatt6 Gene2 announcer"
 )
 SPLITS = {
-    "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
-    "base_dev": Split(_mixture(100, **BASE), "m2 Nguyen", CLEAN),
-    "train": Split(_mixture(8000, **TARGET), TARGET_SPEAKERS, NOISY),
-    "dev": Split(_mixture(200, **EVEN), "m6 quincy", NOISY),
-    "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
-    "test": Split(_mixture(800, **EVEN), "Andrea edward pablo grandpa Mike", NOISY),
+    "base_train": Split(_mixture(8000, **BASE), 40, BASE_SPEAKERS, CLEAN),
+    "base_dev": Split(_mixture(100, **BASE), 4, "m2 Nguyen", CLEAN),
+    "train": Split(_mixture(8000, **TARGET), 40, TARGET_SPEAKERS, NOISY),
+    "dev": Split(_mixture(200, **EVEN), 4, "m6 quincy", NOISY),
+    "test_base": Split(_mixture(300, **BASE), 6, "m8 adam benjamin paul", CLEAN),
+    "test": Split(_mixture(800, **EVEN), 6, "Andrea edward pablo grandpa Mike", NOISY),
 }
 
 
@@ -82,13 +92,12 @@ class Utterance(NamedTuple):
 
 def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
     """Draw all utterances of all splits; no sentence (in any of its languages) is in two of them."""
-    taken: dict[str, str] = {}  # English sentence -> the split that has it
     splits = {}
     for number, (name, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng([seed, number])
         utterances = []
         for (language, task), count in split.counts.items():
-            for meaning in _new_sentences(rng, max(1, round(count * scale)), taken, name):
+            for meaning in _sentences(rng, max(1, round(count * scale)), name):
                 speaker = str(rng.choice(split.speakers.split()))
                 spoken = getattr(meaning, language)
                 index = len(utterances)
@@ -108,14 +117,20 @@ def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
     return splits
 
 
-def _new_sentences(
-    rng: np.random.Generator, count: int, taken: dict[str, str], split: str
-) -> Iterator[grammar.Meaning]:
+def _sentences(rng: np.random.Generator, count: int, split: str) -> Iterator[grammar.Meaning]:
+    """Draw sentences that are the split's own."""
     for _ in range(count):
         meaning = grammar.draw(rng)
-        while taken.setdefault(meaning.en, split) != split:
+        while _owner(meaning) != split:
             meaning = grammar.draw(rng)
         yield meaning
+
+
+def _owner(meaning: grammar.Meaning) -> str:
+    """Return the split that a sentence belongs to: a hash, so that every kind of sentence is in every split."""
+    place = zlib.crc32(meaning.en.encode()) % 100
+    ends = itertools.accumulate(split.sentences for split in SPLITS.values())
+    return next(name for name, end in zip(SPLITS, ends, strict=True) if place < end)
 
 
 def synthesise(utterance: Utterance) -> np.ndarray:
@@ -159,15 +174,16 @@ def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> flo
     with written_aside(folder, replace_folder=True) as aside:
         (aside / "wav").mkdir(parents=True)
         durations = []
-        progress = tqdm(total=len(utterances), desc=folder.name, unit="utt")
         # What espeak-ng said before goes into what it says, and nothing resets it: a fresh process for each CHUNK of
         # utterances makes the bytes independent of the number of processes.
-        with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
+        with (
+            tqdm(total=len(utterances), desc=folder.name, unit="utt") as progress,
+            multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool,
+        ):
             for utterance, samples in zip(utterances, pool.imap(synthesise, utterances, CHUNK), strict=True):
                 soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
                 durations.append(len(samples) / SAMPLING_RATE)
                 progress.update()
-        progress.close()
         tables = {
             "wav.scp": [f"wav/{utterance.id}.wav" for utterance in utterances],
             "text": [utterance.text for utterance in utterances],
@@ -192,6 +208,9 @@ def main() -> None:
     parser.add_argument("--num-jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
     try:
+        for option, value in (("--scale", options.scale), ("--num-jobs", options.num_jobs)):
+            if not value > 0:
+                raise RecipeError(f"{value} is not above 0", where=option, cure="give a larger one")
         for name, utterances in plan(options.seed, options.scale).items():
             seconds = write_split(options.out / name, utterances, options.num_jobs)
             print(f"{options.out / name}: {len(utterances)} utterances, {seconds / 3600:.2f} h")
