@@ -60,7 +60,7 @@ def test_loss_equals_that_of_transformers(batch, tiny_model):
 def test_every_cut_is_seen_once_an_epoch(corpus):
     sampler = BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=5, num_buckets=2), shuffle=True, seed=3)
     assert len(sampler) > 2
-    seen = [cut.id for _ in range(3) for cuts in sampler for cut in cuts]
+    seen = [cut.id for _ in range(3) for [(_, cuts)] in sampler for cut in cuts]
     every = {cut.id for cut in load_cuts([corpus])}
     # Passes and epochs may differ in batches, so the third epoch need not be whole.
     first = seen[: len(every)]
@@ -213,5 +213,6 @@ def test_a_wrong_key_in_the_configuration_is_named_with_file_and_line(corpus, ti
 
 
 def test_a_batch_is_as_long_as_asked(corpus):
-    for batch in BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=6, num_buckets=2), shuffle=True, seed=0):
+    options = BatchOptions(max_duration=6, num_buckets=2)
+    for [(_, batch)] in BatchSampler(load_cuts([corpus]), options, shuffle=True, seed=0):
         assert sum(cut.duration for cut in batch) <= 6 or len(batch) == 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_TRANSCRIPT
+from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_PREVIOUS, START_OF_TRANSCRIPT
 
 MAX_SECONDS = 30  # of audio in one input
+TIME_STEP = 0.02  # seconds between Whisper's time tokens
+IGNORED = -100  # label that the loss passes over
 MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 
 
@@ -33,12 +37,69 @@ def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def training_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> tuple[list[int], list[int]]:
+def training_ids(
+    tokenizer: WhisperTokenizer,
+    text: str,
+    language: str,
+    task: str,
+    segments: Sequence[tuple[float, float, str]] = (),
+    previous: str = "",
+) -> tuple[list[int], list[int]]:
     """Return (decoder input ids, labels) of one utterance, equally long; the labels are the inputs one step ahead.
 
-    The inputs begin with the one start token, the labels with the language token; the labels end with the one end
-    token.
+    The inputs begin with the one start token, or with the previous text, which no label asks for; the labels end with
+    the one end token. An empty text is no speech: `<|startoftranscript|><|nospeech|><|endoftext|>`, as in figure 1 of
+    Whisper's paper (https://arxiv.org/abs/2212.04356).
+
+    Args:
+        tokenizer: the model's.
+        text: what the model is to write.
+        language: Whisper's code.
+        task: transcribe or translate.
+        segments: (start, end, text) in seconds: then these are written, with their times, in place of the text.
+        previous: text that came before; of a long one its last tokens.
     """
-    ids = [*prompt_ids(tokenizer, language, task), *text_ids(tokenizer, text, language, task)]
-    ids.append(tokenizer.convert_tokens_to_ids(END_OF_TEXT))
-    return ids[:-1], ids[1:]
+    if text:
+        start, *prompt, no_timestamps = prompt_ids(tokenizer, language, task)
+        written = timed_ids(tokenizer, segments, language, task) if segments else None
+        body = [*prompt, *(written or [no_timestamps, *text_ids(tokenizer, text, language, task)])]
+    else:
+        start, body = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT), [no_speech_id(tokenizer)]
+    ids = [start, *body, tokenizer.convert_tokens_to_ids(END_OF_TEXT)]
+    before = previous_ids(tokenizer, previous, language, task, room=MAX_TOKENS - len(ids) + 1) if previous else []
+    return [*before, *ids[:-1]], [*[IGNORED] * len(before), *ids[1:]]
+
+
+def timed_ids(
+    tokenizer: WhisperTokenizer, segments: Sequence[tuple[float, float, str]], language: str, task: str
+) -> list[int]:
+    """Return the ids of segments between their times: `<|0.00|> hello<|1.20|><|1.40|> you<|2.00|>`."""
+    ids = []
+    for start, end, text in segments:
+        first, last = (tokenizer.convert_tokens_to_ids(time_token(seconds)) for seconds in (start, end))
+        ids += [first, *text_ids(tokenizer, text, language, task), last]
+    return ids
+
+
+def time_token(seconds: float) -> str:
+    """Return Whisper's token of a time, in steps of 0.02 s from 0 to 30 s."""
+    return f"<|{min(round(seconds / TIME_STEP) * TIME_STEP, MAX_SECONDS):.2f}|>"
+
+
+def previous_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str, room: int = MAX_TOKENS) -> list[int]:
+    """Return `<|startofprev|>` and the last ids of a text: half of the context at most, and no more than `room`.
+
+    The half is that of openai/whisper (whisper/decoding.py). Empty where there is no room for any text.
+    """
+    size = min(MAX_TOKENS // 2, room) - 1
+    if size < 1:
+        return []
+    return [tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS), *text_ids(tokenizer, text, language, task)[-size:]]
+
+
+def no_speech_id(tokenizer: WhisperTokenizer) -> int:
+    """Return the id of the token for no speech; the tokenizers of the first two generations call it otherwise."""
+    for token in ("<|nospeech|>", "<|nocaptions|>"):
+        if (index := tokenizer.convert_tokens_to_ids(token)) not in (None, tokenizer.unk_token_id):
+            return index
+    raise RecipeError("the model's tokenizer has no token for no speech", cure="leave out the cuts without text")

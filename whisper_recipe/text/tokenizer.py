@@ -20,6 +20,7 @@ WHISPER_VOCAB_SIZES = {51865: 99, 51866: 100}  # vocabulary size -> languages
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TRANSCRIPT = "<|startoftranscript|>"
+START_OF_PREVIOUS = "<|startofprev|>"
 NO_TIMESTAMPS = "<|notimestamps|>"
 
 
@@ -32,7 +33,7 @@ def special_tokens(languages: int = 99) -> list[str]:
         "<|translate|>",
         "<|transcribe|>",
         "<|startoflm|>",
-        "<|startofprev|>",
+        START_OF_PREVIOUS,
         "<|nospeech|>",
         NO_TIMESTAMPS,
     ]

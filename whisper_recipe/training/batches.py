@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,12 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.fbank import collate_fbank, load_fbank
+from whisper_recipe.data.fbank import MAX_FRAMES, collate_fbank, load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
-from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, training_ids
+from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 
 CUTS_PER_BUCKET = 10  # at least
-IGNORED = -100  # label value that the loss passes over
 
 
 @dataclass
@@ -33,20 +33,36 @@ class BatchOptions:
         max_cuts: cuts in a batch at most.
         num_buckets: cuts of like duration share a bucket; more buckets, less padding, less random batches.
         num_workers: processes that load features ahead of the training.
+        pad_to_30s: share of the batches that are padded to 30 s, 0 to 1: what keeps a model good for programs that pad
+            all inputs (faster-whisper, whisper.cpp).
+        timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
+        prompts: share of the cuts with previous text that are trained with it, 0 to 1.
     """
 
     max_duration: float = 200.0
     max_cuts: int | None = None
     num_buckets: int = 20
     num_workers: int = 1
+    pad_to_30s: float = 0.0
+    timestamps: float = 0.5
+    prompts: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("pad_to_30s", "timestamps", "prompts"):
+            if not 0 <= getattr(self, name) <= 1:
+                what = f"{getattr(self, name)} is no share"
+                raise RecipeError(what, where=f"batches.{name}", cure="use a number from 0 to 1")
 
 
 class BatchSampler(Sampler):
-    """Lhotse's DynamicBucketingSampler as the Trainer needs it: with a length, and dropping nothing.
+    """Lhotse's DynamicBucketingSampler as the Trainer needs it: with a length, dropping nothing, and able to go on.
 
     Shuffled batches differ in number from epoch to epoch, but the Trainer counts on one number. So one pass of the
     Trainer is as many batches as lhotse's first epoch has, and the next pass goes on where the last one ended: every
     cut is seen once in each of lhotse's epochs.
+
+    Yields lists of one item, (number of the batch from the start of the training, its cuts): a DataLoader can pass over
+    such items without reading features.
     """
 
     def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
@@ -58,14 +74,20 @@ class BatchSampler(Sampler):
         else:
             self.sampler = DynamicCutSampler(cuts, **limits)
         self.length = sum(1 for _ in self.sampler)
-        self._stream = self._endless_batches()
+        self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[CutSet]:
-        for _ in range(self.length):
-            yield next(self._stream)
+    def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
+        for item in itertools.islice(self._stream, self.length):
+            yield [item]
+
+    def pass_over(self, passes: int) -> None:
+        """Leave out the first passes, for a training that goes on; only the manifest is read."""
+        self._stream = enumerate(self._endless_batches())
+        for _ in itertools.islice(self._stream, passes * self.length):
+            pass
 
     def _endless_batches(self) -> Iterator[CutSet]:
         epoch = 0
@@ -78,25 +100,43 @@ class BatchSampler(Sampler):
 class CutDataset(Dataset):
     """Turns a batch of cuts into the tensors that the model takes."""
 
-    def __init__(self, tokenizer: WhisperTokenizer, num_mel_bins: int) -> None:
-        self.tokenizer, self.num_mel_bins = tokenizer, num_mel_bins
+    def __init__(
+        self, tokenizer: WhisperTokenizer, num_mel_bins: int, options: BatchOptions | None = None, seed: int = 0
+    ) -> None:
+        self.tokenizer, self.num_mel_bins, self.seed = tokenizer, num_mel_bins, seed
+        self.options = options or BatchOptions()
 
-    def __getitem__(self, cuts: CutSet) -> dict[str, torch.Tensor]:
+    def __getitem__(self, item: tuple[int, CutSet]) -> dict[str, torch.Tensor]:
         """Return input_features (batch, mel bins, frames), decoder_input_ids and labels (batch, tokens)."""
+        number, cuts = item
+        # What is drawn depends on the batch alone, not on the process or on what was drawn before.
+        draw = random.Random(f"{self.seed} {number}").random
+        frames = MAX_FRAMES if draw() < self.options.pad_to_30s else None
         features = [load_fbank(cut, self.num_mel_bins) for cut in cuts]
-        inputs, labels = [], []
-        for cut in cuts:
-            ids = _training_ids(self.tokenizer, cut)
-            inputs.append(torch.tensor(ids[0]))
-            labels.append(torch.tensor(ids[1]))
+        ids = [
+            training_example(self.tokenizer, cut, draw() < self.options.timestamps, draw() < self.options.prompts)
+            for cut in cuts
+        ]
+        inputs, labels = ([torch.tensor(row) for row in rows] for rows in zip(*ids, strict=True))
         pad = torch.nn.utils.rnn.pad_sequence
         return {
-            "input_features": collate_fbank(features),
+            "input_features": collate_fbank(features, frames),
             # Masked by length: the end token is also the padding token, and masking it by value would teach the model
             # never to stop (https://github.com/huggingface/transformers/issues/19166).
             "decoder_input_ids": pad(inputs, batch_first=True, padding_value=self.tokenizer.pad_token_id),
             "labels": pad(labels, batch_first=True, padding_value=IGNORED),
         }
+
+
+def training_example(
+    tokenizer: WhisperTokenizer, cut: Cut, timestamps: bool = False, prompt: bool = False
+) -> tuple[list[int], list[int]]:
+    """Return (decoder input ids, labels) of a cut; with times and with the previous text, if it has them."""
+    supervision = cut.supervisions[0]
+    custom = supervision.custom
+    segments = [(row["start"], row["end"], row["text"]) for row in custom.get("segments") or []] if timestamps else []
+    previous = (custom.get("prompt") or "") if prompt else ""
+    return training_ids(tokenizer, supervision.text or "", supervision.language, custom["task"], segments, previous)
 
 
 def make_loader(
@@ -109,11 +149,15 @@ def make_loader(
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of batches in an epoch."""
     return DataLoader(
-        CutDataset(tokenizer, num_mel_bins),
-        sampler=BatchSampler(cuts, options, shuffle, seed),
-        batch_size=None,
+        CutDataset(tokenizer, num_mel_bins, options, seed),
+        batch_sampler=BatchSampler(cuts, options, shuffle, seed),
+        collate_fn=_only,
         num_workers=options.num_workers,
     )
+
+
+def _only(items: list[dict]) -> dict:
+    return items[0]
 
 
 def load_cuts(paths: list[Path]) -> CutSet:
@@ -126,10 +170,13 @@ def load_cuts(paths: list[Path]) -> CutSet:
 
 
 def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet, dict[str, str]]:
-    """Return the cuts that the model can take, and id -> reason of the others: over 30 s or over 448 tokens."""
+    """Return the cuts that the model can take, and id -> reason of the others: over 30 s or over 448 tokens.
+
+    Times count as tokens; previous text does not, since it is cut to the room there is.
+    """
     dropped = {}
     for cut in cuts:
-        tokens = len(_training_ids(tokenizer, cut)[0])
+        tokens = len(training_example(tokenizer, cut, timestamps=True)[0])
         if cut.duration > MAX_SECONDS:
             dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
         elif tokens > MAX_TOKENS:
@@ -139,8 +186,3 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
 
 def _is_kept(dropped: dict[str, str], cut: Cut) -> bool:
     return cut.id not in dropped
-
-
-def _training_ids(tokenizer: WhisperTokenizer, cut: Cut) -> tuple[list[int], list[int]]:
-    supervision = cut.supervisions[0]
-    return training_ids(tokenizer, supervision.text, supervision.language, supervision.custom["task"])

@@ -26,7 +26,8 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.training.batches import IGNORED, BatchOptions, drop_untrainable, load_cuts, make_loader
+from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 from whisper_recipe.training.logs import LogCallback, log_to_file, write_environment
 
 log = logging.getLogger(__name__)
