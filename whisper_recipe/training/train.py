@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,6 @@ from lhotse import CutSet
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import (
-    Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     WhisperForConditionalGeneration,
     WhisperTokenizer,
@@ -23,11 +23,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from whisper_recipe.data.fbank import check_mel_bins
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import write_json, written_aside
+from whisper_recipe.files import read_json, write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.text.prompt import IGNORED
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
+from whisper_recipe.training.checkpoints import WholeCheckpoints, describe_run, start_or_go_on
 from whisper_recipe.training.logs import LogCallback, log_to_file, write_environment
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def train(
     """Fine-tune a Whisper model on cuts.
 
     Writes output_dir/model (full) or output_dir/adapter (lora) when the training is over, and while it runs train.log,
-    TensorBoard events and checkpoints.
+    TensorBoard events and checkpoints. The same command goes on from the newest checkpoint of a run that was killed,
+    and ends with the weights that it would have had.
 
     Args:
         base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
@@ -68,6 +70,9 @@ def train(
     set_seed(trainer.seed)  # before the adapters draw their weights
     if method == "lora":
         model = add_lora(model, lora)
+    finished = output_dir / ("adapter" if method == "lora" else "model")
+    options = {"base_model": base_model, "method": method, "lora": lora, "batches": batches}
+    checkpoint = start_or_go_on(output_dir, describe_run(trainer, [*train_cuts, *dev_cuts], **options), finished)
     with log_to_file(output_dir / "train.log"):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
@@ -76,9 +81,8 @@ def train(
             check_mel_bins(next(iter(cuts[split])), model.config.num_mel_bins, f"{split}_cuts")
             cuts[split] = _without_untrainable(cuts[split], processor.tokenizer, output_dir / f"dropped_{split}.tsv")
         run = WhisperTrainer(model, trainer, processor.tokenizer, cuts["train"], cuts["dev"], batches)
-        run.train()
+        run.go_on(checkpoint)
         facts = {"natural_length": True, "timestamps": False, "method": method, "base_model": base_model}
-        finished = output_dir / ("adapter" if method == "lora" else "model")
         with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
                 model.save_pretrained(aside, save_embedding_layers=False)
@@ -87,7 +91,7 @@ def train(
             write_json(aside / RECIPE_CONFIG, facts)
 
 
-class WhisperTrainer(Seq2SeqTrainer):
+class WhisperTrainer(WholeCheckpoints):
     """transformers' Seq2SeqTrainer on batches of cuts, with the loss averaged over tokens."""
 
     def __init__(
@@ -101,11 +105,14 @@ class WhisperTrainer(Seq2SeqTrainer):
     ) -> None:
         self.loaders = {
             "train": make_loader(train_cuts, tokenizer, batches, True, model.config.num_mel_bins, args.seed),
-            "dev": make_loader(dev_cuts, tokenizer, batches, False, model.config.num_mel_bins),
+            # eval_loss is of what most inputs are: nothing is drawn.
+            "dev": make_loader(
+                dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, model.config.num_mel_bins
+            ),
         }
+        self.steps_of_a_pass = math.ceil(len(self.loaders["train"]) / args.gradient_accumulation_steps)
         if args.max_steps < 0:  # the Trainer itself would count the cuts of a dataset, and ours yields batches
-            steps = math.ceil(len(self.loaders["train"]) / args.gradient_accumulation_steps)
-            args.max_steps = math.ceil(args.num_train_epochs * steps)
+            args.max_steps = math.ceil(args.num_train_epochs * self.steps_of_a_pass)
         super().__init__(
             model,
             args,
@@ -115,6 +122,16 @@ class WhisperTrainer(Seq2SeqTrainer):
             callbacks=[LogCallback(log)],
         )
         self.remove_callback(PrinterCallback)  # the log has it
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
+        if checkpoint is not None:
+            steps = read_json(checkpoint / "trainer_state.json")["global_step"]
+            self.loaders["train"].batch_sampler.pass_over(steps // self.steps_of_a_pass)
+            message = f"goes on from {checkpoint}"
+            log.info(message)
+            print(message)
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def get_train_dataloader(self) -> DataLoader:
         """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""

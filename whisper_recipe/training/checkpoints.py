@@ -1,0 +1,133 @@
+"""Checkpoints: complete or absent, and only for a run with the same options and data to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json, write_json
+
+STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
+RUN = "run.json"  # in the run's folder: what decides about the weights
+# Options of the Trainer that don't change the weights.
+FREE = (
+    "output_dir",
+    "logging_",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "dataloader_",
+    "log_",
+    "save_",
+    "push_",
+    "hub_",
+)
+
+
+def newest_checkpoint(output_dir: Path) -> Path | None:
+    """Return the checkpoint with the most steps."""
+    return max(_checkpoints(output_dir), key=_step, default=None)
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    return [path for path in Path(output_dir).glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **options: object) -> dict:
+    """Return what decides about the weights of a run: options by name, and the manifests' contents as hashes."""
+    chosen = {
+        f"trainer.{key}": value
+        for key, value in trainer.to_dict().items()
+        if not key.startswith(FREE) and key[0] != "_"
+    }
+    for name, value in options.items():
+        chosen |= (
+            {f"{name}.{key}": x for key, x in asdict(value).items()} if hasattr(value, "__dict__") else {name: value}
+        )
+    chosen |= {f"cuts.{path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in manifests}
+    return {
+        key: value if isinstance(value, int | float | str | list | None) else str(value)
+        for key, value in chosen.items()
+    }
+
+
+def start_or_go_on(output_dir: Path, run: dict, finished: Path) -> Path | None:
+    """Return the checkpoint that a run goes on from; None where it starts anew.
+
+    A run that was finished before starts anew; the checkpoints it left are deleted.
+
+    Args:
+        output_dir: the run's folder.
+        run: see `describe_run`.
+        finished: the model or adapter that stands when the run is over.
+
+    Raises:
+        RecipeError: the checkpoints are of other options or data.
+    """
+    shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+    if finished.exists():
+        for checkpoint in _checkpoints(output_dir):
+            _delete(checkpoint)
+    checkpoint = newest_checkpoint(output_dir)
+    if checkpoint is not None and (output_dir / RUN).exists():
+        before = read_json(output_dir / RUN)
+        others = sorted(key for key in run.keys() | before.keys() if run.get(key) != before.get(key))
+        if others:
+            raise RecipeError(
+                f"the checkpoints there are of a run with another {', '.join(others[:3])}",
+                where=output_dir,
+                cure="repeat its command to go on, or give another output_dir, or remove it to start anew",
+            )
+    write_json(output_dir / RUN, run)
+    return checkpoint
+
+
+def _delete(checkpoint: Path) -> None:
+    """Delete a checkpoint; a kill in the middle leaves none that looks whole."""
+    trash = checkpoint.parent / STAGING / "old"
+    shutil.rmtree(trash, ignore_errors=True)
+    trash.parent.mkdir(exist_ok=True)
+    checkpoint.rename(trash)
+    shutil.rmtree(trash.parent)
+
+
+class WholeCheckpoints(Seq2SeqTrainer):
+    """A Trainer whose checkpoints get their names when they are whole; transformers writes into the final folder."""
+
+    def _get_output_dir(self, trial: object) -> str:
+        return str(Path(self.args.output_dir) / STAGING)
+
+    def _save_checkpoint(self, model: object, trial: object) -> None:
+        output_dir = Path(self.args.output_dir)
+        checkpoint = output_dir / f"checkpoint-{self.state.global_step}"
+        staged = output_dir / STAGING / checkpoint.name
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if self.state.best_global_step:
+                self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
+            self.state.save_to_json(str(staged / "trainer_state.json"))
+            staged.rename(checkpoint)
+            (output_dir / STAGING).rmdir()
+            self._delete_old(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _delete_old(self, output_dir: Path) -> None:
+        """Keep the newest `save_total_limit` checkpoints and the best one."""
+        limit = self.args.save_total_limit
+        for checkpoint in sorted(_checkpoints(output_dir), key=_step)[: -limit if limit else 0]:
+            if str(checkpoint) != self.state.best_model_checkpoint:
+                _delete(checkpoint)
