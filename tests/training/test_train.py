@@ -1,6 +1,7 @@
 """Training by the real command on tiny models: losses, gradients, files, and errors."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,3 +217,46 @@ def test_a_batch_is_as_long_as_asked(corpus):
     options = BatchOptions(max_duration=6, num_buckets=2)
     for [(_, batch)] in BatchSampler(load_cuts([corpus]), options, shuffle=True, seed=0):
         assert sum(cut.duration for cut in batch) <= 6 or len(batch) == 1
+
+
+def weights(folder):
+    return WhisperForConditionalGeneration.from_pretrained(folder / "model").state_dict()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_model, tmp_path):
+    """Killed in the middle of a pass and after one; accumulation and random padding go on too."""
+    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--batches.num_workers", "1"]
+    command += ["--batches.max_duration", "4", "--batches.pad_to_30s", "0.3", "--trainer.max_steps", "11"]
+    command += ["--trainer.save_strategy", "steps", "--trainer.save_steps", "2", "--trainer.save_total_limit", "2"]
+    command += ["--trainer.gradient_accumulation_steps", "2", "--trainer.logging_steps", "1"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, "--output_dir", str(whole)], check=True, capture_output=True)
+    killed = 0
+    for after in (3, 7):
+        running = subprocess.Popen([*command, "--output_dir", str(broken)], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not ((log := broken / "train.log").exists() and f"step {after}/" in log.read_text()):
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+        killed += not (broken / "model").exists()
+    done = subprocess.run([*command, "--output_dir", str(broken)], check=True, capture_output=True, text=True)
+    assert killed == 2
+    assert "goes on from" in done.stdout
+    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(broken).items())
+    assert sorted(path.name for path in broken.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-11"]
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_run_are_not_gone_on_from(corpus, tiny_model, tmp_path, capsys):
+    saving = ["--method", "full", "--trainer.save_strategy", "steps", "--trainer.save_steps", "2"]
+    assert train(corpus, tiny_model, tmp_path, *saving) == 0
+    shutil.rmtree(tmp_path / "model")  # as if it had been killed before its end
+    assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.learning_rate", "0.5") == 1
+    assert "a run with another trainer.learning_rate" in capsys.readouterr().err
+    assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.logging_steps", "2") == 0
+    assert "goes on from" in capsys.readouterr().out
