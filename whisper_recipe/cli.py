@@ -40,6 +40,7 @@ COMMANDS = {
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
+    "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command("export.ct2", "export", "Whisper folder -> CTranslate2 folder"),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),

@@ -17,7 +17,8 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import load_model
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, drop_untrainable, load_cuts, make_loader
-from whisper_recipe.training.train import WhisperTrainer, token_loss
+from whisper_recipe.training.parameters import ParameterOptions
+from whisper_recipe.training.trainer import WhisperTrainer, make_loaders, token_loss
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +104,9 @@ def test_one_step_equals_the_same_batch_split_by_accumulation(corpus, tiny_model
         )
         # No shuffling, so that both ways take the same cuts; the silence after an utterance must not differ either.
         cuts = CutSet.from_cuts(cut.truncate(duration=0.5) for cut in list(load_cuts([corpus]))[:4])
-        trainer = WhisperTrainer(
-            model, arguments, tokenizer, cuts, cuts, BatchOptions(max_cuts=max_cuts, num_workers=0)
-        )
+        options = BatchOptions(max_cuts=max_cuts, num_workers=0)
+        loaders = make_loaders(cuts, cuts, tokenizer, options, 80, arguments)
+        trainer = WhisperTrainer(model, arguments, *loaders, ParameterOptions())
         trainer.train()
         return dict(model.named_parameters())
 

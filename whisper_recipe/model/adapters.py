@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, written_aside
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import WhisperForConditionalGeneration
 
@@ -22,9 +24,12 @@ TARGET_PRESETS = {
 
 @dataclass
 class LoraOptions:
-    """LoRA (https://arxiv.org/abs/2106.09685) through peft.
+    """LoRA (https://arxiv.org/abs/2106.09685) and its relatives, through peft.
 
     Args:
+        variant: lora; rslora, which scales by alpha / sqrt(rank) (https://arxiv.org/abs/2312.03732); dora, which trains
+            direction and size of the weights apart (https://arxiv.org/abs/2402.09353); adalora, which gives more rank
+            to where it helps, `rank` on the average (https://arxiv.org/abs/2303.10512).
         rank: rank of the update; more rank, more parameters.
         alpha: the update is scaled by alpha / rank.
         dropout: dropout before the update.
@@ -33,6 +38,7 @@ class LoraOptions:
             needs it; that makes the adapter larger by vocabulary times width.
     """
 
+    variant: Literal["lora", "rslora", "dora", "adalora"] = "lora"
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
@@ -40,13 +46,18 @@ class LoraOptions:
     train_embeddings: bool = False
 
 
-def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions) -> PeftModel:
+def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions, steps: int = 1) -> PeftModel:
     """Freeze the model and put LoRA adapters on it.
+
+    Args:
+        model: a plain Whisper.
+        options: which adapters, and where.
+        steps: of the training: adalora plans its ranks by them.
 
     Raises:
         RecipeError: a target is neither a preset nor a layer of the model.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import AdaLoraConfig, LoraConfig, get_peft_model
 
     targets = sorted({name for target in options.target_modules for name in TARGET_PRESETS.get(target, [target])})
     layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
@@ -57,17 +68,44 @@ def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions) -> Pe
                 where="lora.target_modules",
                 cure=f"use {', '.join(TARGET_PRESETS)} or names such as q_proj, fc1",
             )
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=targets,
+    common = {
+        "lora_alpha": options.alpha,
+        "lora_dropout": options.dropout,
+        "target_modules": targets,
         # Whisper's output layer is its embedding; peft keeps the two tied when embeddings are trained this way.
-        trainable_token_indices=(
+        "trainable_token_indices": (
             {"embed_tokens": list(range(model.config.vocab_size))} if options.train_embeddings else None
         ),
-    )
+    }
+    if options.variant == "adalora":
+        # It starts with half as much rank again, gives none away in the first tenth of the training, and keeps the
+        # ranks of its second half: the shares of the paper's experiments.
+        config = AdaLoraConfig(
+            target_r=options.rank, init_r=math.ceil(1.5 * options.rank), tinit=steps // 10, tfinal=steps // 2,
+            total_step=steps, **common,
+        )  # fmt: skip
+    else:
+        config = LoraConfig(
+            r=options.rank, use_rslora=options.variant == "rslora", use_dora=options.variant == "dora", **common
+        )
     return get_peft_model(model, config)
+
+
+def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:
+    """Return what AdaLoRA adds to the loss, so that its matrices stay orthogonal; 0 for other models.
+
+    peft adds it to a loss that the model itself has computed, and ours is computed outside of it.
+    """
+    config = getattr(model, "active_peft_config", None)
+    weight = getattr(config, "orth_reg_weight", 0.0)
+    if not weight:
+        return 0.0
+    norms = []
+    for name, matrix in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            gram = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
+            norms.append((gram - gram.new_ones(len(gram)).diag()).norm())
+    return weight * sum(norms) / len(norms)
 
 
 def load_adapter(folder: Path) -> tuple[PeftModel, str]:

@@ -107,7 +107,7 @@ class CutDataset(Dataset):
         self.options = options or BatchOptions()
 
     def __getitem__(self, item: tuple[int, CutSet]) -> dict[str, torch.Tensor]:
-        """Return input_features (batch, mel bins, frames), decoder_input_ids and labels (batch, tokens)."""
+        """Return input_features (batch, mel bins, frames), decoder_input_ids and labels (batch, tokens), and ids."""
         number, cuts = item
         # What is drawn depends on the batch alone, not on the process or on what was drawn before.
         draw = random.Random(f"{self.seed} {number}").random
@@ -125,6 +125,7 @@ class CutDataset(Dataset):
             # never to stop (https://github.com/huggingface/transformers/issues/19166).
             "decoder_input_ids": pad(inputs, batch_first=True, padding_value=self.tokenizer.pad_token_id),
             "labels": pad(labels, batch_first=True, padding_value=IGNORED),
+            "cuts": [cut.id for cut in cuts],
         }
 
 

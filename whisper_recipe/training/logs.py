@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import platform
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from whisper_recipe import __version__
-from whisper_recipe.files import write_json
+from whisper_recipe.files import write_json, written_aside
 
 LOGGED = {"loss": ".4f", "eval_loss": ".4f", "learning_rate": ".3e", "grad_norm": ".3f", "epoch": ".2f"}
 
@@ -33,6 +34,35 @@ class LogCallback(TrainerCallback):
         parts = [f"{key} {float(logs[key]):{form}}" for key, form in LOGGED.items() if key in (logs or {})]
         if len(parts) > 1:  # the last call only sums up the run's speed
             self.log.info("step %d/%d  %s", state.global_step, state.max_steps, "  ".join(parts))
+
+
+def write_curves(folder: Path, history: list[dict]) -> None:
+    """Write curves.csv, a row a logged step, and curves.png: loss, eval_loss and learning rate by step.
+
+    Args:
+        folder: the run's.
+        history: the Trainer's log_history.
+    """
+    from matplotlib.figure import Figure
+
+    rows: dict[int, dict] = {}
+    for entry in history:
+        rows.setdefault(entry["step"], {}).update({key: entry[key] for key in LOGGED if key in entry})
+    with written_aside(folder / "curves.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["step", *LOGGED])
+        table.writeheader()
+        table.writerows({"step": step, **row} for step, row in rows.items())
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    for axes, key in ((losses, "loss"), (losses, "eval_loss"), (rates, "learning_rate")):
+        points = [(step, float(row[key])) for step, row in rows.items() if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=key, marker="o" if key == "eval_loss" else None)
+    losses.set(ylabel="cross entropy per token", yscale="log")
+    losses.legend()
+    rates.set(xlabel="step", ylabel="learning rate")
+    with written_aside(folder / "curves.png") as aside:
+        figure.savefig(aside, dpi=120, format="png")
 
 
 @contextmanager

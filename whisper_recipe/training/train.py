@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lhotse import CutSet
-from peft import PeftModel
-from torch.utils.data import DataLoader
-from transformers import (
-    Seq2SeqTrainingArguments,
-    WhisperForConditionalGeneration,
-    WhisperTokenizer,
-    set_seed,
-)
-from transformers.trainer_callback import PrinterCallback
+from transformers import Seq2SeqTrainingArguments, WhisperTokenizer, set_seed
 
 from whisper_recipe.data.fbank import check_mel_bins
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, write_json, written_aside
+from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.text.prompt import IGNORED
-from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
-from whisper_recipe.training.checkpoints import WholeCheckpoints, describe_run, start_or_go_on
-from whisper_recipe.training.logs import LogCallback, log_to_file, write_environment
+from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts
+from whisper_recipe.training.checkpoints import describe_run, start_or_go_on
+from whisper_recipe.training.logs import log_to_file, write_curves, write_environment
+from whisper_recipe.training.parameters import ParameterOptions, freeze
+from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +33,7 @@ def train(
     trainer: Seq2SeqTrainingArguments,
     method: Literal["full", "lora"] = "lora",
     lora: LoraOptions = LoraOptions(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
+    parameters: ParameterOptions = ParameterOptions(),  # noqa: B008
     batches: BatchOptions = BatchOptions(),  # noqa: B008
 ) -> None:
     """Fine-tune a Whisper model on cuts.
@@ -58,6 +50,7 @@ def train(
         trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
         method: full trains every parameter, lora small matrices beside the frozen ones.
         lora: options of method lora.
+        parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
 
     Raises:
@@ -68,20 +61,26 @@ def train(
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     set_seed(trainer.seed)  # before the adapters draw their weights
-    if method == "lora":
-        model = add_lora(model, lora)
     finished = output_dir / ("adapter" if method == "lora" else "model")
-    options = {"base_model": base_model, "method": method, "lora": lora, "batches": batches}
+    options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     checkpoint = start_or_go_on(output_dir, describe_run(trainer, [*train_cuts, *dev_cuts], **options), finished)
     with log_to_file(output_dir / "train.log"):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
-        _report_parameters(model)
         for split in cuts:
             check_mel_bins(next(iter(cuts[split])), model.config.num_mel_bins, f"{split}_cuts")
             cuts[split] = _without_untrainable(cuts[split], processor.tokenizer, output_dir / f"dropped_{split}.tsv")
-        run = WhisperTrainer(model, trainer, processor.tokenizer, cuts["train"], cuts["dev"], batches)
+        loaders = make_loaders(
+            cuts["train"], cuts["dev"], processor.tokenizer, batches, model.config.num_mel_bins, trainer
+        )
+        if method == "lora":
+            model = add_lora(model, lora, trainer.max_steps)
+        else:
+            freeze(model, parameters)
+        _report_parameters(model)
+        run = WhisperTrainer(model, trainer, *loaders, parameters)
         run.go_on(checkpoint)
+        write_curves(output_dir, run.state.log_history)
         facts = {"natural_length": True, "timestamps": False, "method": method, "base_model": base_model}
         with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
@@ -89,75 +88,6 @@ def train(
             else:
                 save_model(aside, model, processor)
             write_json(aside / RECIPE_CONFIG, facts)
-
-
-class WhisperTrainer(WholeCheckpoints):
-    """transformers' Seq2SeqTrainer on batches of cuts, with the loss averaged over tokens."""
-
-    def __init__(
-        self,
-        model: WhisperForConditionalGeneration | PeftModel,
-        args: Seq2SeqTrainingArguments,
-        tokenizer: WhisperTokenizer,
-        train_cuts: CutSet,
-        dev_cuts: CutSet,
-        batches: BatchOptions,
-    ) -> None:
-        self.loaders = {
-            "train": make_loader(train_cuts, tokenizer, batches, True, model.config.num_mel_bins, args.seed),
-            # eval_loss is of what most inputs are: nothing is drawn.
-            "dev": make_loader(
-                dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, model.config.num_mel_bins
-            ),
-        }
-        self.steps_of_a_pass = math.ceil(len(self.loaders["train"]) / args.gradient_accumulation_steps)
-        if args.max_steps < 0:  # the Trainer itself would count the cuts of a dataset, and ours yields batches
-            args.max_steps = math.ceil(args.num_train_epochs * self.steps_of_a_pass)
-        super().__init__(
-            model,
-            args,
-            train_dataset=self.loaders["train"].dataset,
-            eval_dataset=self.loaders["dev"].dataset,
-            compute_loss_func=token_loss,
-            callbacks=[LogCallback(log)],
-        )
-        self.remove_callback(PrinterCallback)  # the log has it
-
-    def go_on(self, checkpoint: Path | None) -> None:
-        """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
-        if checkpoint is not None:
-            steps = read_json(checkpoint / "trainer_state.json")["global_step"]
-            self.loaders["train"].batch_sampler.pass_over(steps // self.steps_of_a_pass)
-            message = f"goes on from {checkpoint}"
-            log.info(message)
-            print(message)
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""
-        return self.loaders["train"]
-
-    def get_eval_dataloader(self, eval_dataset: object = None) -> DataLoader:
-        """Return the batches of the dev cuts."""
-        return self.loaders["dev"]
-
-    def num_examples(self, dataloader: DataLoader) -> int:
-        """Return the number of batches, for the Trainer's own speed figures: cuts are not counted ahead."""
-        return len(dataloader)
-
-
-def token_loss(outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-    """Return the cross entropy summed over tokens, over the number of tokens in all micro-batches of the step.
-
-    Args:
-        outputs: with logits of shape (batch, tokens, vocabulary).
-        labels: (batch, tokens), -100 where there is no token.
-        num_items_in_batch: tokens in the whole step, counted by the Trainer; those of `labels` where it is None.
-    """
-    total = torch.nn.functional.cross_entropy(
-        outputs.logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
 
 
 def _report_parameters(model: torch.nn.Module) -> None:

@@ -1,0 +1,71 @@
+"""Which parameters are trained, and how fast: frozen layers, and learning rates for encoder and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import WhisperForConditionalGeneration
+
+from whisper_recipe.errors import RecipeError
+
+ENCODER, DECODER = ".encoder.", ".decoder."  # in the names of Whisper's parameters
+
+
+@dataclass
+class ParameterOptions:
+    """Which parameters are trained, and how fast.
+
+    Args:
+        freeze_encoder: train the decoder alone (method full).
+        freeze_layers: leave so many of the encoder's first layers, and its convolutions, as they are (method full).
+        encoder_learning_rate: of the encoder; None is trainer.learning_rate.
+        decoder_learning_rate: of the decoder; None is trainer.learning_rate.
+    """
+
+    freeze_encoder: bool = False
+    freeze_layers: int = 0
+    encoder_learning_rate: float | None = None
+    decoder_learning_rate: float | None = None
+
+
+def freeze(model: WhisperForConditionalGeneration, options: ParameterOptions) -> None:
+    """Freeze what the options say.
+
+    Raises:
+        RecipeError: the encoder has fewer layers.
+    """
+    stack, layers = model.get_encoder(), options.freeze_layers
+    if not 0 <= layers <= len(stack.layers):
+        what = f"the encoder has {len(stack.layers)} layers, not {layers}"
+        raise RecipeError(what, where="parameters.freeze_layers", cure="give fewer, or freeze_encoder")
+    if options.freeze_encoder:
+        stack.requires_grad_(False)
+    elif layers:
+        for module in (stack.conv1, stack.conv2, *stack.layers[:layers]):
+            module.requires_grad_(False)
+
+
+def parameter_groups(
+    model: nn.Module, options: ParameterOptions, decayed: Container[str], weight_decay: float
+) -> list[dict]:
+    """Return an optimiser's parameter groups: encoder and decoder, each with weight decay and without.
+
+    Args:
+        model: whose trainable parameters are meant.
+        options: the learning rates.
+        decayed: names of the parameters that decay (matrices; not biases and norms).
+        weight_decay: of these.
+    """
+    rates = {ENCODER: options.encoder_learning_rate, DECODER: options.decoder_learning_rate}
+    groups: dict[tuple[float | None, bool], list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = next((rate for part, rate in rates.items() if part in name), None)
+            groups.setdefault((rate, name in decayed), []).append(parameter)
+    return [
+        {"params": params, "weight_decay": weight_decay * decays} | ({} if rate is None else {"lr": rate})
+        for (rate, decays), params in groups.items()
+    ]

@@ -1,0 +1,189 @@
+"""transformers' Seq2SeqTrainer on batches of cuts: loss by token, whole checkpoints, and going on from them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lhotse import CutSet
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import (
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json
+from whisper_recipe.model.adapters import adapter_regularisation
+from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.training.batches import BatchOptions, make_loader
+from whisper_recipe.training.checkpoints import WholeCheckpoints
+from whisper_recipe.training.logs import LogCallback
+from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
+
+log = logging.getLogger(__name__)
+NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
+
+
+def make_loaders(
+    train_cuts: CutSet,
+    dev_cuts: CutSet,
+    tokenizer: WhisperTokenizer,
+    batches: BatchOptions,
+    num_mel_bins: int,
+    args: Seq2SeqTrainingArguments,
+) -> tuple[DataLoader, DataLoader]:
+    """Return the batches for training and for eval_loss, and set args.max_steps where epochs are given.
+
+    The Trainer itself would count the cuts of a dataset, and ours yields batches.
+    """
+    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, args.seed)
+    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are.
+    dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
+    if args.max_steps < 0:
+        args.max_steps = math.ceil(args.num_train_epochs * _steps_of_a_pass(train, args))
+    return train, dev
+
+
+def _steps_of_a_pass(loader: DataLoader, args: Seq2SeqTrainingArguments) -> int:
+    return math.ceil(len(loader) / args.gradient_accumulation_steps)
+
+
+class AdaLoraCallback(TrainerCallback):
+    """Lets AdaLoRA move rank from one matrix to another after each step; nothing for other models."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **kwargs
+    ) -> None:
+        """Called between the optimiser's step and the deletion of the gradients, which AdaLoRA reads."""
+        if hasattr(getattr(model, "base_model", None), "update_and_allocate"):
+            model.base_model.update_and_allocate(state.global_step)
+
+
+class WhisperTrainer(WholeCheckpoints):
+    """The Trainer of `whisper-recipe train`."""
+
+    def __init__(
+        self,
+        model: WhisperForConditionalGeneration | PeftModel,
+        args: Seq2SeqTrainingArguments,
+        train: DataLoader,
+        dev: DataLoader,
+        parameters: ParameterOptions,
+    ) -> None:
+        self.train_loader, self.dev_loader, self.parameters = train, dev, parameters
+        self.not_finite = 0  # batches in a row whose loss is no number
+        super().__init__(
+            model,
+            args,
+            train_dataset=train.dataset,
+            eval_dataset=dev.dataset,
+            compute_loss_func=self.loss,
+            callbacks=[LogCallback(log), AdaLoraCallback()],
+        )
+        self.remove_callback(PrinterCallback)  # the log has it
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
+        if checkpoint is not None:
+            steps = read_json(checkpoint / "trainer_state.json")["global_step"]
+            self.train_loader.batch_sampler.pass_over(steps // _steps_of_a_pass(self.train_loader, self.args))
+            message = f"goes on from {checkpoint}"
+            log.info(message)
+            print(message)
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""
+        return self.train_loader
+
+    def get_eval_dataloader(self, eval_dataset: object = None) -> DataLoader:
+        """Return the batches of the dev cuts."""
+        return self.dev_loader
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Return the number of batches, for the Trainer's own speed figures: cuts are not counted ahead."""
+        return len(dataloader)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser of `trainer.optim`, with the learning rates of encoder and decoder."""
+        if self.optimizer is None:
+            decayed = self.get_decay_parameter_names(self.model)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind(
+                parameter_groups(self.model, self.parameters, decayed, self.args.weight_decay), **options
+            )
+        return self.optimizer
+
+    def loss(
+        self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the loss of a micro-batch, as the Trainer asks for it."""
+        loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor * self.model.training)
+        if self.model.training:
+            loss = loss + adapter_regularisation(self.model) / self.current_gradient_accumulation_steps
+        return loss
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
+        """Return the loss; a batch whose loss is no number is logged and counts nothing.
+
+        Raises:
+            RecipeError: so many in a row that there is no use in going on.
+        """
+        cuts = inputs.pop("cuts")
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not model.training:
+            return loss
+        if torch.isfinite(loss):
+            self.not_finite = 0
+            return loss
+        self.not_finite += 1
+        log.warning(
+            "step %d: the loss is %s and counts nothing; cuts: %s", self.state.global_step, loss.item(), _names(cuts)
+        )
+        if self.not_finite == NOT_FINITE_IN_A_ROW:
+            raise RecipeError(
+                f"the loss is no number for {NOT_FINITE_IN_A_ROW} batches in a row, the last of cuts {_names(cuts)}",
+                where=f"step {self.state.global_step}",
+                cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 in place of fp16",
+            )
+        return loss.new_zeros((), requires_grad=True)  # a gradient of nothing
+
+
+def _names(cuts: Iterable[str]) -> str:
+    return ", ".join(cuts)
+
+
+def token_loss(
+    outputs: object,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the cross entropy summed over tokens, over the number of tokens in all micro-batches of the step.
+
+    Args:
+        outputs: with logits of shape (batch, tokens, vocabulary).
+        labels: (batch, tokens), -100 where there is no token.
+        num_items_in_batch: tokens in the whole step, counted by the Trainer; those of `labels` where it is None.
+        label_smoothing: share of the probability that goes to all tokens alike (https://arxiv.org/abs/1512.00567).
+    """
+    total = torch.nn.functional.cross_entropy(
+        outputs.logits.flatten(0, 1).float(),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
