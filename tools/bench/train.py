@@ -1,0 +1,204 @@
+"""`whisper-recipe train` against the common recipe: utterances per second and memory of full fine-tuning.
+
+    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true]
+
+Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
+drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
+computed ahead. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
+WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import report, spread
+
+BATCH = 8
+WARM_UP = 2  # steps before the clock starts
+TEXT = "the quick brown fox jumps over the lazy dog while nobody looks"
+
+
+def main() -> None:
+    """Make data and model, train with both in turn, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        side, folder = options.child
+        {"ours": train_ours, "common": train_common}[side](Path(folder), options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), 4 * BATCH * (options.steps + WARM_UP))
+        found = {"whisper-recipe": [], "common recipe": []}
+        for _ in range(options.rounds):
+            for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
+                found[name].append(child(side, folder))
+    rows = []
+    for name, runs in found.items():
+        ratios = [run["speed"] / peer["speed"] for run, peer in zip(runs, found["common recipe"], strict=True)]
+        memory = [run["megabytes"] / peer["megabytes"] for run, peer in zip(runs, found["common recipe"], strict=True)]
+        rows.append(
+            {
+                "program": name,
+                "utterances/s": spread([run["speed"] for run in runs], 2),
+                "times the common recipe": spread(ratios, 2),
+                "peak MB": spread([run["megabytes"] for run in runs], 0),
+                "share of the common recipe's": spread(memory, 2),
+            }
+        )
+    frozen = ", encoder frozen" if options.freeze_encoder == "true" else ""
+    report(f"Full fine-tuning{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
+
+
+def child(side: str, folder: str) -> dict:
+    """Train in a process of its own; return its speed and peak memory."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", side, folder]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def make(folder: Path, count: int) -> None:
+    """Write a Kaldi directory of noise, its cuts with features, and a model of whisper-tiny's shape."""
+    import soundfile
+
+    from whisper_recipe.data.fbank import fbank
+    from whisper_recipe.data.manifests import prepare
+    from whisper_recipe.model.create import init_model
+
+    data = folder / "noise"
+    (data / "wav").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    keys = [f"utt{number:05d}" for number in range(count)]
+    durations = rng.gamma(6.0, 0.95, size=count)
+    durations = np.clip(durations * 5.7 / durations.mean(), 1.2, 14.5)
+    for key, seconds in zip(keys, durations, strict=True):
+        soundfile.write(data / "wav" / f"{key}.wav", rng.standard_normal(round(16000 * seconds)) / 10, 16000)
+    for name, value in (("wav.scp", "wav/{}.wav"), ("text", TEXT), ("utt2lang", "en")):
+        (data / name).write_text("".join(f"{key} {value.format(key)}\n" for key in keys))
+    prepare(data, folder)
+    fbank("noise", folder, folder)
+    init_model(
+        folder / "model",
+        [data / "text"],
+        vocab_size=51865,
+        d_model=384,
+        encoder_layers=4,
+        decoder_layers=4,
+        attention_heads=6,
+    )
+
+
+def arguments(folder: Path, options: argparse.Namespace) -> dict:
+    """Return what both trainings share."""
+    return {
+        "output_dir": str(folder / "exp"),
+        "max_steps": options.steps + WARM_UP,
+        "learning_rate": 1e-5,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1000,
+        "remove_unused_columns": False,
+    }
+
+
+def clocked(trainer: type, options: argparse.Namespace) -> type:
+    """Return the Trainer with a clock, which prints utterances per second and peak memory when the training is over."""
+    import resource
+
+    class Clocked(trainer):
+        done = 0
+
+        def training_step(self, model, inputs, *args, **kwargs):
+            if self.state.global_step == WARM_UP:
+                self.start = time.perf_counter()
+            if self.state.global_step >= WARM_UP:
+                self.done += len(inputs["labels"])
+            return super().training_step(model, inputs, *args, **kwargs)
+
+        def report(self) -> None:
+            speed = self.done / (time.perf_counter() - self.start)
+            print(json.dumps({"speed": speed, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+    return Clocked
+
+
+def train_ours(folder: Path, options: argparse.Namespace) -> None:
+    """Train by the parts of `whisper-recipe train`."""
+    from transformers import Seq2SeqTrainingArguments
+
+    from whisper_recipe.model.load import load_model, load_processor
+    from whisper_recipe.training.batches import BatchOptions, load_cuts
+    from whisper_recipe.training.parameters import ParameterOptions, freeze
+    from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
+
+    args = Seq2SeqTrainingArguments(**arguments(folder, options))
+    cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
+    model, tokenizer = load_model(folder / "model"), load_processor(folder / "model").tokenizer
+    parameters = ParameterOptions(freeze_encoder=options.freeze_encoder == "true")
+    freeze(model, parameters)
+    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8)
+    loaders = make_loaders(cuts, cuts, tokenizer, batches, 80, args)
+    trainer = clocked(WhisperTrainer, options)(model, args, *loaders, parameters)
+    trainer.train()
+    trainer.report()
+
+
+def train_common(folder: Path, options: argparse.Namespace) -> None:
+    """Train as Hugging Face's course on fine-tuning Whisper does."""
+    import soundfile
+    import torch
+    from transformers import (
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+    )
+
+    processor = WhisperProcessor.from_pretrained(folder / "model", language="english", task="transcribe")
+    model = WhisperForConditionalGeneration.from_pretrained(folder / "model")
+    if options.freeze_encoder == "true":
+        model.freeze_encoder()
+    labels = processor.tokenizer(TEXT).input_ids[1:]  # the model itself adds the start token
+    paths = sorted((folder / "noise" / "wav").iterdir())
+    for path in paths if not (folder / "padded").exists() else []:
+        features = processor.feature_extractor(soundfile.read(path)[0], sampling_rate=16000).input_features[0]
+        (folder / "padded").mkdir(exist_ok=True)
+        np.save(folder / "padded" / path.stem, features)
+
+    class Padded(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> dict:
+            return {"input_features": np.load(folder / "padded" / f"{paths[index].stem}.npy"), "labels": labels}
+
+    def collate(batch: list[dict]) -> dict:
+        features = [{"input_features": row["input_features"]} for row in batch]
+        return {
+            **processor.feature_extractor.pad(features, return_tensors="pt"),
+            "labels": torch.tensor([row["labels"] for row in batch]),
+        }
+
+    args = Seq2SeqTrainingArguments(
+        **arguments(folder, options), per_device_train_batch_size=BATCH, dataloader_num_workers=1
+    )
+    trainer = clocked(Seq2SeqTrainer, options)(model, args, train_dataset=Padded(), data_collator=collate)
+    trainer.train()
+    trainer.report()
+
+
+if __name__ == "__main__":
+    main()
