@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import multiprocessing
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,20 +23,13 @@ SAMPLING_RATE = 16000
 VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names of the languages
 CHUNK = 32  # utterances that one process says
 QUIET = 0.01  # samples under this at either end are cut off
+TRIES = 2000  # draws without a sentence of its own, after which a split is told that the grammar is used up
 
 
 class Split(NamedTuple):
-    """What a split has of its own.
-
-    Args:
-        counts: utterances of each (language, task).
-        sentences: how many of a hundred sentences are its own.
-        speakers: variants of espeak-ng's voices.
-        snr: speech over noise in dB, from and to.
-    """
+    """Utterances of each (language, task), the speakers (variants of espeak-ng's voices), and the noise in dB."""
 
     counts: dict[tuple[str, str], int]
-    sentences: int
     speakers: str
     snr: tuple[float, float]
 
@@ -68,12 +59,12 @@ TARGET_SPEAKERS = (
     "klatt4 klatt6 Gene2 announcer"
 )
 SPLITS = {
-    "base_train": Split(_mixture(8000, **BASE), 40, BASE_SPEAKERS, CLEAN),
-    "base_dev": Split(_mixture(100, **BASE), 4, "m2 Nguyen", CLEAN),
-    "train": Split(_mixture(8000, **TARGET), 40, TARGET_SPEAKERS, NOISY),
-    "dev": Split(_mixture(200, **EVEN), 4, "m6 quincy", NOISY),
-    "test_base": Split(_mixture(300, **BASE), 6, "m8 adam benjamin paul", CLEAN),
-    "test": Split(_mixture(800, **EVEN), 6, "Andrea edward pablo grandpa Mike", NOISY),
+    "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
+    "base_dev": Split(_mixture(100, **BASE), "m2 Nguyen", CLEAN),
+    "train": Split(_mixture(8000, **TARGET), TARGET_SPEAKERS, NOISY),
+    "dev": Split(_mixture(200, **EVEN), "m6 quincy", NOISY),
+    "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
+    "test": Split(_mixture(800, **EVEN), "Andrea edward pablo grandpa Mike", NOISY),
 }
 
 
@@ -91,13 +82,18 @@ class Utterance(NamedTuple):
 
 
 def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
-    """Draw all utterances of all splits; no sentence (in any of its languages) is in two of them."""
+    """Draw all utterances of all splits; no sentence (in any of its languages) is in two of them.
+
+    Raises:
+        RecipeError: the grammar has too few sentences for this scale.
+    """
+    taken: dict[str, str] = {}  # English sentence -> the split that has it
     splits = {}
     for number, (name, split) in enumerate(SPLITS.items()):
         rng = np.random.default_rng([seed, number])
         utterances = []
         for (language, task), count in split.counts.items():
-            for meaning in _sentences(rng, max(1, round(count * scale)), name):
+            for meaning in _new_sentences(rng, max(1, round(count * scale)), taken, name):
                 speaker = str(rng.choice(split.speakers.split()))
                 spoken = getattr(meaning, language)
                 index = len(utterances)
@@ -117,20 +113,15 @@ def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
     return splits
 
 
-def _sentences(rng: np.random.Generator, count: int, split: str) -> Iterator[grammar.Meaning]:
-    """Draw sentences that are the split's own."""
+def _new_sentences(
+    rng: np.random.Generator, count: int, taken: dict[str, str], split: str
+) -> Iterator[grammar.Meaning]:
     for _ in range(count):
-        meaning = grammar.draw(rng)
-        while _owner(meaning) != split:
-            meaning = grammar.draw(rng)
+        draws = (grammar.draw(rng) for _ in range(TRIES))
+        meaning = next((meaning for meaning in draws if taken.setdefault(meaning.en, split) == split), None)
+        if meaning is None:
+            raise RecipeError(f"the grammar has no sentence left for {split}", "--scale", "give a smaller one")
         yield meaning
-
-
-def _owner(meaning: grammar.Meaning) -> str:
-    """Return the split that a sentence belongs to: a hash, so that every kind of sentence is in every split."""
-    place = zlib.crc32(meaning.en.encode()) % 100
-    ends = itertools.accumulate(split.sentences for split in SPLITS.values())
-    return next(name for name, end in zip(SPLITS, ends, strict=True) if place < end)
 
 
 def synthesise(utterance: Utterance) -> np.ndarray:
