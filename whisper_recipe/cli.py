@@ -134,12 +134,9 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
 
 
 def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) -> list[str]:
-    """Name the first parameter, write `--num-jobs` as `--num_jobs`, and the values of a list as one JSON list."""
-    lists = {
-        option
-        for action in parser._actions
-        if typing.get_origin(getattr(action, "_typehint", None)) is list
-        for option in action.option_strings
+    """Name the first parameter, write `--num-jobs` as `--num_jobs`, `--flag` as `--flag true`, and lists as JSON."""
+    types = {
+        option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
     groups: list[list[str]] = [[first]]  # each an option and its values
     for argument in argv:
@@ -150,11 +147,14 @@ def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) 
             groups[-1].append(argument)
     if groups[0] == [first]:
         del groups[0]
-    return [
-        word
-        for option, *values in groups
-        for word in ([option, json.dumps(values)] if option in lists and not _is_json(values) else [option, *values])
-    ]
+    words = []
+    for option, *values in groups:
+        if typing.get_origin(types.get(option)) is list and not _is_json(values):
+            values = [json.dumps(values)]
+        elif types.get(option) is bool and not values:
+            values = ["true"]
+        words += [option, *values]
+    return words
 
 
 def _is_json(values: list[str]) -> bool:

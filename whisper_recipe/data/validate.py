@@ -159,20 +159,19 @@ def _look(audio: str, decode: bool) -> _Audio:
     from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
     try:
-        info = audio_info(audio)
-        samples = decode_fully(audio) if decode else None
+        if not decode:
+            return _Audio(audio_info(audio).duration, [])
+        found = decode_fully(audio)
     except RecipeError as error:
         kind = "missing audio" if error.what == "no such file" else "damaged audio"
         return _Audio(None, [(kind, f"{audio}: {error.what}")])
-    if samples is None:
-        return _Audio(info.duration, [])
     faults = []
-    if not samples.finite:
+    if not found.finite:
         faults.append(("not a number", f"{audio} has samples that are NaN or infinite"))
-    seconds = samples.num_samples / info.sampling_rate
-    if info.duration - seconds > DURATION_TOLERANCE:
-        faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, {info.duration:.2f} s by its header"))
-    return _Audio(seconds, faults, silent=samples.finite and samples.peak < SILENT_PEAK)
+    seconds, by_header = found.num_samples / found.info.sampling_rate, found.info.duration
+    if by_header - seconds > DURATION_TOLERANCE:
+        faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, {by_header:.2f} s by its header"))
+    return _Audio(seconds, faults, silent=found.finite and found.peak < SILENT_PEAK)
 
 
 def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
