@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from whisper_recipe.cli import COMMANDS, main
 
@@ -54,3 +56,12 @@ def test_lists_and_hyphens_are_taken_as_users_write_them(transcripts, tmp_path):
     sizes = ["--d-model", "32", "--encoder-layers=1", "--decoder-layers", "1", "--attention-heads", "2"]
     assert main(["init-model", str(tmp_path / "m"), "--text", str(transcripts), str(transcripts), *sizes]) == 0
     assert (tmp_path / "m/model.safetensors").exists()
+
+
+def test_a_flag_needs_no_value(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", np.ones(8000) / 2, 16000)
+    for table, value in (("wav.scp", f"cat {tmp_path}/a.wav |"), ("text", "one"), ("utt2lang", "en")):
+        (tmp_path / table).write_text(f"a {value}\n")
+    assert main(["validate", str(tmp_path)]) == 1
+    assert main(["validate", str(tmp_path), "--allow-pipes"]) == 0
+    assert main(["validate", "--allow-pipes", "--corpus", str(tmp_path)]) == 0

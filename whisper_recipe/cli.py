@@ -31,10 +31,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "validate": Command("data.validate", "validate", "check a corpus, all problems at once"),
+    "validate": Command(
+        "data.validate", "validate", "check a corpus (a Kaldi data directory or a JSON list), all problems at once"
+    ),
     "fix": Command("data.fix", "fix", "write what is sound of a corpus, and list the rest"),
     "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
-    "prepare": Command("data.manifests", "prepare", "Kaldi data directory -> Lhotse manifests"),
+    "filter": Command("data.filter", "filter_corpus", "leave out what looks wrong of a corpus, by rules"),
+    "split": Command("data.split", "split", "a corpus -> train, dev and test that share no speaker, or N parts"),
+    "subset": Command("data.split", "subset", "some utterances, hours, ids or speakers of a corpus"),
+    "combine": Command("data.split", "combine", "several corpora -> one"),
+    "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
@@ -135,12 +141,9 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
 
 
 def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) -> list[str]:
-    """Name the first parameter, write `--num-jobs` as `--num_jobs`, and the values of a list as one JSON list."""
-    lists = {
-        option
-        for action in parser._actions
-        if typing.get_origin(getattr(action, "_typehint", None)) is list
-        for option in action.option_strings
+    """Name the first parameter, write `--num-jobs` as `--num_jobs`, `--flag` as `--flag true`, and lists as JSON."""
+    types = {
+        option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
     groups: list[list[str]] = [[first]]  # each an option and its values
     for argument in argv:
@@ -151,11 +154,14 @@ def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) 
             groups[-1].append(argument)
     if groups[0] == [first]:
         del groups[0]
-    return [
-        word
-        for option, *values in groups
-        for word in ([option, json.dumps(values)] if option in lists and not _is_json(values) else [option, *values])
-    ]
+    words = []
+    for option, *values in groups:
+        if typing.get_origin(types.get(option)) is list and not _is_json(values):
+            values = [json.dumps(values)]
+        elif types.get(option) is bool and not values:
+            values = ["true"]
+        words += [option, *values]
+    return words
 
 
 def _is_json(values: list[str]) -> bool:

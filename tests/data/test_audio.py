@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
 
-from whisper_recipe.data.audio import audio_info, decode_fully, read_audio
+from whisper_recipe.data.audio import audio_info, decode_fully, opened, read_audio
 from whisper_recipe.errors import RecipeError
 
 
@@ -77,12 +82,103 @@ def test_damage_that_the_header_does_not_show_is_found_by_decoding(tmp_path):
 def test_decoding_finds_the_peak_and_samples_that_are_no_numbers(tmp_path):
     samples = tone(3.0, 48000)
     soundfile.write(tmp_path / "good.wav", samples, 48000, subtype="FLOAT")
-    count, peak, finite = decode_fully(tmp_path / "good.wav")
-    assert (count, finite) == (144000, True)
-    assert peak == pytest.approx(0.5, abs=1e-4)
+    found = decode_fully(tmp_path / "good.wav")
+    assert (found.info, found.num_samples, found.finite) == ((48000, 144000, 1), 144000, True)
+    assert found.peak == pytest.approx(0.5, abs=1e-4)
     samples[100000] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, 48000, subtype="FLOAT")
     assert decode_fully(tmp_path / "nan.wav").finite is False
+
+
+def test_ark_entries_are_what_kaldiio_wrote(tmp_path):
+    """In both of kaldiio's forms, which are also ESPnet's: 16-bit WAV, and FLAC in an AUDIO entry."""
+    rng = np.random.default_rng(0)
+    written = {key: rng.integers(-9000, 9000, size=8000 + number, dtype=np.int16) for number, key in enumerate("abc")}
+    for options in ({}, {"write_function": "soundfile", "write_kwargs": {"format": "flac"}}):
+        ark, scp = tmp_path / "x.ark", tmp_path / "x.scp"
+        kaldiio.save_ark(str(ark), {key: (8000, samples) for key, samples in written.items()}, scp=str(scp), **options)
+        for key, entry in (line.split() for line in scp.read_text().splitlines()):
+            assert audio_info(entry) == (8000, len(written[key]), 1)
+            with opened(entry) as file:
+                assert np.array_equal(file.read() * 32768, written[key])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PKLcos\nsystem\n(S'touch pwned'\ntR.", "no audio at this offset"),
+        (b"\0BFM \4\1\0\0\0\4\1\0\0\0\0\0\0\0", "no audio at this offset"),
+        (b"RIFF\1\0\0\0junk", "can't be read as audio"),
+        (b"AUDIO\7\7", "can't be read as audio"),
+        (b"", "no audio at this offset"),
+    ],
+)
+def test_an_ark_entry_that_is_no_audio_is_not_unpickled(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.ark").write_bytes(b"key " + content)
+    with pytest.raises(RecipeError, match=message):
+        audio_info(tmp_path / "x.ark:4")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_missing_ark_is_one_error(tmp_path):
+    with pytest.raises(RecipeError, match="x.ark:7: no such file"):
+        audio_info(tmp_path / "x.ark:7")
+
+
+def test_a_pipe_is_what_its_command_writes(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone(1.0, 8000), 8000)
+    command = f"cat {tmp_path}/tone.wav | tee /dev/null |"
+    assert audio_info(command) == (8000, 8000, 1)
+    assert np.array_equal(read_audio(command), read_audio(tmp_path / "tone.wav"))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"), [("echo some > /dev/stderr; false | cat |", "some"), ("true |", "can't be read as audio")]
+)
+def test_a_pipe_that_fails_is_one_error(command, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        audio_info(command)
+    assert "\n" not in str(error.value)
+
+
+def test_m4a_goes_through_ffmpeg(tmp_path, monkeypatch):
+    """A stand-in for ffmpeg, that checks how it is called and writes what a real one would."""
+    soundfile.write(tmp_path / "tone.wav", tone(1.0, 44100), 44100)
+    stand_in = tmp_path / "bin" / "ffmpeg"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\ntest "$5 $6" = "file:{tmp_path}/x y.m4a -vn" && cat {tmp_path}/tone.wav\n')
+    stand_in.chmod(0o755)
+    (tmp_path / "x y.m4a").write_bytes(b"aac")
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    assert audio_info(tmp_path / "x y.m4a") == (44100, 44100, 1)
+    assert len(read_audio(tmp_path / "x y.m4a")) == 16000
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RecipeError, match="ffmpeg is not on the PATH; install ffmpeg"):
+        audio_info(tmp_path / "x y.m4a")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not on this machine")
+def test_real_m4a(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone(2.0, 44100), 44100)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "tone.wav", tmp_path / "tone.m4a"], check=True)
+    samples = read_audio(tmp_path / "tone.m4a")
+    assert len(samples) == pytest.approx(32000, abs=1600)
+    assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+def test_a_channel_that_is_not_there_is_one_error(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone(1.0, 16000), 16000)
+    with pytest.raises(RecipeError, match="channel 1 of 1"):
+        read_audio(tmp_path / "tone.wav", channel=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b.wav", "x" * 5000 + ".wav", ".", "\udcff.wav", ":3", "x.ark:99999999999999999999"]
+)
+def test_names_that_no_file_can_have_are_one_error(name):
+    with pytest.raises(RecipeError):
+        audio_info(name)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not audio at all " * 100])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -49,6 +52,76 @@ def test_segments_outside_their_recording_are_an_error(make_data_dir, tmp_path):
     with pytest.raises(RecipeError, match=f"{folder}/segments:2: b: 1.0 to 2.5 s lies outside its recording of 2.00 s"):
         prepare(folder, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_lhotse_cannot_read_by_its_path_is_copied(make_data_dir, tmp_path):
+    folder = make_data_dir(utt2spk=None)
+    with kaldiio.WriteHelper(f"ark,scp:{folder}/x.ark,{folder}/x.scp") as writer:
+        writer("b", (16000, np.arange(-4000, 4000, dtype=np.int16)))
+    (folder / "wav.scp").write_text(f"a cat {folder}/wav/a.wav |\n" + (folder / "x.scp").read_text())
+    with pytest.raises(RecipeError, match="wav.scp:1: pipe"):
+        prepare(folder, tmp_path / "out")
+    prepare(folder, tmp_path / "out", allow_pipes=True)
+    recordings, _ = read(tmp_path / "out", "train")
+    assert {recording.sources[0].type for recording in recordings} == {"file"}
+    expected = soundfile.read(folder / "wav" / "a.wav", dtype="float32")[0]
+    assert np.array_equal(recordings["a"].load_audio()[0], expected)
+    assert np.array_equal(recordings["b"].load_audio()[0] * 32768, np.arange(-4000, 4000))
+
+
+@pytest.mark.parametrize("channel", [0, 1, "mix"])
+def test_a_channel_is_chosen_or_all_are_mixed(make_data_dir, tmp_path, channel):
+    folder = make_data_dir(utt2spk=None)
+    both = np.stack([np.full(16000, 0.5), np.full(16000, -0.25)], axis=1)
+    soundfile.write(folder / "wav" / "a.wav", both, 16000)
+    soundfile.write(folder / "wav" / "b.wav", both, 16000)
+    prepare(folder, tmp_path / "out", channel=channel)
+    recordings, supervisions = read(tmp_path / "out", "train")
+    said = supervisions["a"].channel
+    expected = {0: 0.5, 1: -0.25, "mix": 0.125}[channel]
+    assert recordings["a"].load_audio(channels=said) == pytest.approx(np.full((1, 16000), expected), abs=1e-4)
+    assert (tmp_path / "out/audio_train").exists() == (channel == "mix")
+
+
+def test_a_channel_that_the_audio_has_not_is_an_error(make_data_dir, tmp_path):
+    folder = make_data_dir()
+    with pytest.raises(RecipeError, match=f"{folder}/wav.scp:1: channel 1 of 1"):
+        prepare(folder, tmp_path / "out", channel=1)
+
+
+def test_a_list_with_times_and_without_speech(make_data_dir, tmp_path):
+    wav = make_data_dir() / "wav" / "b.wav"
+    rows = [
+        {"id": "z", "audio": str(wav), "sentence": "", "sentences": [], "language": "en"},
+        {
+            "id": "y",
+            "audio": {"path": str(wav), "start_time": 1.0},
+            "sentence": "one",
+            "sentences": [{"start": 0.2, "end": 0.8, "text": "one"}],
+            "language": "en",
+        },
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(tmp_path / "test.jsonl", tmp_path / "out")
+    recordings, supervisions = read(tmp_path / "out", "test")
+    assert len(recordings) == 1
+    assert (supervisions["y"].start, supervisions["y"].duration) == (1.0, 1.0)
+    assert supervisions["y"].custom["segments"] == [{"start": 0.2, "end": 0.8, "text": "one"}]
+    assert (supervisions["z"].text, supervisions["z"].custom["segments"]) == ("", [])
+
+
+def test_the_supervisions_of_a_recording_stand_together(make_data_dir, tmp_path):
+    folder = make_data_dir(
+        wav="r wav/a.wav\ns wav/b.wav\n",
+        text="a x\nb x\nc x\n",
+        segments="a s 0 1\nb r 0 1\nc s 1 2\n",
+        utt2lang="a en\nb en\nc en\n",
+        utt2spk=None,
+    )
+    prepare(folder, tmp_path)
+    recordings, supervisions = read(tmp_path, "train")
+    assert [recording.id for recording in recordings] == ["r", "s"]
+    assert [supervision.id for supervision in supervisions] == ["b", "a", "c"]
 
 
 def test_audio_is_found_from_any_directory(make_data_dir, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from lhotse import CutSet
 from transformers import Seq2SeqTrainingArguments, WhisperTokenizer, set_seed
 
-from whisper_recipe.data.fbank import check_mel_bins
+from whisper_recipe.data.features import check_mel_bins
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
