@@ -27,6 +27,7 @@ from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.training.batches import IGNORED, BatchOptions, drop_untrainable, load_cuts, make_loader
+from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import LogCallback, log_to_file, write_environment
 
 log = logging.getLogger(__name__)
@@ -74,16 +75,17 @@ def train(
         for split in cuts:
             check_mel_bins(next(iter(cuts[split])), model.config.num_mel_bins, f"{split}_cuts")
             cuts[split] = _without_untrainable(cuts[split], processor.tokenizer, output_dir / f"dropped_{split}.tsv")
+        facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run = WhisperTrainer(model, trainer, processor.tokenizer, cuts["train"], cuts["dev"], batches)
         run.train()
-        facts = {"natural_length": True, "timestamps": False, "method": method, "base_model": base_model}
+        facts["steps"], facts["epochs"] = run.state.global_step, round(run.state.epoch, 2)
         finished = output_dir / ("adapter" if method == "lora" else "model")
         with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
                 model.save_pretrained(aside, save_embedding_layers=False)
+                write_json(aside / RECIPE_CONFIG, facts)
             else:
-                save_model(aside, model, processor)
-            write_json(aside / RECIPE_CONFIG, facts)
+                save_model(aside, model, processor, facts)
 
 
 class WhisperTrainer(Seq2SeqTrainer):
