@@ -75,6 +75,8 @@ def save_model(
     processor.save_pretrained(folder)
     # Since version 5 transformers nests these values in processor_config.json; other programs look for them here.
     processor.feature_extractor.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors lets their owner alone read them
+        weights.chmod((folder / "config.json").stat().st_mode)
     if facts is not None:
         write_json(folder / RECIPE_CONFIG, facts)
 
