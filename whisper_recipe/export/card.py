@@ -243,6 +243,6 @@ def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
         base_model=base if base and is_hub_name(base) else None,  # the hub takes its own names alone
         tags=["whisper"],
         metrics=sorted({result.metric_type for result in evaluated}) or None,
-        model_name=_name(export),
+        model_name=_name(export) if evaluated else None,
         eval_results=evaluated or None,
     ).to_yaml()
