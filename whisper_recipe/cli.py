@@ -47,7 +47,9 @@ COMMANDS = {
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
-    "export": Command("export.ct2", "export", "Whisper folder -> CTranslate2 folder"),
+    "export": Command(
+        "scoring.verify", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
+    ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),

@@ -60,3 +60,14 @@ def test_a_folder_with_something_else_in_it_is_not_overwritten(tiny_model, tmp_p
     with pytest.raises(RecipeError, match=r"thesis: holds other files \(chapter1.tex\)"):
         export(tiny_model, tmp_path / "thesis")
     assert (tmp_path / "thesis/chapter1.tex").read_text() == "precious"
+
+
+def test_mel_bins_of_another_model_are_an_error_and_nothing_is_written(tiny_model, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = folder / "preprocessor_config.json"
+    config.write_text(config.read_text().replace('"feature_size": 80', '"feature_size": 128'))
+    with pytest.raises(RecipeError, match="feature_size is 128, and the weights take 80 mel bins"):
+        export(folder, tmp_path / "ct2")
+    assert not (tmp_path / "ct2").exists()

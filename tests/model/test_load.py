@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.load import load_model, load_processor
+from whisper_recipe.model.load import is_hub_name, load_model, load_processor, natural_length, timestamps
 
 
 def test_no_such_folder(tmp_path):
@@ -86,7 +86,7 @@ socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
 from pathlib import Path
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.model.adapters import LoraOptions, add_lora, merge
-from whisper_recipe.model.load import load_model, load_processor
+from whisper_recipe.model.load import is_hub_name, load_model, load_processor, natural_length, timestamps
 model, out = sys.argv[1], Path(sys.argv[2])
 load_processor(model)
 add_lora(load_model(model), LoraOptions(rank=2)).save_pretrained(out / "adapter", save_embedding_layers=False)
@@ -101,3 +101,30 @@ print("done")
     )
     assert done.returncode == 0, done.stderr[-1000:]
     assert done.stdout.endswith("done\n")
+
+
+def test_stock_models_may_be_asked_for_timestamps_and_ours_as_they_record(tiny_model, tmp_path):
+    assert timestamps(tiny_model) and not natural_length(tiny_model)
+    ours = shutil.copytree(tiny_model, tmp_path / "model")
+    (ours / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
+    assert natural_length(ours) and not timestamps(ours)
+
+
+def test_weights_are_readable_by_whoever_may_read_the_configuration(tiny_model):
+    modes = {name: (tiny_model / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "on_the_hub"),
+    [
+        ("openai/whisper-small", True),
+        ("exp/base", False),
+        ("./a/b", False),
+        ("/a", False),
+        ("a", False),
+        ("a/b/c", False),
+    ],
+)
+def test_names_on_the_hub_are_told_from_paths(name, on_the_hub):
+    assert is_hub_name(name) == on_the_hub

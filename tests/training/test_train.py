@@ -11,12 +11,20 @@ import pytest
 import torch
 from lhotse import CutSet
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperProcessor
+from transformers.trainer_pt_utils import LabelSmoother
 
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.adapters import LoraOptions, add_lora
-from whisper_recipe.model.load import load_model
-from whisper_recipe.training.batches import BatchOptions, BatchSampler, drop_untrainable, load_cuts, make_loader
+from whisper_recipe.model.adapters import LoraOptions, adapter_regularisation, add_lora, load_adapter
+from whisper_recipe.model.load import load_model, save_model
+from whisper_recipe.training.batches import (
+    BatchOptions,
+    BatchSampler,
+    CutDataset,
+    drop_untrainable,
+    load_cuts,
+    make_loader,
+)
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders, token_loss
 
@@ -71,12 +79,43 @@ def test_every_cut_is_seen_once_an_epoch(corpus):
     assert first != seen[len(every) : 2 * len(every)]
 
 
+def test_label_smoothing_is_that_of_transformers(batch, tiny_model):
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_model).eval()
+    features = torch.nn.functional.pad(batch["input_features"], (0, 3000 - batch["input_features"].shape[-1]))
+    with torch.no_grad():
+        outputs = model(input_features=features, decoder_input_ids=batch["decoder_input_ids"])
+    theirs = LabelSmoother(epsilon=0.1)({"logits": outputs.logits}, batch["labels"])
+    torch.testing.assert_close(token_loss(outputs, batch["labels"], label_smoothing=0.1), theirs)
+
+
+def test_a_share_of_the_batches_is_padded_to_30_s_and_always_the_same(corpus, tokenizer):
+    cuts = list(load_cuts([corpus]))[:1]
+    lengths = {}
+    for share in (0.0, 0.3, 1.0):
+        dataset = CutDataset(tokenizer, 80, BatchOptions(pad_to_30s=share), seed=1)
+        lengths[share] = [dataset[number, cuts]["input_features"].shape[-1] for number in range(60)]
+        assert lengths[share] == [dataset[number, cuts]["input_features"].shape[-1] for number in range(60)]
+    assert set(lengths[0.0]) == {62}
+    assert set(lengths[1.0]) == {3000}
+    assert 8 < lengths[0.3].count(3000) < 30
+
+
+def test_times_and_previous_text_are_in_a_share_of_the_labels(corpus, tokenizer):
+    cut = next(iter(load_cuts([corpus])))
+    cut.supervisions[0].custom |= {"segments": [{"start": 0.0, "end": 0.5, "text": "turn on"}], "prompt": "the light"}
+    for share, times, previous in ((0.0, "<|notimestamps|>", False), (1.0, "<|0.00|> turn on<|0.50|>", True)):
+        dataset = CutDataset(tokenizer, 80, BatchOptions(timestamps=share, prompts=share))
+        inputs = tokenizer.decode(dataset[0, [cut]]["decoder_input_ids"][0], decode_with_timestamps=True)
+        assert times in inputs
+        assert inputs.startswith("<|startofprev|> the light<|startoftranscript|>") is previous
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "rslora", "dora", "adalora"])
 def test_every_trainable_tensor_gets_a_gradient(batch, tiny_model, method, checkpointing):
     model = load_model(tiny_model)
-    if method == "lora":
-        model = add_lora(model, LoraOptions(rank=2))
+    if method != "full":
+        model = add_lora(model, LoraOptions(variant=method, rank=2), steps=10)
     if checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
@@ -140,6 +179,9 @@ def train(corpus, model, folder, *options):
 def test_a_run_leaves_model_log_events_configuration_and_environment(corpus, tiny_model, tmp_path, method):
     assert train(corpus, tiny_model, tmp_path, "--method", method) == 0
     log = (tmp_path / "train.log").read_text()
+    assert (tmp_path / "curves.csv").read_text().splitlines()[0] == "step,loss,eval_loss,learning_rate,grad_norm,epoch"
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 1 + 3
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert all(
         word in log for word in ("command:", "step 1/3", "loss", "learning_rate", "grad_norm", "epoch", "eval_loss")
     )
@@ -147,8 +189,70 @@ def test_a_run_leaves_model_log_events_configuration_and_environment(corpus, tin
     assert "learning_rate" in (tmp_path / "config.yaml").read_text()
     assert "transformers" in json.loads((tmp_path / "environment.json").read_text())["packages"]
     folder = tmp_path / ("model" if method == "full" else "adapter")
-    assert json.loads((folder / "whisper_recipe.json").read_text())["natural_length"] is True
+    facts = json.loads((folder / "whisper_recipe.json").read_text())
+    assert (facts["natural_length"], facts["timestamps"], facts["method"], facts["steps"]) == (True, False, method, 3)
+    assert sum(row["utterances"] for row in facts["data"]) == 12
     assert not list(tmp_path.glob(".*.partial.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["rslora", "dora", "adalora"])
+def test_relatives_of_lora_train_and_merge(corpus, tiny_model, tmp_path, variant):
+    options = ["--lora.variant", variant, "--lora.rank", "2", "--trainer.learning_rate", "0.01"]
+    assert train(corpus, tiny_model, tmp_path, *options, "--trainer.max_steps", "12") == 0
+    adapted = load_adapter(tmp_path / "adapter")[0]
+    assert main(["merge", str(tmp_path)]) == 0
+    merged = load_model(tmp_path / "model").eval()
+    inputs = {"input_features": torch.randn(1, 80, 90), "decoder_input_ids": torch.tensor([[1, 2, 3]])}
+    with torch.no_grad():
+        plain, ours, theirs = (model(**inputs).logits for model in (load_model(tiny_model).eval(), merged, adapted))
+    assert (ours - theirs).abs().max() < 1e-3
+    assert (ours - plain).abs().max() > 1e-3
+
+
+def test_adalora_keeps_its_matrices_orthogonal(tiny_model):
+    model = add_lora(load_model(tiny_model), LoraOptions(variant="adalora", rank=2), steps=10)
+    # peft's own, which it adds to a loss that the model computes.
+    batch = {"input_features": torch.randn(1, 80, 3000), "labels": torch.tensor([[1, 2]])}
+    model.eval()
+    with torch.no_grad():
+        theirs = model.base_model(**batch).loss - model.base_model.model(**batch).loss
+        torch.testing.assert_close(adapter_regularisation(model), theirs, atol=1e-5, rtol=1e-4)
+    assert adapter_regularisation(load_model(tiny_model)) == 0
+
+
+@pytest.mark.slow
+def test_batches_without_a_finite_loss_are_skipped_and_too_many_stop_the_run(corpus, tiny_model, tmp_path, capsys):
+    model = load_model(tiny_model)
+    with torch.no_grad():
+        model.model.decoder.layer_norm.weight[0] = float("nan")
+    broken = tmp_path / "broken"
+    save_model(broken, model, WhisperProcessor.from_pretrained(tiny_model), {})
+    assert train(corpus, broken, tmp_path / "exp", "--method", "full", "--trainer.max_steps", "30") == 1
+    assert "the loss is no number for 10 batches in a row, the last of cuts utt" in capsys.readouterr().err
+    assert (tmp_path / "exp/train.log").read_text().count("counts nothing") == 10
+    assert not (tmp_path / "exp/model").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_averaged_checkpoints_are_the_mean_of_their_weights(corpus, tiny_model, tmp_path, method):
+    saving = ["--trainer.save_strategy", "steps", "--trainer.save_steps", "1", "--trainer.eval_steps", "1"]
+    options = ["--method", method, "--lora.rank", "2", "--trainer.learning_rate", "0.01", *saving]
+    assert train(corpus, tiny_model, tmp_path, *options) == 0
+    assert main(["average", str(tmp_path), "--checkpoints", "2"]) == 0
+    folders = [tmp_path / f"checkpoint-{step}" for step in (2, 3)]
+    if method == "full":
+        models = [WhisperForConditionalGeneration.from_pretrained(folder) for folder in folders]
+    else:
+        models = [load_adapter(folder)[0].merge_and_unload() for folder in folders]
+    first, second = (model.state_dict() for model in models)
+    average = WhisperForConditionalGeneration.from_pretrained(tmp_path / "average").state_dict()
+    for name, tensor in average.items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
+    assert not torch.equal(first["model.decoder.layers.0.fc1.weight"], second["model.decoder.layers.0.fc1.weight"])
+    assert main(["average", str(tmp_path), "--checkpoints", "2", "--choose", "best"]) == 0
+    assert main(["average", str(tmp_path), "--checkpoints", "4"]) == 1
 
 
 @pytest.mark.slow

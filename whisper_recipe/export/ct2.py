@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import read_json, require, written_aside
+
+Quantization = Literal["float32", "float16", "bfloat16", "int8", "int8_float16", "int8_bfloat16"]
 
 # Beside the weights: what other programs look for (faster-whisper #582: a missing preprocessor_config.json makes it
 # take 80 mel bins), and what the model was trained for.
-COPIED = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json")
+PREPROCESSOR = "preprocessor_config.json"
+COPIED = ("tokenizer.json", "tokenizer_config.json", PREPROCESSOR, "generation_config.json")
+CONVERTED = ("model.bin", "config.json", "vocabulary.json")
 
 
-def export(
-    model: Path,
-    out: Path,
-    quantization: Literal["float32", "float16", "bfloat16", "int8", "int8_float16", "int8_bfloat16"] = "float32",
-) -> None:
-    """Convert a Whisper folder to CTranslate2.
+def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
+    """Convert a Whisper folder to CTranslate2, with the files that programs look for beside the weights.
 
     Args:
         model: a plain Hugging Face Whisper folder, exp/<name>/model.
@@ -26,7 +26,7 @@ def export(
         quantization: type of the stored weights; int8 is a quarter of float32's size.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model.
+        RecipeError: the folder is not a whole Whisper model, or its mel bins contradict each other.
     """
     from ctranslate2.converters import TransformersConverter
 
@@ -41,5 +41,20 @@ def export(
         raise RecipeError(f"{', '.join(missing)} is not there", where=model, cure="copy it from the base model")
     with written_aside(out) as aside:
         TransformersConverter(str(model), copy_files=copied).convert(str(aside), quantization=quantization)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{out}: {quantization}, {size / 1e6:.1f} MB")
+        _check_written(aside, model)
+
+
+def _check_written(folder: Path, model: Path) -> None:
+    """Load the folder as other programs do; RecipeError where a file is missing or the mel bins are not the model's."""
+    import ctranslate2
+
+    for name in (*CONVERTED, *COPIED):
+        require(folder / name, "the conversion is not whole: export again")
+    n_mels = ctranslate2.models.Whisper(str(folder), device="cpu").n_mels
+    feature_size = read_json(folder / PREPROCESSOR).get("feature_size")
+    if feature_size != n_mels:
+        raise RecipeError(
+            f"feature_size is {feature_size}, and the weights take {n_mels} mel bins",
+            where=model / PREPROCESSOR,
+            cure="copy it from the base model",
+        )

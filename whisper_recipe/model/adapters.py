@@ -135,6 +135,5 @@ def merge(exp: Path) -> None:
     adapter = Path(exp) / "adapter"
     model, base = load_adapter(adapter)
     with written_aside(Path(exp) / "model", replace_folder=True) as aside:
-        save_model(aside, model.merge_and_unload(), load_processor(base))
-        (aside / RECIPE_CONFIG).write_text((adapter / RECIPE_CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / RECIPE_CONFIG))
     print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")

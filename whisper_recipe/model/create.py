@@ -7,20 +7,17 @@ from typing import Literal
 
 import torch
 from transformers import (
-    GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
-    WhisperTokenizer,
 )
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, written_aside
-from whisper_recipe.languages import LANGUAGES
+from whisper_recipe.model.generation import make_generation_config, special_token_ids
 from whisper_recipe.model.load import save_model
-from whisper_recipe.tasks import TASKS
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_TRANSCRIPT, build_tokenizer
+from whisper_recipe.text.tokenizer import build_tokenizer
 
 
 def init_model(
@@ -76,10 +73,10 @@ def init_model(
             dropout=dropout,
             # transformers' 0.02 is meant for wide models; a narrow one takes many steps more to start learning.
             init_std=d_model**-0.5,
-            **_token_ids(tokenizer),
+            **special_token_ids(tokenizer),
         )
     )
-    model.generation_config = _generation_config(tokenizer, decoder_layers, attention_heads)
+    model.generation_config = make_generation_config(tokenizer, decoder_layers, attention_heads)
     processor = WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
     with written_aside(out) as aside:
         save_model(aside, model, processor)
@@ -92,35 +89,3 @@ def _transcripts(paths: list[Path]):
         with open(require(path, "give Kaldi text files"), encoding="utf-8") as file:
             for line in file:
                 yield line.partition(" ")[2]
-
-
-def _token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
-    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    start = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT)
-    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-
-
-def _generation_config(tokenizer: WhisperTokenizer, decoder_layers: int, attention_heads: int) -> GenerationConfig:
-    """What `generate` needs to know of a multilingual Whisper, with the keys of OpenAI's folders on the hub."""
-    ids = tokenizer.convert_tokens_to_ids
-    languages = [f"<|{code}|>" for code in LANGUAGES if f"<|{code}|>" in tokenizer.get_vocab()]
-    upper = range(decoder_layers // 2, decoder_layers)
-    return GenerationConfig(
-        **_token_ids(tokenizer),
-        lang_to_id={token: ids(token) for token in languages},
-        task_to_id={task: ids(f"<|{task}|>") for task in TASKS},
-        no_timestamps_token_id=ids(NO_TIMESTAMPS),
-        prev_sot_token_id=ids("<|startofprev|>"),
-        is_multilingual=True,
-        return_timestamps=False,
-        max_length=448,
-        max_initial_timestamp_index=50,
-        # Tokens that never are text; as in OpenAI's folders, which also keep some punctuation out.
-        suppress_tokens=sorted(
-            {ids(START_OF_TRANSCRIPT), ids("<|startoflm|>"), ids("<|startofprev|>"), ids("<|nospeech|>")}
-            | {ids(f"<|{task}|>") for task in TASKS}
-        ),
-        begin_suppress_tokens=[ids(END_OF_TEXT)],
-        # All heads of the upper half, as CTranslate2 takes them where a model names none.
-        alignment_heads=[[layer, head] for layer in upper for head in range(attention_heads)],
-    )

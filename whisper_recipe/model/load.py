@@ -10,14 +10,15 @@ import transformers
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, require
+from whisper_recipe.files import read_json, require, write_json
 from whisper_recipe.model.encoder import accept_any_length
+from whisper_recipe.model.generation import complete_generation_config
 
 # Its bars for reading and writing weights would stand between the lines that a stage prints.
 transformers.utils.logging.disable_progress_bar()
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see `training_facts`)
+RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
 
 
 def load_model(name: str | Path) -> WhisperForConditionalGeneration:
@@ -56,18 +57,48 @@ def load_processor(name: str | Path) -> WhisperProcessor:
         raise _unreadable("processor", name, error) from error
 
 
-def save_model(folder: Path, model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> None:
-    """Write a plain Hugging Face Whisper folder: weights, configuration, tokenizer, feature extractor."""
+def save_model(
+    folder: Path, model: WhisperForConditionalGeneration, processor: WhisperProcessor, facts: dict | None = None
+) -> None:
+    """Write a plain Hugging Face Whisper folder: weights, configurations, tokenizer, feature extractor.
+
+    Args:
+        folder: to be written.
+        model: its generation config is completed first.
+        processor: the model's.
+        facts: what the model was trained for (`training.facts`), written beside the weights; None for stock models.
+    """
+    data = (facts or {}).get("data", [])
+    languages, tasks = (sorted({row[key] for row in data}) for key in ("language", "task"))
+    complete_generation_config(model, processor.tokenizer, languages, tasks)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     # Since version 5 transformers nests these values in processor_config.json; other programs look for them here.
     processor.feature_extractor.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # safetensors lets their owner alone read them
+        weights.chmod((folder / "config.json").stat().st_mode)
+    if facts is not None:
+        write_json(folder / RECIPE_CONFIG, facts)
+
+
+def read_facts(folder: str | Path) -> dict | None:
+    """Return what a model folder records of its training; None for stock models, which record nothing."""
+    path = Path(folder) / RECIPE_CONFIG
+    return read_json(path) if path.exists() else None
 
 
 def natural_length(folder: str | Path) -> bool:
     """Whether a model folder records that it was trained on inputs at their own length, not padded to 30 s."""
-    facts = Path(folder) / RECIPE_CONFIG
-    return facts.exists() and bool(read_json(facts).get("natural_length"))
+    return bool((read_facts(folder) or {}).get("natural_length"))
+
+
+def timestamps(folder: str | Path) -> bool:
+    """Whether a model may be asked for timestamps: stock models may, ours as the folder records.
+
+    A model trained without them answers with loops and invented text
+    (https://github.com/SYSTRAN/faster-whisper/issues/1099).
+    """
+    return bool((read_facts(folder) or {}).get("timestamps", True))
 
 
 def pick_device() -> torch.device:
@@ -75,12 +106,16 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_hub_name(name: str | Path) -> bool:
+    """Whether a model's name is one on the hub: it has one slash, no dot in front, and nothing stands there."""
+    name = str(name)
+    return name.count("/") == 1 and not name.startswith((".", "/", "exp/")) and not Path(name).exists()
+
+
 def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     path = Path(name)
     if not path.is_dir():
-        # A hub name has one slash and no dots in front; anything else was meant as a path.
-        looks_like_hub = str(name).count("/") == 1 and not str(name).startswith((".", "/", "exp/"))
-        if not looks_like_hub or path.exists():
+        if not is_hub_name(name):  # then it was meant as a path
             raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
         return str(name)
     require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")

@@ -18,6 +18,7 @@ from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts
 from whisper_recipe.training.checkpoints import describe_run, start_or_go_on
+from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import log_to_file, write_curves, write_environment
 from whisper_recipe.training.parameters import ParameterOptions, freeze
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
@@ -78,16 +79,17 @@ def train(
         else:
             freeze(model, parameters)
         _report_parameters(model)
+        facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run = WhisperTrainer(model, trainer, *loaders, parameters)
         run.go_on(checkpoint)
         write_curves(output_dir, run.state.log_history)
-        facts = {"natural_length": True, "timestamps": False, "method": method, "base_model": base_model}
+        facts["steps"], facts["epochs"] = run.state.global_step, round(run.state.epoch, 2)
         with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
                 model.save_pretrained(aside, save_embedding_layers=False)
+                write_json(aside / RECIPE_CONFIG, facts)
             else:
-                save_model(aside, model, processor)
-            write_json(aside / RECIPE_CONFIG, facts)
+                save_model(aside, model, processor, facts)
 
 
 def _report_parameters(model: torch.nn.Module) -> None:

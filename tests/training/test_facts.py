@@ -1,0 +1,24 @@
+"""What a training records is what it was given."""
+
+from transformers import Seq2SeqTrainingArguments
+
+from whisper_recipe.model.adapters import LoraOptions
+from whisper_recipe.training.batches import BatchOptions, load_cuts
+from whisper_recipe.training.facts import training_facts
+
+
+def test_data_are_counted_per_language_and_task(corpus, tmp_path):
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), learning_rate=3e-4, gradient_accumulation_steps=2)
+    batches = BatchOptions(max_duration=50)
+    facts = training_facts(
+        "openai/whisper-tiny", [corpus], load_cuts([corpus]), "full", LoraOptions(), batches, arguments
+    )
+    # The corpus has 0.6 to 2.8 s in steps of 0.2 s; Chinese are the second, sixth and tenth.
+    assert facts["data"] == [
+        {"language": "en", "task": "transcribe", "utterances": 9, "hours": round((20.4 - 4.8) / 3600, 4)},
+        {"language": "zh", "task": "transcribe", "utterances": 3, "hours": round(4.8 / 3600, 4)},
+    ]
+    assert facts["base_model"] == "openai/whisper-tiny"
+    assert (facts["learning_rate"], facts["batch_seconds"]) == (3e-4, 100)
+    assert facts["natural_length"] and not facts["timestamps"]
+    assert "lora" not in facts

@@ -1,0 +1,248 @@
+"""The model card of an exported folder: what the model is, what it was trained on, and what was measured of it.
+
+Only what is on record goes in: the facts of the training beside the weights, and the metrics of decoded sets beside the
+model folder. The front matter has the keys of https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json
+from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
+
+CARD = "README.md"
+ALL = "all"  # the group of metrics.json that holds every utterance
+
+NO_TIMESTAMPS = """\
+**Don't ask this model for timestamps.** It was trained without them; asked for them it loops and invents text, or stops
+early ([faster-whisper 1099](https://github.com/SYSTRAN/faster-whisper/issues/1099),
+[whisper.cpp 1724](https://github.com/ggml-org/whisper.cpp/issues/1724)). Most programs ask by default:
+
+| program | what to set |
+|---|---|
+| transformers | `return_timestamps=False`, as this folder's generation config has it |
+| faster-whisper | `transcribe(..., without_timestamps=True)`, and no `word_timestamps` |
+| openai-whisper | `without_timestamps=True` |
+| whisper.cpp | `--no-timestamps` |
+
+Programs find their way through long audio by timestamps, so cut it at silences into pieces of at most 30 s first:
+faster-whisper's `BatchedInferencePipeline` does, and leaves timestamps out by default."""
+
+# Trial with an early model of egs/mini, 150 utterances: 20.6 % errors, and 34.6 % with `decode --pad_to_30s true`.
+NATURAL_LENGTH = """\
+**Decode this model at natural length.** Its inputs in training were as long as the utterances, not padded to 30 s.
+transformers, faster-whisper and openai-whisper always pad to 30 s; this model has not seen that, and writes worse text:
+the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
+the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
+
+USE = {
+    "ct2": """\
+```python
+from faster_whisper import WhisperModel
+
+model = WhisperModel("path/of/this/folder")
+segments, info = model.transcribe("audio.wav"{arguments})
+print("".join(segment.text for segment in segments))
+```""",
+    "hf": """\
+```python
+from transformers import pipeline
+
+recognize = pipeline("automatic-speech-recognition", model="path/of/this/folder")
+print(recognize("audio.wav"{arguments})["text"])
+```""",
+}
+
+FORMATS = {"ct2": "CTranslate2, for faster-whisper and programs built on it", "hf": "Hugging Face transformers"}
+LIBRARIES = {"ct2": "ctranslate2", "hf": "transformers"}
+SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+            "batch_seconds", "seed")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported, and how.
+
+    Args:
+        model: the model folder that it is made from, exp/<name>/model; decoded sets stand beside it.
+        out: the folder that it becomes.
+        to: ct2 or hf.
+        quantization: type of the stored weights.
+        license: an identifier of the hub.
+        checked: a sentence on how the export's text compares with the model's; None where it was not compared.
+    """
+
+    model: Path
+    out: Path
+    to: str
+    quantization: str
+    license: str
+    checked: str | None = None
+
+
+@dataclass
+class Result:
+    """A decoded and scored set."""
+
+    model: str  # name of the folder that was decoded: model, ct2_int8
+    decoding: str
+    metrics: dict
+
+
+def write_card(folder: Path, export: Export) -> None:
+    """Write README.md into an exported folder, which may still have a name that is not its last."""
+    facts = read_facts(export.model) or {}
+    results = read_results(export.model)
+    sections = [
+        f"# {_name(export)}",
+        _summary(facts, export),
+        *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
+        *([NATURAL_LENGTH] if natural_length(export.model) else []),
+        f"## Use\n\n{USE[export.to].format(arguments=_arguments(facts, export.to))}",
+        f"## Training data\n\n{_data(facts)}",
+        f"## Training\n\n{_settings(facts)}",
+        f"## Results\n\n{_results(results)}",
+        *([f"## Check of the export\n\n{export.checked}"] if export.checked else []),
+    ]
+    front = _front_matter(facts, results, export)
+    (folder / CARD).write_text(f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def read_results(model: Path) -> list[Result]:
+    """Read the scored sets of a model folder and of its exports: <its parent>/decode_*.
+
+    Left out, and said so: what was decoded by another model than one beside it, or before this model was made.
+    """
+    made = max((path.stat().st_mtime for name in WEIGHTS if (path := model / name).exists()), default=0.0)
+    results = []
+    for path in sorted(model.resolve().parent.glob("decode_*/metrics.json")):
+        facts = path.with_name("decode.json")
+        if not facts.exists():
+            print(f"{path.parent} does not say what decoded it: left out of the model card")
+            continue
+        decoding, metrics = read_json(facts), read_json(path)
+        if not {"model", "backend"} <= decoding.keys() or not {"set", "groups", "normalizer"} <= metrics.keys():
+            raise RecipeError("no result of decode and score", where=path.parent, cure="decode and score again")
+        decoded = Path(decoding["model"])
+        if decoded.resolve().parent.name != model.resolve().parent.name:
+            print(f"{path.parent} is of {decoded}: left out of the model card")
+        elif facts.stat().st_mtime < made:
+            print(f"{path.parent} is older than {model}: left out of the model card")
+        else:
+            results.append(Result(decoded.name, _decoding(decoding), metrics))
+    return results
+
+
+def _decoding(facts: dict) -> str:
+    parts = [f"{facts['backend']} {facts.get('compute_type', '')}".strip()]
+    if "beam_size" in facts:
+        parts.append(f"beam {facts['beam_size']}")
+    if "pad_to_30s" in facts:
+        parts.append("padded to 30 s" if facts["pad_to_30s"] else "natural length")
+    return ", ".join(parts)
+
+
+def _name(export: Export) -> str:
+    folder = export.model.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name  # exp/lora/model is lora
+
+
+def _summary(facts: dict, export: Export) -> str:
+    base = facts.get("base_model")
+    origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "of which the folder records no fine-tuning"
+    return f"A Whisper model, {origin}. Format: {FORMATS[export.to]}, weights in {export.quantization}."
+
+
+def _arguments(facts: dict, to: str) -> str:
+    values = {key: row[key] for row in facts.get("data", [])[:1] for key in ("language", "task")}
+    if to == "hf":
+        return f", generate_kwargs={values}" if values else ""
+    without = {} if facts.get("timestamps", True) else {"without_timestamps": True}
+    return "".join(f", {key}={value!r}" for key, value in (values | without).items())
+
+
+def _data(facts: dict) -> str:
+    from tabulate import tabulate
+
+    if "data" not in facts:
+        return "Not on record."
+    rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in facts["data"]]
+    rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
+    table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
+    return f"{', '.join(f'`{path}`' for path in facts['train_cuts'])}\n\n{table}"
+
+
+def _settings(facts: dict) -> str:
+    from tabulate import tabulate
+
+    rows = [[key, _setting(facts[key])] for key in SETTINGS if key in facts]
+    return tabulate(rows, ["setting", "value"], tablefmt="github", disable_numparse=True) if rows else "Not on record."
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_setting(inner)}" for key, inner in value.items())
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def _results(results: list[Result]) -> str:
+    from tabulate import tabulate
+
+    if not results:
+        return "None were on record when this folder was written."
+    sections = []
+    for name in dict.fromkeys(result.metrics["set"] for result in results):
+        of_set = [result for result in results if result.metrics["set"] == name]
+        groups = sorted({group for result in of_set for group in result.metrics["groups"]}, key=lambda g: (g == ALL, g))
+        units = {group: row["unit"] for result in of_set for group, row in result.metrics["groups"].items()}
+        rows = [
+            [result.model, result.decoding, *(_cell(result.metrics["groups"].get(group)) for group in groups)]
+            for result in of_set
+        ]
+        headers = ["weights", "decoded by", *(f"{group} {units[group]}" for group in groups)]
+        normalizers = ", ".join(sorted({result.metrics["normalizer"] for result in of_set}))
+        table = tabulate(rows, headers, tablefmt="github", missingval="–")
+        sections.append(f"Set `{name}`, normalizer {normalizers}:\n\n{table}")
+    return "\n\n".join(["Error rate in % (insertions, deletions, substitutions).", *sections])
+
+
+def _cell(row: dict | None) -> str | None:
+    if row is None or row.get("error_rate") is None:
+        return None
+    total, *parts = (f"{100 * row[key]:.2f}" for key in ("error_rate", "ins_rate", "del_rate", "sub_rate"))
+    return f"{total} ({', '.join(parts)})"
+
+
+def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base = facts.get("base_model")
+    own = export.out.name if export.to == "ct2" else export.model.name
+    evaluated = [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            dataset_type=result.metrics["set"],
+            dataset_name=result.metrics["set"],
+            dataset_config=group,
+            metric_type=row["unit"].lower(),
+            metric_name=f"{row['unit']} ({result.decoding})",
+            metric_value=round(100 * row["error_rate"], 2),
+        )
+        for result in results
+        for group, row in result.metrics["groups"].items()
+        if result.model == own and group != ALL and row.get("error_rate") is not None
+    ]
+    return ModelCardData(
+        language=sorted({row["language"] for row in facts.get("data", [])}) or None,
+        license=export.license,
+        library_name=LIBRARIES[export.to],
+        pipeline_tag="automatic-speech-recognition",
+        base_model=base if base and is_hub_name(base) else None,  # the hub takes its own names alone
+        tags=["whisper"],
+        metrics=sorted({result.metric_type for result in evaluated}) or None,
+        model_name=_name(export) if evaluated else None,
+        eval_results=evaluated or None,
+    ).to_yaml()

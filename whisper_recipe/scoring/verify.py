@@ -1,0 +1,179 @@
+"""`whisper-recipe export`: write a folder for other programs, and show that it recognises what the model does.
+
+The command stands in this room because it decodes and scores after it has converted, and `export` and `decoding` don't
+import each other: the room after both may import both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import random
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from whisper_recipe.decoding.decode import decode
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.export import ct2, hf
+from whisper_recipe.export.card import Export, write_card
+from whisper_recipe.export.ct2 import Quantization
+from whisper_recipe.files import read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.scoring.score import ALL, score
+
+FORMATS = {"ct2": ct2.export, "hf": hf.export}
+MAX_DIFFERENCE = 0.5  # of the text; rounded weights change some hundredths of it
+SEED = 0  # of the sample; every export is verified on the same utterances
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How the text of an export compares with the text of the model that it was made from.
+
+    Args:
+        utterances: that both have decoded.
+        equal: of these, how many hypotheses are the same to the letter.
+        model_error_rate: share of the reference's units.
+        export_error_rate: likewise.
+        unit: WER, CER or, where words and characters meet, WER/CER.
+        total: units of the references.
+        difference: units that differ between the two texts, as a share of the model's text.
+    """
+
+    utterances: int
+    equal: int
+    model_error_rate: float
+    export_error_rate: float
+    unit: str
+    total: int
+    difference: float
+
+    @property
+    def points(self) -> float:
+        """How many points of error rate lie between the two, in either direction."""
+        return 100 * abs(self.export_error_rate - self.model_error_rate)
+
+    @property
+    def chance(self) -> float:
+        """How many points chance explains: each hypothesis that differs has one error more or one less.
+
+        Rounded weights turn a word here and there, for better or worse. The sum of n such steps stays within twice the
+        square root of n in 95 of 100 cases. In a sample of 100 short utterances that is a point.
+        """
+        return 100 * 2 * math.sqrt(self.utterances - self.equal) / self.total
+
+    def __str__(self) -> str:
+        return (
+            f"{self.equal} of {self.utterances} hypotheses ({self.equal / self.utterances:.1%}) equal the model's; "
+            f"{self.unit} {100 * self.export_error_rate:.2f} %, the model's {100 * self.model_error_rate:.2f} %: "
+            f"{self.points:.2f} points apart, of which chance explains {self.chance:.2f}; "
+            f"{100 * self.difference:.2f} % of the text differs"
+        )
+
+
+def export(
+    model: Path,
+    out: Path,
+    to: Literal["ct2", "hf"] = "ct2",
+    quantization: Quantization = "float32",
+    license: str = "unknown",
+    verify: Path | None = None,
+    verify_utterances: int = 100,
+    verify_tolerance: float = 0.5,
+) -> None:
+    """Convert a Whisper folder for other programs: CTranslate2, or a plain transformers folder, with a model card.
+
+    Args:
+        model: a plain Hugging Face Whisper folder, exp/<name>/model.
+        out: the folder to write.
+        to: ct2 is for CTranslate2 and faster-whisper, hf for transformers and for publishing.
+        quantization: type of the stored weights; int8 is a quarter of float32's size. hf has no int8.
+        license: for the model card, an identifier of the hub such as apache-2.0; what the base model and the data
+            allow.
+        verify: a cut manifest; a sample of it is decoded with the model and with the export, and a mismatch is an
+            error that leaves no folder.
+        verify_utterances: utterances in the sample at most.
+        verify_tolerance: points of error rate that the two may differ by, beside what chance explains.
+
+    Raises:
+        RecipeError: the folder is not a whole Whisper model, or the export does not recognise what it does.
+    """
+    if verify is not None:
+        require(verify, "give a cut manifest, from whisper-recipe fbank")
+    with written_aside(out) as aside:
+        FORMATS[to](model, aside, quantization)
+        checked = None
+        if verify is not None:
+            verification = compare_texts(model, aside, verify, verify_utterances)
+            _check(verification, verify_tolerance, out)
+            checked = f"Decoded with both, {verification.utterances} utterances of `{verify}`: {verification}."
+            print(f"{out}: {verification}")
+        write_card(aside, Export(model, out, to, quantization, license, checked))
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{out}: {quantization}, {size / 1e6:.1f} MB")
+
+
+def compare_texts(model: Path, exported: Path, cuts: Path, utterances: int) -> Verification:
+    """Decode a sample of a cut manifest with a model and its export, each at the length that it records.
+
+    Raises:
+        RecipeError: no cuts, or no reference text in the sample.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        sample = work / "cuts_sample.jsonl.gz"
+        write_jsonl(sample, _sample(cuts, utterances))
+        texts, groups = [], []
+        for folder, out in ((model, work / "model"), (exported, work / "export")):
+            with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
+                decode(str(folder), cuts=sample, out=out)
+            texts.append({row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")})
+            groups.append(_score(out, sample))
+        if groups[0]["error_rate"] is None:
+            raise RecipeError("no reference text in it", where=cuts, cure="verify with cuts that have text")
+        of_model = work / "cuts_model.jsonl.gz"
+        write_jsonl(of_model, (_with_text(row, texts[0][row["id"]]) for _, row in read_jsonl(sample)))
+        difference = _score(work / "export", of_model)["error_rate"]
+    equal = sum(texts[0][key] == texts[1][key] for key in texts[0])
+    return Verification(
+        utterances=len(texts[0]),
+        equal=equal,
+        model_error_rate=groups[0]["error_rate"],
+        export_error_rate=groups[1]["error_rate"],
+        unit=groups[0]["unit"],
+        total=groups[0]["total"],
+        difference=difference if difference is not None else float(equal < len(texts[0])),  # the model's is empty
+    )
+
+
+def _score(hyp_dir: Path, ref: Path) -> dict:
+    with contextlib.redirect_stdout(io.StringIO()):
+        score(hyp_dir, ref=ref)
+    return read_json(hyp_dir / "metrics.json")["groups"][ALL]
+
+
+def _with_text(cut: dict, text: str) -> dict:
+    return cut | {"supervisions": [cut["supervisions"][0] | {"text": text}]}
+
+
+def _sample(cuts: Path, utterances: int) -> list[dict]:
+    """Draw cuts at random, always the same ones; two passes, so that a long manifest needs no memory."""
+    if utterances < 1:
+        raise RecipeError(f"{utterances} utterances", where="verify_utterances", cure="use 1 or more")
+    count = sum(1 for _ in read_jsonl(cuts))
+    if not count:
+        raise RecipeError("no cuts in it", where=cuts, cure="check the data directory it was made from")
+    drawn = set(random.Random(SEED).sample(range(count), min(utterances, count)))
+    return [row for number, (_, row) in enumerate(read_jsonl(cuts)) if number in drawn]
+
+
+def _check(verification: Verification, tolerance: float, out: Path) -> None:
+    # Where the model itself is wrong everywhere, so is any other text, at the same error rate: then the text tells.
+    if verification.points > tolerance + verification.chance or verification.difference > MAX_DIFFERENCE:
+        raise RecipeError(
+            f"the export does not recognise what the model does: {verification}, and {tolerance} points are allowed",
+            where=out,
+            cure="use another --quantization, or give a larger --verify_tolerance",
+        )
