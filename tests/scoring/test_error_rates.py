@@ -5,7 +5,7 @@ import random
 import jiwer
 import pytest
 
-from whisper_recipe.scoring.error_rates import ErrorCounts, count_errors
+from whisper_recipe.scoring.error_rates import ErrorCounts, align, alignment_lines, count_errors, steps
 
 # (reference, hypothesis, in characters, insertions, deletions, substitutions, units), counted by hand
 PAIRS = [
@@ -53,6 +53,7 @@ def test_sums_over_a_set_equal_jiwer_on_the_whole_set():
         theirs.deletions,
         theirs.substitutions,
     )
+    assert ours.match_error_rate == pytest.approx(theirs.mer)
 
 
 def test_sums_of_characters_equal_jiwer_on_the_whole_set():
@@ -68,3 +69,32 @@ def test_every_kind_of_space_separates_words(space):
     for pair in ((f"one{space}two", "one two"), ("one two", f"one{space}two")):
         counts = count_errors(*pair, characters=False)
         assert (counts.errors, counts.total) == (0, 2)
+
+
+def test_match_error_rate_counts_insertions_among_the_positions():
+    counts = count_errors("one two", "one three four", characters=False)  # one right, one replaced, one inserted
+    assert counts.match_error_rate == pytest.approx(2 / 3)
+    assert count_errors("", "one", characters=False).match_error_rate == 1
+    assert count_errors("", "", characters=False).match_error_rate is None
+
+
+def test_the_steps_of_an_alignment_are_those_made_by_hand():
+    assert list(steps(align("turn on the light", "turn off the red light", characters=False))) == [
+        ("equal", "turn", "turn"),
+        ("substitute", "on", "off"),
+        ("equal", "the", "the"),
+        ("insert", "", "red"),
+        ("equal", "light", "light"),
+    ]
+    assert list(steps(align("打开灯", "开灯", characters=True))) == [
+        ("delete", "打", ""),
+        ("equal", "开", "开"),
+        ("equal", "灯", "灯"),
+    ]
+
+
+@pytest.mark.parametrize(("reference", "hypothesis", "marks"), [("a b", "a c", "S"), ("", "x", "I"), ("x", "", "D")])
+def test_the_alignment_is_drawn_in_three_lines(reference, hypothesis, marks):
+    lines = alignment_lines(align(reference, hypothesis, characters=False)).splitlines()
+    assert [line[:4] for line in lines] == ["REF:", "HYP:", "    "]
+    assert lines[2].strip() == marks

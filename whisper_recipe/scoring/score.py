@@ -49,7 +49,7 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
         "normalizer": normalizer,
-        **_metrics(utterances, _speed(file.parent / "decode.json")),
+        **_metrics(utterances, _speed(hyp / "decode.json")),
     }
     _write_texts(file.parent, utterances, errors, metrics)
     write_jsonl(file.parent / "utterances.jsonl", map(_row, utterances))
@@ -91,7 +91,7 @@ def _translation_metrics(utterances: list[ScoredUtterance]) -> dict[str, float |
 
 
 def _speed(path: Path) -> dict[str, float]:
-    """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty for foreign hypotheses."""
+    """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty where nobody noted it."""
     if not path.exists():
         return {}
     rtf = read_json(path).get("rtf")
