@@ -88,11 +88,12 @@ def test_equal_systems_do_not_differ():
     assert paired_difference(ERRORS, ERRORS, TOTALS, NOBODY) == (0, 0, 0, 1)
 
 
-def test_p_is_small_as_seldom_as_it_says_where_only_chance_differs():
-    small = 0
+def test_p_is_as_small_as_often_as_it_says_where_only_chance_differs():
+    found = []
     for number in range(200):
         draw = np.random.default_rng(number)
         totals = draw.integers(3, 20, 200)
         first, second = draw.binomial(totals, 0.1), draw.binomial(totals, 0.1)
-        small += paired_difference(first, second, totals, [None] * 200).p < 0.05
-    assert 2 <= small <= 20  # ten are expected
+        found.append(paired_difference(first, second, totals, [None] * 200).p)
+    assert 2 <= sum(p < 0.05 for p in found) <= 20  # 10 are expected
+    assert 75 <= sum(p < 0.5 for p in found) <= 125  # 100 are expected

@@ -33,6 +33,7 @@ def test_a_loop_of_characters_is_told_with_its_text_and_count():
 def test_the_loop_over_most_units_is_found_with_its_shortest_form():
     units = list("aaaabcdbcdbcdbcdbcdbe")
     assert longest_loop(units) == Loop(("b", "c", "d"), 5)
+    assert longest_loop(["no"] * 8) == Loop(("no",), 8)  # and not "no no" 4 times
 
 
 def test_loops_of_long_ngrams_are_found():

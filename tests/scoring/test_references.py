@@ -62,6 +62,15 @@ def test_wrong_lines_are_named(tmp_path, name, text, message):
         read_hypotheses(tmp_path / name, {"a": Reference("one", "en", "transcribe")})
 
 
+def test_an_utterance_that_is_its_own_speaker_has_none(tmp_path):
+    supervision = {"text": "x", "language": "zh", "custom": {"task": "translate"}}
+    speakers = {"a|zh|translate": "a", "b": "b", "c": "", "d": None, "e": "mary"}
+    rows = [{"id": key, "supervisions": [supervision | {"speaker": name}]} for key, name in speakers.items()]
+    write_jsonl(tmp_path / "cuts.jsonl", rows)
+    found = [row.speaker for row in read_references(tmp_path / "cuts.jsonl").values()]
+    assert found == [None, None, None, None, "mary"]
+
+
 def test_a_cut_that_is_there_twice_is_an_error(tmp_path):
     cut = {"id": "a", "supervisions": [{"text": "x", "language": "en", "custom": {"task": "transcribe"}}]}
     write_jsonl(tmp_path / "cuts.jsonl", [cut, cut])
