@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,19 +14,18 @@ import soundfile
 import torch
 from lhotse import CutSet
 from lhotse.qa import validate_cut_set
+from lhotse.utils import fastcopy
 from transformers import WhisperFeatureExtractor
 
+from tests.conftest import make_model
+from tests.data.conftest import tone
 from whisper_recipe.data import fbank as module
-from whisper_recipe.data.fbank import (
-    WhisperLogMel,
-    WhisperLogMelConfig,
-    collate_fbank,
-    fbank,
-    load_fbank,
-    silence_value,
-)
+from whisper_recipe.data.augment import Augmentation, Noises, load_samples
+from whisper_recipe.data.fbank import fbank
+from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.manifests import prepare
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_jsonl, write_jsonl
 
 
 def whisper(samples, bins):
@@ -34,65 +34,8 @@ def whisper(samples, bins):
     return extractor(samples, sampling_rate=16000, return_tensors="np").input_features[0].T
 
 
-def ours(samples, bins=80):
-    return WhisperLogMel(WhisperLogMelConfig(bins)).extract(samples, 16000)
-
-
 def noise(count, level=0.1, seed=0):
     return (level * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
-
-
-@pytest.mark.parametrize("bins", [80, 128])
-@pytest.mark.parametrize("count", [80, 239, 240, 400, 16000, 16079, 16080, 50001, 479_100, 479_999, 480_000])
-def test_frames_equal_whispers_to_the_last_one(count, bins):
-    samples = noise(count)
-    features = ours(samples, bins)
-    assert features.shape == (math.floor(count / 160 + 0.5), bins)
-    assert np.abs(features - whisper(samples, bins)[: len(features)]).max() < 1e-3
-
-
-@pytest.mark.parametrize("bins", [80, 128])
-def test_an_utterance_that_is_padded_to_30_s_is_whispers_whole_window(bins):
-    samples = np.pad(noise(33333), (0, 480_000 - 33333))
-    features = ours(samples, bins)
-    assert features.shape == (3000, bins)
-    assert np.abs(features - whisper(samples, bins)).max() < 1e-3
-
-
-def test_recorded_speech_equals_whispers(shared_data):
-    paths = [*(shared_data / "aishell_multitask" / "wav").iterdir(), shared_data / "english/libri-1088-134315-0000.wav"]
-    for path in paths:
-        samples = soundfile.read(path, dtype="float32")[0]
-        features = ours(samples)
-        assert np.abs(features - whisper(samples, 80)[: len(features)]).max() < 1e-3
-
-
-@pytest.mark.parametrize("level", [0.5, 1e-3, 1e-7, 0.0])
-def test_padding_has_the_value_that_whisper_gives_silence(level):
-    samples = noise(20000, level)
-    features = torch.from_numpy(ours(samples))
-    expected = whisper(samples, 80)
-    batch = collate_fbank([features], 3000)
-    assert batch.shape == (1, 80, 3000)
-    assert batch.dtype == torch.float32
-    assert silence_value(features).item() == pytest.approx(expected[-1, 0], abs=1e-3)
-    # The two frames after the utterance still see its last samples.
-    differences = np.abs(batch[0].numpy().T - expected).max(axis=1)
-    assert np.delete(differences, [125, 126]).max() < 1e-3
-
-
-def test_each_utterance_of_a_batch_is_padded_with_its_own_silence():
-    loud, quiet = torch.full((3, 80), 1.0), torch.full((5, 80), 0.4, dtype=torch.float16)
-    batch = collate_fbank([loud, quiet])
-    assert batch.shape == (2, 80, 5)
-    assert batch[0, :, :3].eq(1.0).all()
-    assert batch[0, :, 3:].eq(-1.0).all()
-    assert torch.allclose(batch[1], torch.tensor(0.4), atol=1e-3)
-
-
-def test_other_sampling_rates_are_refused():
-    with pytest.raises(RecipeError, match="audio at 8000 Hz; resample it to 16000 Hz"):
-        WhisperLogMel(WhisperLogMelConfig()).extract(noise(8000), 8000)
 
 
 @pytest.fixture
@@ -111,7 +54,7 @@ def load(folder, split="train"):
     ("storage", "bins", "error"), [("lilcom_chunky", 80, 2**-9 + 1e-3), ("float16", 128, 1.5e-3), ("none", 128, 1e-3)]
 )
 def test_stored_features_are_as_exact_as_the_help_says(manifests, tmp_path, storage, bins, error):
-    fbank("train", manifests, tmp_path / "fbank", bins, storage, num_jobs=1)
+    fbank("train", manifests, tmp_path / "fbank", num_mel_bins=bins, storage=storage, num_jobs=1)
     cuts = load(tmp_path / "fbank")
     assert [(cut.id, cut.supervisions[0].id, cut.duration) for cut in cuts.values()] == [
         ("a", "a", 1.0),
@@ -120,7 +63,7 @@ def test_stored_features_are_as_exact_as_the_help_says(manifests, tmp_path, stor
     for cut in cuts.values():
         features = load_fbank(cut, bins)
         assert features.dtype == torch.float32
-        assert features.shape == (100 * cut.duration, bins)
+        assert features.shape == (100 * cut.duration + 2, bins)  # two more see the last samples
         samples = soundfile.read(cut.recording.sources[0].source, dtype="float32")[0]
         assert np.abs(features.numpy() - whisper(samples, bins)[: len(features)]).max() <= error
 
@@ -160,7 +103,7 @@ def test_many_cuts_over_several_processes_stay_in_order(make_data_dir, tmp_path,
     assert list(cuts) == ids
     validate_cut_set(CutSet.from_cuts(cuts.values()), read_data=True)
     for number, cut in enumerate(cuts.values()):
-        expected = whisper(samples[1600 * number : 1600 * number + 8000], 80)[:50]
+        expected = whisper(samples[1600 * number : 1600 * number + 8000], 80)[:52]
         assert np.abs(load_fbank(cut).numpy() - expected).max() < 2**-9 + 1e-3
 
 
@@ -175,7 +118,7 @@ def test_audio_at_other_rates_is_resampled(make_data_dir, tmp_path):
     validate_cut_set(CutSet.from_cuts([cut]))
     assert cut.sampling_rate == cut.recording.sampling_rate == 16000
     count = round(33333 / rate * 16000)
-    expected = whisper(np.sin(2 * np.pi * 440 * np.arange(count) / 16000) / 2, 80)[: cut.num_frames]
+    expected = whisper(np.sin(2 * np.pi * 440 * np.arange(count) / 16000) / 2, 80)[: cut.num_frames + 2]
     features = load_fbank(cut).numpy()
     assert features.shape == expected.shape
     # The tone's own bins; far under them lies what the resampler leaves.
@@ -205,7 +148,8 @@ def test_features_computed_anew_replace_the_old_ones(manifests, tmp_path):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.rglob("*"))
+    """What stands there under a final name."""
+    return sorted(path.name for path in folder.rglob("*") if ".unfinished" not in str(path))
 
 
 def test_damaged_audio_is_one_error_and_leaves_nothing(manifests, tmp_path, make_data_dir):
@@ -239,7 +183,161 @@ def test_an_utterance_under_a_frame_is_an_error_with_its_line(make_data_dir, tmp
 
 
 def test_a_killed_process_is_one_error_and_leaves_nothing(manifests, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_samples", lambda cut: os._exit(1))
+    monkeypatch.setattr(module, "load_samples", lambda cut: os._exit(1))
     with pytest.raises(RecipeError, match="a process was killed.*fewer --num_jobs"):
         fbank("train", manifests, tmp_path / "fbank", num_jobs=2)
     assert files(tmp_path / "fbank") == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
+    ids = [f"u{number:04d}" for number in range(1200)]
+    folder = make_data_dir(
+        wav="r wav/b.wav\n",
+        segments="".join(f"{key} r {number % 100 / 100} {number % 100 / 100 + 1}\n" for number, key in enumerate(ids)),
+        text="".join(f"{key} x\n" for key in ids),
+        utt2lang="".join(f"{key} en\n" for key in ids),
+        utt2spk=None,
+    )
+    prepare(folder, tmp_path / "manifests")
+    out, work = tmp_path / "fbank", tmp_path / "fbank" / ".unfinished_train"
+    command = [sys.executable, "-m", "whisper_recipe", "fbank", "train", "--manifests", str(tmp_path / "manifests")]
+    command += ["--out", str(out), "--num_jobs", "1"]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (work / "part00001.jsonl").exists():
+        assert running.poll() is None
+        time.sleep(0.002)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert files(out) == []
+    done = {path.name: path.stat().st_mtime_ns for path in work.glob("*.jsonl")}
+    assert 2 <= len(done) < 6
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"{len(done)} parts of 200 cuts are done" in again.stdout
+    fbank("train", tmp_path / "manifests", tmp_path / "whole", num_jobs=1)
+    for part in range(6):  # what was done before stands as it was written then
+        old = (out / f"feats_train/part{part:05d}.lca").stat().st_mtime_ns
+        assert (f"part{part:05d}.jsonl" in done) == (old <= max(done.values()))
+    cuts, whole = (load(folder) for folder in (out, tmp_path / "whole"))
+    assert list(cuts) == list(whole)
+    assert sorted(cuts) == ids
+    assert all(torch.equal(load_fbank(cuts[key]), load_fbank(whole[key])) for key in ids[::50])
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "written_aside", lambda *_: 1 / 0)  # breaks off when all parts are done
+        with pytest.raises(ZeroDivisionError):
+            fbank("train", manifests, tmp_path, num_jobs=1)
+    fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
+    assert "goes on" not in capsys.readouterr().out
+    assert load(tmp_path)["a"].num_features == 128
+
+
+def test_mel_bins_are_those_of_the_base_model(manifests, tmp_path, transcripts):
+    model = make_model(tmp_path / "model", transcripts, num_mel_bins=128)
+    fbank("train", manifests, tmp_path, base_model=str(model), storage="none")
+    fbank("train", manifests, tmp_path / "stored", base_model=str(model), num_jobs=1)
+    assert load(tmp_path / "stored")["a"].num_features == 128
+    with pytest.raises(RecipeError, match="no Whisper configuration"):
+        fbank("train", manifests, tmp_path, base_model="nobody/nothing")
+
+
+def test_the_channel_that_prepare_was_told(make_data_dir, tmp_path):
+    folder = make_data_dir(utt2spk=None)
+    left, right = noise(16000, seed=1), noise(16000, seed=2)
+    for name in "ab":
+        soundfile.write(folder / "wav" / f"{name}.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    prepare(folder, tmp_path, channel=1)
+    for storage in ("none", "float16"):
+        fbank("train", tmp_path, tmp_path / storage, storage=storage, num_jobs=1)
+        cut = load(tmp_path / storage)["a"]
+        assert cut.channel == 1
+        assert np.abs(load_fbank(cut).numpy() - whisper(right, 80)[:102]).max() < 2e-3
+
+
+def test_manifests_in_other_orders_are_joined_too(make_data_dir, tmp_path):
+    folder = make_data_dir(
+        wav="r wav/a.wav\ns wav/b.wav\nt wav/a.wav\n",
+        segments="".join(f"{key} {recording} 0 1\n" for key, recording in zip("abcdefg", "strstrs", strict=True)),
+        text="".join(f"{key} x\n" for key in "abcdefg"),
+        utt2lang="".join(f"{key} en\n" for key in "abcdefg"),
+        utt2spk=None,
+    )
+    prepare(folder, tmp_path)
+    path = tmp_path / "supervisions_train.jsonl.gz"
+    write_jsonl(path, sorted((row for _, row in read_jsonl(path)), key=lambda row: row["id"]))
+    fbank("train", tmp_path, tmp_path, storage="none")
+    cuts = load(tmp_path)
+    assert [(key, cut.recording.id) for key, cut in cuts.items()] == list(zip("abcdefg", "strstrs", strict=True))
+
+
+@pytest.mark.parametrize("storage", ["none", "lilcom_chunky"])
+def test_copies_at_other_speeds(make_data_dir, tmp_path, storage):
+    folder = make_data_dir(text="a x\nb two\n", utt2segments='b [{"start": 0.9, "end": 1.8, "text": "two"}]\n')
+    prepare(folder, tmp_path)
+    fbank("train", tmp_path, tmp_path, storage=storage, num_jobs=1, augment=Augmentation(speed=[0.9, 1.1]))
+    cuts = load(tmp_path)
+    assert list(cuts) == ["a", "a_sp0.9", "a_sp1.1", "b", "b_sp0.9", "b_sp1.1"]
+    assert cuts["b_sp0.9"].duration == pytest.approx(2 / 0.9, abs=1e-3)
+    assert cuts["b_sp0.9"].supervisions[0].custom["segments"] == [{"start": 1.0, "end": 2.0, "text": "two"}]
+    # The recordings are tones of 440 Hz: at other speeds they have another pitch.
+    for key, hertz in (("b", 440), ("b_sp0.9", 396), ("b_sp1.1", 484)):
+        count = round(cuts[key].duration * 16000)
+        tone = (0.5 * np.sin(2 * np.pi * hertz * np.arange(count) / 16000)).astype(np.float32)
+        features, expected = load_fbank(cuts[key]).numpy(), whisper(tone, 80)
+        assert len(features) == pytest.approx(count / 160, abs=2.5)
+        middle = slice(20, -20)  # the resampler rings at the ends
+        differences = np.abs(features - expected[: len(features)])[middle]
+        assert differences[expected[: len(features)][middle] > 0.5].max() < 0.02
+
+
+def test_slowed_copies_over_30_s_are_left_out_and_listed(make_data_dir, tmp_path, capsys):
+    folder = make_data_dir()
+    soundfile.write(folder / "wav" / "b.wav", noise(28 * 16000), 16000)
+    prepare(folder, tmp_path)
+    fbank("train", tmp_path, tmp_path, storage="none", augment=Augmentation(speed=[0.9]))
+    assert list(load(tmp_path)) == ["a", "a_sp0.9", "b"]
+    assert (tmp_path / "dropped_train.tsv").read_text() == "b_sp0.9\tover 30 s at this speed\n"
+    assert "1 slowed copies" in capsys.readouterr().out
+
+
+def test_noise_is_mixed_into_the_waveform_at_the_ratio_noted(make_data_dir, tmp_path):
+    prepare(make_data_dir(), tmp_path)
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise" / "hum.wav", noise(8000, 0.01), 16000, subtype="FLOAT")  # shorter than the cuts
+    augment = Augmentation(noise=tmp_path / "noise", noise_snr=[3.0, 9.0], noise_probability=1.0)
+    fbank("train", tmp_path, tmp_path / "none", storage="none", augment=augment)
+    fbank("train", tmp_path, tmp_path / "stored", storage="float16", num_jobs=1, augment=augment)
+    clean, cut = tone(2.0), load(tmp_path / "none")["b"]
+    added = load_samples(cut) - clean
+    snr = 10 * np.log10(np.mean(clean**2) / np.mean(added**2))
+    assert 3 <= cut.custom["noise"]["snr"] <= 9
+    assert snr == pytest.approx(cut.custom["noise"]["snr"], abs=0.01)
+    expected = whisper(clean + added, 80)[:202]
+    for folder in ("none", "stored"):
+        assert np.abs(load_fbank(load(tmp_path / folder)["b"]).numpy() - expected).max() < 2e-3
+
+
+def test_some_cuts_get_noise_and_always_the_same(make_data_dir, tmp_path):
+    prepare(make_data_dir(), tmp_path)
+    (tmp_path / "noise").mkdir()
+    for number in range(5):
+        soundfile.write(tmp_path / "noise" / f"{number}.wav", noise(80_000, seed=number), 16000)
+    noises = Noises(Augmentation(noise=tmp_path / "noise"))
+    fbank("train", tmp_path, tmp_path, storage="none")
+    cuts = [fastcopy(load(tmp_path)["a"], id=f"{number}") for number in range(400)]
+    noted = [(noises.note(cut).custom or {}).get("noise") for cut in cuts]
+    assert 160 < sum(note is not None for note in noted) < 240
+    assert len({note["path"] for note in noted if note}) == 5
+    assert noted == [(noises.note(cut).custom or {}).get("noise") for cut in cuts]
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [({"speed": [1.0]}, "speed"), ({"noise_snr": [5.0]}, "noise_snr"), ({"noise_probability": 2.0}, "probability")],
+)
+def test_wrong_augmentation_is_named(options, where):
+    with pytest.raises(RecipeError, match=f"augment.*{where}"):
+        Augmentation(**options)

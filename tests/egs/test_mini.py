@@ -15,7 +15,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from whisper_recipe.data.fbank import collate_fbank, load_fbank
+from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.files import read_jsonl
 from whisper_recipe.model.adapters import load_adapter
 from whisper_recipe.model.load import load_model

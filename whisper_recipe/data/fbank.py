@@ -1,13 +1,15 @@
-"""`whisper-recipe fbank`: Whisper's log-mel features through lhotse, equal to transformers' own."""
+"""`whisper-recipe fbank`: cuts with Whisper's log-mel features, from Lhotse manifests."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -16,122 +18,20 @@ import numpy as np
 import torch
 from lhotse import Recording, SupervisionSegment
 from lhotse.cut import MonoCut
-from lhotse.features.base import FeatureExtractor, register_extractor
+from lhotse.features.base import Features
 from lhotse.features.io import FeaturesWriter, LilcomChunkyWriter, NumpyFilesWriter
-from lhotse.utils import compute_num_frames_from_samples, fastcopy
+from lhotse.utils import fastcopy
 from tqdm import tqdm
-from transformers.audio_utils import mel_filter_bank
 
-from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
+from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.augment import Augmentation, Noises, load_samples, speeds
+from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.files import read_json, read_jsonl, require, write_json, write_jsonl, written_aside
 
-# whisper/audio.py of openai/whisper
-N_FFT = 400  # samples of a window: 25 ms
-HOP_LENGTH = 160  # samples between frames: 10 ms
-MAX_SAMPLES = 30 * SAMPLING_RATE
-MAX_FRAMES = MAX_SAMPLES // HOP_LENGTH
-DYNAMIC_RANGE = 2.0  # silence lies this far under the loudest value: 8 decades, divided by 4 in the scaling
-LOWEST = -1.5  # of all values: mel energies are at least 1e-10
-PART = 200  # cuts that a process takes at a time
-
-
-@dataclass
-class WhisperLogMelConfig:
-    """Mel bins: 80, or 128 for large-v3 and its descendants."""
-
-    num_mel_bins: int = 80
-
-    def to_dict(self) -> dict:
-        """As lhotse stores it."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(data: dict) -> WhisperLogMelConfig:
-        """As lhotse reads it."""
-        return WhisperLogMelConfig(**data)
-
-
-@register_extractor
-class WhisperLogMel(FeatureExtractor):
-    """Whisper's log-mel of an utterance, as it is at the beginning of the same utterance padded to 30 s.
-
-    lhotse's own WhisperFbank reflects the waveform at the utterance's end where Whisper sees silence, so its last
-    frames differ, and it pads with 0, which is a loud value here (silence lies 2 under the loudest value).
-    """
-
-    name = "whisper-log-mel"
-    config_type = WhisperLogMelConfig
-
-    @property
-    def frame_shift(self) -> float:
-        """Seconds between frames."""
-        return HOP_LENGTH / SAMPLING_RATE
-
-    def feature_dim(self, sampling_rate: int) -> int:
-        """Return the number of mel bins."""
-        return self.config.num_mel_bins
-
-    def extract(self, samples: np.ndarray | torch.Tensor, sampling_rate: int) -> np.ndarray:
-        """Return features of shape (frames, mel bins) for samples of shape (n,) or (1, n) at 16 kHz."""
-        if sampling_rate != SAMPLING_RATE:
-            raise RecipeError(f"audio at {sampling_rate} Hz", cure=f"resample it to {SAMPLING_RATE} Hz")
-        samples = torch.as_tensor(samples, dtype=torch.float32).reshape(-1)
-        count = len(samples)
-        # Silence after the end; at 30 s there is no more room, and Whisper's own window reflects there too.
-        samples = torch.nn.functional.pad(samples, (0, min(2 * N_FFT, max(0, MAX_SAMPLES - count))))
-        spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=_window(), return_complex=True)[:, :-1]
-        mel = _mel_filters(self.config.num_mel_bins) @ spectrum.abs().square()
-        log_mel = mel.clamp(min=1e-10).log10()
-        log_mel = (torch.maximum(log_mel, log_mel.max() - 8.0) + 4.0) / 4.0
-        frames = compute_num_frames_from_samples(count, self.frame_shift, SAMPLING_RATE)
-        return log_mel[:, :frames].T.contiguous().numpy()
-
-
-@functools.cache
-def _window() -> torch.Tensor:
-    return torch.hann_window(N_FFT)
-
-
-@functools.cache
-def _mel_filters(num_mel_bins: int) -> torch.Tensor:
-    """Return Whisper's mel filters, shape (mel bins, N_FFT / 2 + 1)."""
-    filters = mel_filter_bank(
-        N_FFT // 2 + 1, num_mel_bins, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(filters.T.astype(np.float32)).contiguous()
-
-
-def silence_value(features: torch.Tensor) -> torch.Tensor:
-    """Return the value that silence has among the features (frames, mel bins) of an utterance, a scalar tensor."""
-    return (features.max() - DYNAMIC_RANGE).clamp(min=LOWEST)
-
-
-def collate_fbank(features: list[torch.Tensor], frames: int | None = None) -> torch.Tensor:
-    """Stack utterances, each padded with its own silence; return float32 of shape (batch, mel bins, frames).
-
-    Args:
-        features: of each utterance, (frames, mel bins).
-        frames: pad to so many; by default to the longest utterance's.
-    """
-    frames = frames or max(len(utterance) for utterance in features)
-    batch = torch.stack([silence_value(utterance.float()) for utterance in features])
-    batch = batch[:, None, None].repeat(1, features[0].shape[1], frames)
-    for row, utterance in zip(batch, features, strict=True):
-        row[:, : len(utterance)] = utterance.T
-    return batch
-
-
-def load_fbank(cut: MonoCut, num_mel_bins: int = 80) -> torch.Tensor:
-    """Return a cut's features, float32 (frames, mel bins): the stored ones, or computed where none are stored."""
-    if cut.has_features:
-        return torch.from_numpy(cut.load_features()).float()
-    return torch.from_numpy(WhisperLogMel(WhisperLogMelConfig(num_mel_bins)).extract(_samples(cut), SAMPLING_RATE))
-
-
-def _samples(cut: MonoCut) -> np.ndarray:
-    return read_audio(Path(cut.recording.sources[0].source), cut.start, cut.duration, cut.channel)
+PART = 200  # cuts that a process takes at a time, and that an interruption may cost
+MAX_SECONDS = 30.0  # one input of Whisper
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
@@ -159,42 +59,56 @@ def fbank(
     split: str,
     manifests: Path = Path("data/manifests"),
     out: Path = Path("data/fbank_whisper80"),
-    num_mel_bins: Literal[80, 128] = 80,
+    base_model: str | None = None,
+    num_mel_bins: Literal[80, 128] | None = None,
     storage: Literal["lilcom_chunky", "float16", "none"] = "lilcom_chunky",
     num_jobs: int = 2,
+    augment: Augmentation = Augmentation(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
+
+    The same command goes on where it was interrupted: what is finished stands in out/.unfinished_<split>/ meanwhile.
 
     Args:
         split: name of the split, as in the manifests' names.
         manifests: the folder that `whisper-recipe prepare` wrote.
         out: the folder for cuts and features.
-        num_mel_bins: 80; 128 for large-v3 and its descendants.
+        base_model: a Whisper folder or name on the hub: its number of mel bins is taken.
+        num_mel_bins: 80 (default), or 128 for large-v3 and its descendants.
         storage: lilcom_chunky takes 1.1 bytes a value and is off by 0.002 at most; float16 takes 2 bytes and is off by
             0.0005, in one file an utterance; none stores nothing, and features are computed whenever a cut is loaded.
         num_jobs: processes.
+        augment: copies at other speeds, and noise.
 
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
+    bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
     path, final = manifest_path(out, "cuts", split), Path(out).absolute() / f"feats_{split}"
     count, seconds = _total(_supervisions_path(manifests, split))
-    cuts: Iterable[MonoCut] = _cuts(manifests, split)
+    dropped: list[str] = []
+    cuts = _augmented(_cuts(manifests, split), augment, dropped)
+    progress = functools.partial(tqdm, desc=f"fbank {split}", total=count * (1 + len(augment.speed)), unit="cut")
     # The manifest is the sign that the features are whole: it goes first and comes back last.
     path.unlink(missing_ok=True)
     if storage == "none":
-        _write(path, tqdm(cuts, desc=f"fbank {split}", total=count, unit="cut"))
+        write_jsonl(path, (cut.to_dict() for cut in progress(cuts)))
     else:
+        settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
+        work = _unfinished(Path(out) / f".unfinished_{split}", settings | _plain(augment))
+        extract = functools.partial(_extract, WRITERS[storage], bins, work, final)
         with (
+            progress() as bar,
             ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor,
-            written_aside(path) as manifest,
-            written_aside(final, replace_folder=True) as aside,
         ):
-            aside.mkdir()
-            extract = functools.partial(_extract, WRITERS[storage], num_mel_bins, aside, final)
-            done = _in_order(executor, extract, cuts, ahead=2 * num_jobs)
-            _write(manifest, tqdm(done, desc=f"fbank {split}", total=count, unit="cut"))
-    print(f"{path}: {count} cuts, {seconds / 3600:.2f} h, {num_mel_bins} mel bins, storage {storage}")
+            parts = [bar.update(size) for size in _in_order(executor, extract, cuts, work, ahead=2 * num_jobs)]
+        with written_aside(path) as manifest, written_aside(final, replace_folder=True) as aside:
+            write_jsonl(manifest, (row for part in range(len(parts)) for _, row in read_jsonl(_part(work, part))))
+            work.rename(aside)
+            for note in aside.glob("*.json*"):
+                note.unlink()
+    _list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped)
+    print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
 
 def _supervisions_path(manifests: Path, split: str) -> Path:
@@ -212,20 +126,86 @@ def _total(path: Path) -> tuple[int, float]:
     return count, seconds
 
 
+def mel_bins(model: str) -> int:
+    """Return the number of mel bins of a Whisper folder or name on the hub, from its configuration alone.
+
+    Raises:
+        RecipeError: there is no such model.
+    """
+    if Path(model).is_dir():
+        return read_json(Path(model) / "config.json", "give a Whisper folder").get("num_mel_bins", 80)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model).num_mel_bins
+    except (OSError, ValueError, AttributeError) as error:
+        what = f"no Whisper configuration ({' '.join(str(error).split())})"
+        raise RecipeError(what, where=model, cure="give a Whisper folder, or a name on the hub") from None
+
+
+def _augmented(cuts: Iterable[MonoCut], augment: Augmentation, dropped: list[str]) -> Iterator[MonoCut]:
+    """Yield the cuts and their copies; note the ids of slowed copies that are too long for Whisper."""
+    noises = Noises(augment) if augment.noise else None
+    for cut in cuts:
+        for copy in speeds(cut, augment.speed):
+            if copy.id != cut.id and copy.duration > MAX_SECONDS:
+                dropped.append(copy.id)
+            else:
+                yield noises.note(copy) if noises else copy
+
+
+def _list_dropped(path: Path, dropped: list[str]) -> None:
+    path.unlink(missing_ok=True)
+    if dropped:
+        with written_aside(path) as aside:
+            aside.write_text("".join(f"{key}\tover 30 s at this speed\n" for key in dropped), encoding="utf-8")
+        print(f"{len(dropped)} slowed copies last over 30 s and are left out: {path}")
+
+
 def _cuts(manifests: Path, split: str) -> Iterator[MonoCut]:
     """Yield one cut a supervision, with its id, at 16 kHz."""
-    path = require(manifest_path(manifests, "recordings", split), "run stage 1 (whisper-recipe prepare) first")
-    recordings = {row["id"]: Recording.from_dict(row).resample(SAMPLING_RATE) for _, row in read_jsonl(path)}
+    recordings = _Recordings(manifest_path(manifests, "recordings", split))
     path = _supervisions_path(manifests, split)
     for number, row in read_jsonl(path):
-        supervision = SupervisionSegment.from_dict(row)
-        recording = recordings.get(supervision.recording_id)
-        if recording is None:
-            raise RecipeError(f"no recording {supervision.recording_id}", where=f"{path}:{number}", cure="prepare anew")
-        cut = _cut(supervision, recording)
+        supervision, where = SupervisionSegment.from_dict(row), f"{path}:{number}"
+        cut = _cut(supervision, recordings.find(supervision.recording_id, where))
         if cut.duration < HOP_LENGTH / SAMPLING_RATE:
-            raise RecipeError(f"{cut.id} is shorter than a frame", where=f"{path}:{number}", cure="remove it")
+            raise RecipeError(f"{cut.id} is shorter than a frame", where=where, cure="remove it")
         yield cut
+
+
+class _Recordings:
+    """A manifest of recordings, read as they are asked for.
+
+    `whisper-recipe prepare` writes both manifests in one order of recordings, so that one of them is held at a time. In
+    other orders those that were passed by are held until they are asked for, and all once one is asked for again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = require(path, "run stage 1 (whisper-recipe prepare) first")
+        self.rest = read_jsonl(path)
+        self.held: dict[str, dict] = {}
+        self.all_held = False
+        self.last: Recording | None = None
+
+    def find(self, key: str, where: str) -> Recording:
+        """Return a recording at 16 kHz; `where` is the supervision's `file:line`."""
+        if self.last is None or self.last.id != key:
+            row = self.held.get(key) if self.all_held else self.held.pop(key, None) or next(self._read_to(key), None)
+            if row is None and not self.all_held:
+                self.held, self.all_held = {row["id"]: row for _, row in read_jsonl(self.path)}, True
+                row = self.held.get(key)
+            if row is None:
+                raise RecipeError(f"no recording {key}", where=where, cure="prepare anew")
+            self.last = Recording.from_dict(dict(row)).resample(SAMPLING_RATE)
+        return self.last
+
+    def _read_to(self, key: str) -> Iterator[dict]:
+        for _, row in self.rest:
+            if row["id"] == key:
+                yield row
+                return
+            self.held[row["id"]] = row
 
 
 def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
@@ -237,53 +217,81 @@ def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
         id=supervision.id,
         start=first / SAMPLING_RATE,
         duration=duration,
-        channel=0,
+        channel=supervision.channel,
         supervisions=[fastcopy(supervision, start=0.0, duration=duration)],
         recording=recording,
     )
 
 
-def _in_order(executor: Executor, function: Callable, cuts: Iterable[MonoCut], ahead: int) -> Iterator[MonoCut]:
-    """Yield what `function` (number of the part, cuts) makes of each part of the cuts, keeping few parts in memory."""
+def _digest(manifests: Path, split: str) -> str:
+    """Return a hash of the split's manifests: other manifests, other cuts."""
+    digest = hashlib.sha256()
+    for kind in ("recordings", "supervisions"):
+        digest.update(require(manifest_path(manifests, kind, split), "run stage 1 first").read_bytes())
+    return digest.hexdigest()
+
+
+def _plain(augment: Augmentation) -> dict:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(augment).items()}
+
+
+def _unfinished(work: Path, settings: dict) -> Path:
+    """Return the folder for what is finished of a split; what stands there counts if the settings are the same."""
+    note = work / "settings.json"
+    if note.exists() and read_json(note) == settings:
+        done = sum(1 for _ in work.glob("part*.jsonl"))
+        print(f"goes on where it was interrupted: {done} parts of {PART} cuts are done")
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(note, settings)
+    return work
+
+
+def _part(work: Path, number: int) -> Path:
+    """Return the list of a part's cuts: it stands when the part is finished."""
+    return work / f"part{number:05d}.jsonl"
+
+
+def _in_order(
+    executor: Executor, extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, ahead: int
+) -> Iterator[int]:
+    """Yield the number of cuts of each part, once it is finished; few parts are in memory at a time."""
     cuts, waiting, number = iter(cuts), deque(), 0
     try:
         while (part := list(islice(cuts, PART))) or waiting:
             if part:
-                waiting.append(executor.submit(function, number, part))
+                done = _part(work, number).exists()
+                waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
                 number += 1
             if len(waiting) > ahead or not part:
-                yield from waiting.popleft().result()
+                yield waiting.popleft().result()
     except BrokenProcessPool:
         raise RecipeError(
-            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs"
+            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"
         ) from None
 
 
 def _extract(
-    writer_type: type[FeaturesWriter], num_mel_bins: int, aside: Path, final: Path, number: int, cuts: list[MonoCut]
-) -> list[MonoCut]:
-    """Store the features of a part under `aside`; return its cuts with features that will be found under `final`."""
-    extractor = WhisperLogMel(WhisperLogMelConfig(num_mel_bins))
-    with writer_type(aside / f"part{number:05d}") as writer:
+    writer_type: type[FeaturesWriter], num_mel_bins: int, work: Path, final: Path, number: int, cuts: list[MonoCut]
+) -> int:
+    """Store a part's features in the work folder, then its cuts, whose features will be found under `final`."""
+    path = _part(work, number)
+    with writer_type(path.with_suffix("")) as writer:
         for cut in cuts:
-            features = extractor.extract_from_samples_and_store(
-                _samples(cut)[None], writer, SAMPLING_RATE, offset=cut.start, channel=cut.channel
+            values = log_mel(load_samples(cut), num_mel_bins).numpy()
+            cut.features = Features(
+                type=WhisperLogMel.name,
+                num_frames=len(values),
+                num_features=num_mel_bins,
+                frame_shift=HOP_LENGTH / SAMPLING_RATE,
+                sampling_rate=SAMPLING_RATE,
+                start=cut.start,
+                duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # with the frames after the end
+                storage_type=writer.name,
+                storage_path=str(final / Path(writer.storage_path).name),
+                storage_key=writer.write(cut.id, values),
+                recording_id=cut.recording_id,
+                channels=cut.channel,
             )
-            features.recording_id = cut.recording_id
-            features.storage_path = str(final / Path(features.storage_path).name)
-            cut.features = features
-    return cuts
-
-
-def _write(path: Path, cuts: Iterable[MonoCut]) -> None:
     write_jsonl(path, (cut.to_dict() for cut in cuts))
-
-
-def check_mel_bins(cut: MonoCut, num_mel_bins: int, where: str | Path) -> None:
-    """RecipeError where a cut's stored features have another number of mel bins than the model takes."""
-    if cut.has_features and cut.num_features != num_mel_bins:
-        raise RecipeError(
-            f"the features have {cut.num_features} mel bins and the model takes {num_mel_bins}",
-            where=where,
-            cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
-        )
+    return len(cuts)

@@ -11,7 +11,7 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.fbank import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
+from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
 from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl

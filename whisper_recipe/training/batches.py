@@ -15,7 +15,7 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.fbank import collate_fbank, load_fbank
+from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, training_ids

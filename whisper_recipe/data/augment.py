@@ -1,0 +1,138 @@
+"""Speed perturbation and noise, noted in the cut and applied to its waveform whenever that is loaded.
+
+Noise is mixed into waveforms: lhotse's own mixing of Whisper features treats them as natural logarithms of energies,
+and they are scaled decimal ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from lhotse import SupervisionSegment
+from lhotse.augmentation import Resample, Speed
+from lhotse.cut import Cut, MonoCut
+from lhotse.utils import fastcopy
+
+from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_audio
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_jsonl, require
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph"})
+
+
+@dataclass
+class Augmentation:
+    """Changed copies of the waveforms; none by default.
+
+    Args:
+        speed: factors (0.9 1.1); each cut is there once more at each speed, as <id>_sp0.9.
+        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into cuts.
+        noise_snr: speech over noise in dB, from and to.
+        noise_probability: share of the cuts that get noise.
+        seed: of what is drawn for a cut; with its id it decides.
+    """
+
+    speed: list[float] = field(default_factory=list)
+    noise: Path | None = None
+    noise_snr: list[float] = field(default_factory=lambda: [5.0, 20.0])
+    noise_probability: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for factor in self.speed:
+            if not 0.5 <= factor <= 2 or factor == 1:
+                raise RecipeError(f"{factor} is no other speed", where="augment.speed", cure="give 0.9 1.1")
+        if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
+            raise RecipeError(f"{self.noise_snr} is no range", where="augment.noise_snr", cure="give 5 20")
+        if not 0 <= self.noise_probability <= 1:
+            what = f"{self.noise_probability} is no share"
+            raise RecipeError(what, where="augment.noise_probability", cure="give a number from 0 to 1")
+
+
+def speeds(cut: MonoCut, factors: list[float]) -> Iterator[MonoCut]:
+    """Yield a cut, and after it its copies at other speeds; times inside of its supervision move with it."""
+    yield cut
+    for factor in factors:
+        copy = cut.perturb_speed(factor)
+        copy.supervisions = [_with_times(supervision, factor) for supervision in copy.supervisions]
+        yield copy
+
+
+def _with_times(supervision: SupervisionSegment, factor: float) -> SupervisionSegment:
+    custom = dict(supervision.custom)
+    if custom.get("segments"):
+        custom["segments"] = [
+            {**row, "start": row["start"] / factor, "end": row["end"] / factor} for row in custom["segments"]
+        ]
+    return fastcopy(supervision, custom=custom)
+
+
+class Noises:
+    """The noises that there are, and which of them a cut gets."""
+
+    def __init__(self, options: Augmentation) -> None:
+        self.options = options
+        self.paths = _audio_files(require(options.noise, "give a folder of audio files, or a recordings manifest"))
+        if not self.paths:
+            raise RecipeError("no audio files in it", where=options.noise, cure="give another folder or manifest")
+
+    def note(self, cut: MonoCut) -> MonoCut:
+        """Return the cut with a noise noted in it, or as it was: by chance, but the same for the same id."""
+        draw = random.Random(f"{self.options.seed} {cut.id}")
+        if draw.random() >= self.options.noise_probability:
+            return cut
+        path, place, snr = draw.choice(self.paths), draw.random(), draw.uniform(*self.options.noise_snr)
+        start = place * max(0.0, audio_info(path).duration - cut.duration)
+        return fastcopy(cut, custom={**(cut.custom or {}), "noise": {"path": path, "start": start, "snr": snr}})
+
+
+def _audio_files(source: Path) -> list[str]:
+    if source.is_dir():
+        found = (path for path in source.absolute().rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        return sorted(map(str, found))
+    return [str(row["sources"][0]["source"]) for _, row in read_jsonl(source)]
+
+
+def load_samples(cut: Cut) -> np.ndarray:
+    """Return a cut's waveform at 16 kHz, float32 (n,), at its speed and with the noise that is noted in it.
+
+    Resampling is soxr's, so that a speed is what lhotse's Speed means; other transforms of lhotse's are left to it.
+
+    Raises:
+        RecipeError: audio is missing or damaged.
+    """
+    transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [None]
+    if not all(isinstance(transform, Resample | Speed) for transform in transforms):
+        return cut.load_audio()[0]
+    factor = float(np.prod([transform.factor for transform in transforms if isinstance(transform, Speed)]))
+    path, count = Path(cut.recording.sources[0].source), round(cut.duration * SAMPLING_RATE)
+    samples = read_audio(path, cut.start * factor, cut.duration * factor, cut.channel)
+    if factor != 1:
+        import soxr
+
+        samples = _fitted(soxr.resample(samples, SAMPLING_RATE * factor, SAMPLING_RATE), count)
+    noise = (cut.custom or {}).get("noise")
+    return samples if noise is None else mix(samples, _noise(noise, count), noise["snr"])
+
+
+def _noise(noise: dict, count: int) -> np.ndarray:
+    path = Path(noise["path"])
+    rest = audio_info(path).duration - noise["start"]
+    samples = read_audio(path, noise["start"], min(rest, count / SAMPLING_RATE))
+    return np.resize(samples, count)  # a short noise again and again
+
+
+def mix(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Return samples with noise, both (n,), so many dB under them; as they were where either is silent."""
+    power, noise_power = (float(np.mean(np.square(signal, dtype=np.float64))) for signal in (samples, noise))
+    if not power or not noise_power:
+        return samples
+    return samples + np.float32(np.sqrt(power / noise_power / 10 ** (snr / 10))) * noise
+
+
+def _fitted(samples: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(samples[:count], (0, max(0, count - len(samples))))

@@ -1,0 +1,160 @@
+"""Whisper's log-mel features: computed equal to transformers' own, padded with silence, loaded for a cut."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from math import isclose
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from lhotse.features.base import FeatureExtractor, register_extractor
+from lhotse.utils import compute_num_frames_from_samples
+from transformers.audio_utils import mel_filter_bank
+
+from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.augment import load_samples
+from whisper_recipe.errors import RecipeError
+
+# whisper/audio.py of openai/whisper
+N_FFT = 400  # samples of a window: 25 ms
+HOP_LENGTH = 160  # samples between frames: 10 ms
+MAX_SAMPLES = 30 * SAMPLING_RATE
+MAX_FRAMES = MAX_SAMPLES // HOP_LENGTH
+DYNAMIC_RANGE = 2.0  # silence lies this far under the loudest value: 8 decades, divided by 4 in the scaling
+LOWEST = -1.5  # of all values: mel energies are at least 1e-10
+
+
+@dataclass
+class WhisperLogMelConfig:
+    """Mel bins: 80, or 128 for large-v3 and its descendants."""
+
+    num_mel_bins: int = 80
+
+    def to_dict(self) -> dict:
+        """As lhotse stores it."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict) -> WhisperLogMelConfig:
+        """As lhotse reads it."""
+        return WhisperLogMelConfig(**data)
+
+
+@register_extractor
+class WhisperLogMel(FeatureExtractor):
+    """Whisper's log-mel as an extractor of lhotse's.
+
+    lhotse's own WhisperFbank reflects the waveform at the utterance's end where Whisper sees silence, so its last
+    frames differ, and it pads with 0, which is a loud value here (silence lies 2 under the loudest value).
+    """
+
+    name = "whisper-log-mel"
+    config_type = WhisperLogMelConfig
+
+    @property
+    def frame_shift(self) -> float:
+        """Seconds between frames."""
+        return HOP_LENGTH / SAMPLING_RATE
+
+    def feature_dim(self, sampling_rate: int) -> int:
+        """Return the number of mel bins."""
+        return self.config.num_mel_bins
+
+    def extract(self, samples: np.ndarray | torch.Tensor, sampling_rate: int) -> np.ndarray:
+        """Return features of shape (frames, mel bins) for samples of shape (n,) or (1, n) at 16 kHz.
+
+        As lhotse wants it there are as many frames as the duration has; `log_mel` gives those after the end too.
+        """
+        if sampling_rate != SAMPLING_RATE:
+            raise RecipeError(f"audio at {sampling_rate} Hz", cure=f"resample it to {SAMPLING_RATE} Hz")
+        samples = torch.as_tensor(samples, dtype=torch.float32).reshape(-1)
+        frames = compute_num_frames_from_samples(len(samples), self.frame_shift, SAMPLING_RATE)
+        return log_mel(samples, self.config.num_mel_bins)[:frames].numpy()
+
+
+def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tensor:
+    """Return Whisper's log-mel of an utterance, float32 (frames, mel bins): all frames that its samples have a part in.
+
+    With silence after them (`collate_fbank`) they are what Whisper sees of the utterance padded to 30 s.
+
+    Args:
+        samples: (n,) at 16 kHz.
+        num_mel_bins: 80 or 128.
+    """
+    samples = torch.as_tensor(samples, dtype=torch.float32)
+    count = len(samples)
+    # Silence after the end; at 30 s there is no more room, and Whisper's own window reflects there too.
+    samples = torch.nn.functional.pad(samples, (0, min(2 * N_FFT, max(0, MAX_SAMPLES - count))))
+    spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=_window(), return_complex=True)[:, :-1]
+    mel = _mel_filters(num_mel_bins) @ spectrum.abs().square()
+    log_mel = mel.clamp(min=1e-10).log10()
+    log_mel = (torch.maximum(log_mel, log_mel.max() - 8.0) + 4.0) / 4.0
+    return log_mel[:, : num_frames(count)].T.contiguous()
+
+
+def num_frames(num_samples: int) -> int:
+    """Return the number of frames that samples at 16 kHz have a part in, up to those of 30 s.
+
+    Frame t sees the samples from 160 t - 199 to 160 t + 199: a Hann window of 400 begins with a zero.
+    """
+    return min(MAX_FRAMES, (num_samples - 1 + N_FFT // 2 - 1) // HOP_LENGTH + 1)
+
+
+@functools.cache
+def _window() -> torch.Tensor:
+    return torch.hann_window(N_FFT)
+
+
+@functools.cache
+def _mel_filters(num_mel_bins: int) -> torch.Tensor:
+    """Return Whisper's mel filters, shape (mel bins, N_FFT / 2 + 1)."""
+    filters = mel_filter_bank(
+        N_FFT // 2 + 1, num_mel_bins, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm="slaney", mel_scale="slaney"
+    )
+    return torch.from_numpy(filters.T.astype(np.float32)).contiguous()
+
+
+def silence_value(features: torch.Tensor) -> torch.Tensor:
+    """Return the value that silence has among the features (frames, mel bins) of an utterance, a scalar tensor."""
+    return (features.max() - DYNAMIC_RANGE).clamp(min=LOWEST)
+
+
+def collate_fbank(features: list[torch.Tensor], frames: int | None = None) -> torch.Tensor:
+    """Stack utterances, each padded with its own silence; return float32 of shape (batch, mel bins, frames).
+
+    Args:
+        features: of each utterance, (frames, mel bins).
+        frames: pad to so many; by default to the longest utterance's.
+    """
+    frames = frames or max(len(utterance) for utterance in features)
+    batch = torch.stack([silence_value(utterance.float()) for utterance in features])
+    batch = batch[:, None, None].repeat(1, features[0].shape[1], frames)
+    for row, utterance in zip(batch, features, strict=True):
+        row[:, : len(utterance)] = utterance.T
+    return batch
+
+
+def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
+    """Return a cut's features, float32 (frames, mel bins): the stored ones, or computed where none are stored.
+
+    There are `num_frames` of them, one or two more than the cut's duration has; of a part of what was stored, or of
+    features that another program has stored, there are as many as lhotse gives.
+    """
+    if not cut.has_features:
+        return log_mel(load_samples(cut), num_mel_bins)
+    stored = cut.features
+    whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(cut.num_samples)
+    return torch.from_numpy(stored.load() if whole else cut.load_features()).float()
+
+
+def check_mel_bins(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
+    """RecipeError where a cut's stored features have another number of mel bins than the model takes."""
+    if cut.has_features and cut.num_features != num_mel_bins:
+        raise RecipeError(
+            f"the features have {cut.num_features} mel bins and the model takes {num_mel_bins}",
+            where=where,
+            cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
+        )
