@@ -1,21 +1,46 @@
-"""`whisper-recipe compare`: the error rates of several runs side by side."""
+"""`whisper-recipe compare`: the error rates of several runs side by side, and whether they differ by chance alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, written_aside
+from whisper_recipe.files import read_json, read_jsonl, written_aside
+from whisper_recipe.scoring.bootstrap import paired_difference
 from whisper_recipe.scoring.score import ALL
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
     "RTFx is its inverse."
 )
+DIFFERENCE_LEGEND = (
+    "Points of error rate against the first row, with 95 % interval and two-sided p by the paired bootstrap: both "
+    "systems on the same draws of speakers, where ten or more are known, else of utterances."
+)
+
+
+class Run(NamedTuple):
+    """A scored run: where it is, and its metrics.json."""
+
+    folder: Path
+    metrics: dict
+
+
+class Counts(NamedTuple):
+    """What utterances.jsonl has of an utterance."""
+
+    errors: int
+    total: int
+    group: str
+    speaker: str | None
+    normalizer: str
 
 
 def compare(runs: list[Path], out: Path | None = None) -> None:
     """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
+
+    A second table has the differences to the first row with a paired test, where the runs have the same utterances.
 
     Args:
         runs: folders that `whisper-recipe score` wrote, exp/<name>/decode_<split>_<backend>;
@@ -25,14 +50,16 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
     Raises:
         RecipeError: a folder has not been scored, or two rows have one name.
     """
-    scored: dict[str, dict] = {}
+    scored: dict[str, Run] = {}
     for run in runs:
         name, folder = _name_and_folder(run)
         if name in scored:
             raise RecipeError(f"two runs are named {name!r}", where=folder, cure="name one: LABEL=FOLDER")
-        scored[name] = _read_metrics(folder / "metrics.json")
-    sets = list(dict.fromkeys(metrics["set"] for metrics in scored.values()))
-    sections = [f"## {name}\n\n{_table({run: m for run, m in scored.items() if m['set'] == name})}\n" for name in sets]
+        scored[name] = Run(folder, _read_metrics(folder / "metrics.json"))
+    sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
+    sections = [
+        _section(name, {row: run for row, run in scored.items() if run.metrics["set"] == name}) for name in sets
+    ]
     text = "\n".join([*sections, LEGEND, ""])
     print(text)
     if out is not None:
@@ -55,22 +82,35 @@ def _read_metrics(path: Path) -> dict:
     return metrics
 
 
-def _table(scored: dict[str, dict]) -> str:
+def _section(name: str, scored: dict[str, Run]) -> str:
+    """Return a set's part of the page: its heading, the table, and the differences of its runs."""
+    groups = list(dict.fromkeys(group for run in scored.values() for group in run.metrics["groups"]))
+    groups.sort(key=lambda group: (group == ALL, group))
+    normalizers = ", ".join(dict.fromkeys(run.metrics.get("normalizer", "unknown") for run in scored.values()))
+    parts = [f"## {name}", _table({row: run.metrics for row, run in scored.items()}, groups)]
+    parts.append(f"Normalizer: {normalizers}.")
+    if len(scored) > 1:
+        parts += _differences(scored, groups)
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(scored: dict[str, dict], groups: list[str]) -> str:
     from tabulate import tabulate
 
-    groups = list(dict.fromkeys(group for metrics in scored.values() for group in metrics["groups"]))
-    groups.sort(key=lambda group: (group == ALL, group))
     units = {group: values["unit"] for metrics in scored.values() for group, values in metrics["groups"].items()}
+    translated = [group for group in groups if any("bleu" in m["groups"].get(group, {}) for m in scored.values())]
     rows = [
         [
             run,
             *(_cell(metrics["groups"].get(group)) for group in groups),
+            *(_translation_cell(metrics["groups"].get(group)) for group in translated),
             metrics.get("RTF"),
             metrics.get("RTFx"),
         ]
         for run, metrics in scored.items()
     ]
-    headers = ["run", *(f"{group} {units[group]}" for group in groups), "RTF", "RTFx"]
+    rates = [f"{group} {units[group]}" for group in groups]
+    headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated), "RTF", "RTFx"]
     return tabulate(rows, headers, tablefmt="github", missingval="–")
 
 
@@ -85,3 +125,67 @@ def _cell(values: dict | None) -> str | None:
         return None
     total, *parts = (f"{100 * values[key]:.2f}" for key in ("error_rate", "ins_rate", "del_rate", "sub_rate"))
     return f"{total} ({', '.join(parts)})"
+
+
+def _translation_cell(values: dict | None) -> str | None:
+    return f"{values['bleu']:.2f} / {values['chrf']:.2f}" if values and "bleu" in values else None
+
+
+def _differences(scored: dict[str, Run], groups: list[str]) -> list[str]:
+    """Return the table of differences to the first run and what is to be said of it."""
+    from tabulate import tabulate
+
+    first, *others = scored
+    base = _read_counts(scored[first].folder)
+    rows, notes = [], []
+    for row in others:
+        counts = _read_counts(scored[row].folder)
+        reason = _why_not_paired(base, counts)
+        if reason:
+            notes.append(f"{row} is not tested against {first}: {reason}.")
+        else:
+            rows.append([row, *(_difference(base, counts, group) for group in groups)])
+    if rows:
+        table = tabulate(rows, [f"minus {first}", *groups], tablefmt="github", missingval="–")
+        notes = [table, DIFFERENCE_LEGEND, *notes]
+    return notes
+
+
+def _read_counts(folder: Path) -> dict[str, Counts]:
+    """Read utterances.jsonl; empty where an earlier version scored the run and wrote none."""
+    path = folder / "utterances.jsonl"
+    counts = {}
+    for line, row in read_jsonl(path) if path.exists() else ():
+        try:
+            errors = row["insertions"] + row["deletions"] + row["substitutions"]
+            counts[row["id"]] = Counts(errors, row["total"], row["group"], row["speaker"], row["normalizer"])
+        except (KeyError, TypeError):
+            cure = "run whisper-recipe score again (stage 7)"
+            raise RecipeError("not the counts of an utterance", where=f"{path}:{line}", cure=cure) from None
+    return counts
+
+
+def _why_not_paired(first: dict[str, Counts], second: dict[str, Counts]) -> str | None:
+    if not first or not second:
+        return "one has no utterances.jsonl; run whisper-recipe score again"
+    if first.keys() != second.keys():
+        return f"{len(first.keys() ^ second.keys())} utterances are in one of them only"
+    if any(one.normalizer != second[key].normalizer for key, one in first.items()):
+        return "their normalizers differ"
+    if any(one._replace(errors=0) != second[key]._replace(errors=0) for key, one in first.items()):
+        return "their references differ"
+    return None
+
+
+def _difference(first: dict[str, Counts], second: dict[str, Counts], group: str) -> str | None:
+    members = [(one, second[key]) for key, one in first.items() if group in (ALL, one.group)]
+    found = members and paired_difference(
+        [one.errors for one, _ in members],
+        [other.errors for _, other in members],
+        [one.total for one, _ in members],
+        [one.speaker for one, _ in members],
+    )
+    if not found:
+        return None
+    low, high = 100 * found.low, 100 * found.high
+    return f"{100 * found.difference:+.2f} [{low:+.2f}, {high:+.2f}] p={found.p:.3f}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import jiwer
 
+Alignment = jiwer.WordOutput | jiwer.CharacterOutput
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class ErrorCounts:
     """Errors in units: words, or characters for languages written without spaces."""
 
@@ -18,8 +22,10 @@ class ErrorCounts:
     utterances: int = 0
     correct_utterances: int = 0
 
-    def __add__(self, other: ErrorCounts) -> ErrorCounts:
-        return ErrorCounts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    @classmethod
+    def sum(cls, counts: Iterable[ErrorCounts]) -> ErrorCounts:
+        """Return the counts of several utterances together."""
+        return cls(*map(sum, zip(*map(attrgetter(*cls.__slots__), counts), strict=True)))
 
     @property
     def errors(self) -> int:
@@ -30,6 +36,12 @@ class ErrorCounts:
         """Return a count as a share of the reference units; None where there are none."""
         return count / self.total if self.total else None
 
+    @property
+    def match_error_rate(self) -> float | None:
+        """MER: errors as a share of all aligned positions, insertions among them, so 1 at most; None where none is."""
+        positions = self.total + self.insertions
+        return self.errors / positions if positions else None
+
     def metrics(self) -> dict[str, float | int | None]:
         """Return rates and counts as metrics.json has them."""
         return {
@@ -37,6 +49,7 @@ class ErrorCounts:
             "ins_rate": self.rate(self.insertions),
             "del_rate": self.rate(self.deletions),
             "sub_rate": self.rate(self.substitutions),
+            "match_error_rate": self.match_error_rate,
             "insertions": self.insertions,
             "deletions": self.deletions,
             "substitutions": self.substitutions,
@@ -46,31 +59,53 @@ class ErrorCounts:
         }
 
 
-def count_errors(reference: str, hypothesis: str, characters: bool) -> tuple[ErrorCounts, str]:
-    """Return the error counts of one utterance, and its alignment in three lines (REF, HYP, and marks).
+def units_of(text: str, characters: bool) -> list[str]:
+    """Return what errors are counted in: words, or characters without the spaces between them."""
+    # jiwer separates words by plain spaces alone: tabs and no-break spaces would be parts of words.
+    words = text.split()
+    return list("".join(words)) if characters else words
+
+
+def align(reference: str, hypothesis: str, characters: bool) -> Alignment:
+    """Align one utterance with the fewest errors.
 
     Args:
         reference: normalised text; may be empty: then every unit of the hypothesis is an insertion.
         hypothesis: normalised text; may be empty: then every unit of the reference is a deletion.
         characters: count characters, spaces left out, and not words.
     """
-    # jiwer separates words by plain spaces alone: tabs and no-break spaces would be parts of words.
-    space = "" if characters else " "
-    reference, hypothesis = space.join(reference.split()), space.join(hypothesis.split())
-    units = list(reference) if characters else reference.split()
-    if not units:  # jiwer takes no empty reference
-        inserted = len(hypothesis if characters else hypothesis.split())
-        return ErrorCounts(
-            insertions=inserted, utterances=1, correct_utterances=int(not inserted)
-        ), f"HYP: {hypothesis}"
-    out = (jiwer.process_characters if characters else jiwer.process_words)(reference, hypothesis)
-    counts = ErrorCounts(
-        insertions=out.insertions,
-        deletions=out.deletions,
-        substitutions=out.substitutions,
-        total=len(units),
+    process = jiwer.process_characters if characters else jiwer.process_words
+    units = [units_of(text, characters) for text in (reference, hypothesis)]
+    return process([units[0]], [units[1]], list, list)  # split already: `list` leaves them as they are
+
+
+def count_errors(reference: str, hypothesis: str, characters: bool) -> ErrorCounts:
+    """Return the error counts of one utterance; the arguments are those of `align`."""
+    found = align(reference, hypothesis, characters)
+    return ErrorCounts(
+        insertions=found.insertions,
+        deletions=found.deletions,
+        substitutions=found.substitutions,
+        total=len(found.references[0]),
         utterances=1,
-        correct_utterances=int(out.insertions + out.deletions + out.substitutions == 0),
+        correct_utterances=int(found.insertions + found.deletions + found.substitutions == 0),
     )
-    lines = jiwer.visualize_alignment(out, show_measures=False).strip("\n").splitlines()[1:]
-    return counts, "\n".join(lines)
+
+
+def alignment_lines(alignment: Alignment) -> str:
+    """Return an utterance's alignment in three lines: REF, HYP, and marks."""
+    lines = jiwer.visualize_alignment(alignment, show_measures=False).strip("\n").splitlines()[1:]
+    return "\n".join(line for line in lines if line)
+
+
+def steps(alignment: Alignment) -> Iterator[tuple[str, str, str]]:
+    """Yield an utterance's alignment unit by unit: (equal, substitute, delete or insert; reference; hypothesis).
+
+    The reference's unit is "" for an insertion, the hypothesis' for a deletion.
+    """
+    references, hypotheses = alignment.references[0], alignment.hypotheses[0]
+    for chunk in alignment.alignments[0]:
+        reference = references[chunk.ref_start_idx : chunk.ref_end_idx]
+        hypothesis = hypotheses[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        for position in range(max(len(reference), len(hypothesis))):
+            yield chunk.type, "".join(reference[position : position + 1]), "".join(hypothesis[position : position + 1])

@@ -1,129 +1,97 @@
-"""`whisper-recipe score`: error rates of a decoded set, per language and task."""
+"""`whisper-recipe score`: error rates of a decoded set and what is behind them, as files for people and programs."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, require, write_json, written_aside
-from whisper_recipe.languages import language_code
-from whisper_recipe.scoring.error_rates import ErrorCounts, count_errors
-from whisper_recipe.tasks import check_task
-from whisper_recipe.text.normalize import NormalizerName, get_normalizer, is_counted_in_characters, text_language
+from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.scoring.error_rates import alignment_lines, steps
+from whisper_recipe.scoring.hallucinations import SIGNS
+from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
+from whisper_recipe.scoring.report import percent, write_report
+from whisper_recipe.scoring.utterances import (
+    BREAKDOWNS,
+    ScoredUtterance,
+    breakdown,
+    group_metrics,
+    score_utterances,
+)
+from whisper_recipe.text.normalize import NormalizerName, text_language
 
 ALL = "all"
+KINDS = {"substitute": "substitutions", "insert": "insertions", "delete": "deletions"}
+MOST_FREQUENT = 100  # errors of each kind in frequent_errors.txt
 
 
-class Reference(NamedTuple):
-    """What an utterance should have been recognised as."""
+def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
+    """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
 
-    text: str
-    language: str
-    task: str
-
-
-def score(hyp_dir: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
-    """Score hyp_dir/hyp.jsonl; write metrics.json, wer, cer and errors.txt beside it.
+    frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
+    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the counts of each (for compare).
 
     Args:
-        hyp_dir: the folder that `whisper-recipe decode` wrote.
-        ref: the cut manifest that was decoded; its supervisions are the references.
-        normalizer: applied to references and hypotheses: whisper (by language), basic (Whisper's basic one
-            for all languages) or none.
+        hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
+            `text (id)`, or Kaldi's `id text`.
+        ref: the cut manifest that was decoded, or a Kaldi data directory.
+        normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks),
+            one of these for all, basic (Whisper's own, which drops the combining marks of Hindi or Thai) or none.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
     """
-    require(hyp_dir, "run whisper-recipe decode first (stage 7)")
     references = read_references(ref)
-    hypotheses = read_hypotheses(hyp_dir / "hyp.jsonl", references)
-    groups: dict[str, ErrorCounts] = defaultdict(ErrorCounts)
-    units: dict[str, str] = {}
-    alignments: list[tuple[int, str]] = []
-    for key, reference in references.items():
-        group, unit = group_of(reference)
-        normalize = get_normalizer(normalizer, text_language(reference.language, reference.task))
-        counts, alignment = count_errors(
-            normalize(reference.text), normalize(hypotheses.get(key, "")), characters=unit == "CER"
-        )
-        groups[group] += counts
-        units[group] = unit
-        if counts.errors:
-            alignments.append((counts.errors, f"{key} ({counts.errors} errors)\n{alignment}\n"))
-    # Not a WER of anything where words and characters meet: each unit counts once.
-    groups[ALL], units[ALL] = sum(groups.values(), ErrorCounts()), _unit_of_all(set(units.values()))
-    missing = len(references) - len(hypotheses)
+    file = hypotheses_file(hyp)
+    hypotheses = read_hypotheses(file, references)
+    utterances = score_utterances(references, hypotheses, normalizer)
+    errors = frequent_errors(utterances)
     metrics = {
-        "set": Path(ref).name.removeprefix("cuts_").partition(".")[0],
+        "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
         "normalizer": normalizer,
-        "missing_hypotheses": missing,
-        **_speed(hyp_dir / "decode.json"),
-        "groups": {group: {"unit": units[group], **groups[group].metrics()} for group in sorted(groups)},
+        **_metrics(utterances, _speed(hyp / "decode.json")),
     }
-    _write_kaldi_files(hyp_dir, groups, units)
-    with written_aside(hyp_dir / "errors.txt") as aside:
-        aside.write_text("\n".join(text for _, text in sorted(alignments, reverse=True)), encoding="utf-8")
-    write_json(hyp_dir / "metrics.json", metrics)
-    _print(hyp_dir, metrics)
+    _write_texts(file.parent, utterances, errors, metrics)
+    write_jsonl(file.parent / "utterances.jsonl", map(_row, utterances))
+    write_report(file.parent / "report.html", utterances, errors, metrics)
+    write_json(file.parent / "metrics.json", metrics)
+    _print(hyp, metrics)
 
 
-def read_references(path: Path) -> dict[str, Reference]:
-    """Read the references of a cut manifest: cut id -> text, language, task; without lhotse, which loads slowly."""
-    references = {}
-    for line, cut in read_jsonl(require(path, "run whisper-recipe fbank first (stage 2)")):
-        where = f"{path}:{line}"
-        try:
-            supervision = cut["supervisions"][0]
-            fields = [cut["id"], supervision["text"], supervision["language"], supervision["custom"]["task"]]
-        except (KeyError, IndexError, TypeError):
-            fields = []
-        if not fields or not all(isinstance(field, str) for field in fields):
-            raise RecipeError(
-                "no cut with an id and a supervision's text, language and custom.task",
-                where=where,
-                cure="give the manifest that whisper-recipe fbank wrote",
-            )
-        key, text, language, task = fields
-        if key in references:
-            raise RecipeError(f"cut {key} is there twice", where=where, cure="remove one")
-        references[key] = Reference(text, language_code(language, where), check_task(task, where))
-    if not references:
-        raise RecipeError("no cuts in it", where=path, cure="give the manifest that was decoded")
-    return references
+def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float]) -> dict:
+    parts = breakdown(utterances, lambda utterance: utterance.group)
+    groups = {group: group_metrics(part) | _translation_metrics(part) for group, part in parts.items()}
+    groups[ALL] = group_metrics(utterances)
+    signs = Counter(sign for utterance in utterances for sign in utterance.signs)
+    return {
+        **{key: groups[ALL][key] for key in ("error_rate", "ins_rate", "del_rate", "sub_rate", "total")},
+        **speed,
+        "missing_hypotheses": sum(utterance.written is None for utterance in utterances),
+        "hallucination_signs": {sign: signs[sign] for sign in SIGNS},
+        "groups": dict(sorted(groups.items())),
+        "breakdowns": {
+            name: {part: group_metrics(members) for part, members in breakdown(utterances, part_of).items()}
+            for name, part_of in BREAKDOWNS.items()
+        },
+    }
 
 
-def read_hypotheses(path: Path, references: dict[str, Reference]) -> dict[str, str]:
-    """Read hyp.jsonl: id -> text; every id once, and each with a reference."""
-    hypotheses: dict[str, str] = {}
-    for line, row in read_jsonl(require(path, "run whisper-recipe decode first (stage 7)")):
-        where = f"{path}:{line}"
-        if not isinstance(row.get("id"), str) or not isinstance(row.get("text"), str):
-            raise RecipeError("no id and text in it", where=where, cure="write {'id': ..., 'text': ...}")
-        if row["id"] in hypotheses:
-            raise RecipeError(f"{row['id']} is there twice", where=where, cure="remove one")
-        if row["id"] not in references:
-            raise RecipeError(
-                f"{row['id']} has no reference", where=where, cure="score with the cuts that were decoded"
-            )
-        hypotheses[row["id"]] = row["text"]
-    return hypotheses
+def _translation_metrics(utterances: list[ScoredUtterance]) -> dict[str, float | str]:
+    """BLEU and chrF of translations, as written: sacrebleu has its own way with punctuation, named in its signature."""
+    if utterances[0].source.task != "translate":
+        return {}
+    from sacrebleu import BLEU, CHRF
 
-
-def group_of(reference: Reference) -> tuple[str, str]:
-    """Return the group that an utterance is counted in (`zh transcribe`, `zh→en translate`) and its unit."""
-    language = f"{reference.language}→en" if reference.task == "translate" else reference.language
-    unit = "CER" if is_counted_in_characters(reference.language, reference.task) else "WER"
-    return f"{language} {reference.task}", unit
-
-
-def _unit_of_all(units: set[str]) -> str:
-    return units.pop() if len(units) == 1 else "WER/CER"
+    metrics = {}
+    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+        hypotheses = [utterance.written or "" for utterance in utterances]
+        metrics[name] = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]]).score
+        metrics[f"{name}_signature"] = str(metric.get_signature())
+    return metrics
 
 
 def _speed(path: Path) -> dict[str, float]:
-    """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty for foreign hypotheses."""
+    """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty where nobody noted it."""
     if not path.exists():
         return {}
     rtf = read_json(path).get("rtf")
@@ -132,34 +100,122 @@ def _speed(path: Path) -> dict[str, float]:
     return {"RTF": rtf, "RTFx": round(1 / rtf, 1)}
 
 
-def _write_kaldi_files(folder: Path, groups: dict[str, ErrorCounts], units: dict[str, str]) -> None:
-    """Write `wer` and `cer` as Kaldi's scoring does, a line a group."""
-    for unit in ("WER", "CER"):
-        lines = [_kaldi_line(group, groups[group], unit) for group in sorted(groups) if units[group] == unit]
-        if lines:
-            with written_aside(folder / unit.lower()) as aside:
-                aside.write_text("".join(lines), encoding="utf-8")
+def frequent_errors(utterances: list[ScoredUtterance]) -> dict[str, Counter[tuple[str, str, str]]]:
+    """Count each substitution, insertion and deletion: kind -> (language of the text, reference, hypothesis) -> times.
+
+    The reference's unit is "" for insertions, the hypothesis' for deletions.
+    """
+    counters: dict[str, Counter[tuple[str, str, str]]] = {name: Counter() for name in KINDS.values()}
+    for utterance in utterances:
+        if utterance.counts.errors:
+            language = text_language(utterance.source.language, utterance.source.task)
+            for kind, reference, hypothesis in steps(utterance.align()):
+                if kind in KINDS:
+                    counters[KINDS[kind]][language, reference, hypothesis] += 1
+    return counters
 
 
-def _kaldi_line(group: str, counts: ErrorCounts, unit: str) -> str:
-    rate = f"{100 * counts.errors / counts.total:.2f}" if counts.total else "nan"
-    parts = f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub"
-    return f"%{unit} {rate} [ {counts.errors} / {counts.total}, {parts} ] {group}\n"
+def _row(utterance: ScoredUtterance) -> dict:
+    """Return what compare needs to know of an utterance."""
+    return {
+        "id": utterance.id,
+        "group": utterance.group,
+        "speaker": utterance.source.speaker,
+        "normalizer": utterance.normalizer,
+        "insertions": utterance.counts.insertions,
+        "deletions": utterance.counts.deletions,
+        "substitutions": utterance.counts.substitutions,
+        "total": utterance.counts.total,
+    }
 
 
-def _print(folder: Path, metrics: dict) -> None:
+def _write_texts(
+    folder: Path, utterances: list[ScoredUtterance], errors: dict[str, Counter[tuple[str, str, str]]], metrics: dict
+) -> None:
+    missing = [f"{utterance.id}\n" for utterance in utterances if utterance.written is None]
+    texts = {
+        **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER")},
+        "errors.txt": "\n".join(_alignments(utterances)),
+        "frequent_errors.txt": _frequent_errors_text(errors, metrics["normalizer"]),
+        "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
+        "missing.txt": "".join(missing),
+    }
+    optional = ("wer", "cer", "missing.txt")  # an empty one would say nothing, and that of an earlier run is wrong
+    for name, text in texts.items():
+        if not text and name in optional:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with written_aside(folder / name) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+
+def _kaldi_lines(groups: dict[str, dict], unit: str) -> list[str]:
+    """Return the lines of `wer` and `cer` as Kaldi's scoring writes them, one a group."""
+    lines = []
+    for group, values in groups.items():
+        if values["unit"] == unit:
+            rate = "nan" if values["error_rate"] is None else f"{100 * values['error_rate']:.2f}"
+            parts = ", ".join(f"{values[kind]} {kind[:3]}" for kind in ("insertions", "deletions", "substitutions"))
+            errors = values["insertions"] + values["deletions"] + values["substitutions"]
+            counts = f"[ {errors} / {values['total']}, {parts} ]"
+            lines.append(f"%{unit} {rate} {counts} {group} (normalizer: {values['normalizer']})\n")
+    return lines
+
+
+def _alignments(utterances: list[ScoredUtterance]) -> list[str]:
+    """Return the alignment of every utterance that has errors, those with most first."""
+    wrong = [utterance for utterance in utterances if utterance.counts.errors]
+    wrong.sort(key=lambda utterance: (-utterance.counts.errors, utterance.id))
+    return [
+        f"{utterance.id} ({utterance.counts.errors} errors), {utterance.group} {utterance.unit}, "
+        f"normalizer: {utterance.normalizer}{', no hypothesis' if utterance.written is None else ''}\n"
+        f"{alignment_lines(utterance.align())}\n"
+        for utterance in wrong
+    ]
+
+
+def _frequent_errors_text(errors: dict[str, Counter[tuple[str, str, str]]], normalizer: str) -> str:
+    lines = [f"Times, language of the text, reference -> hypothesis. Normalizer: {normalizer}."]
+    for kind, counter in errors.items():
+        lines += ["", f"{kind}: {counter.total()}, {len(counter)} different"]
+        for (language, reference, hypothesis), times in counter.most_common(MOST_FREQUENT):
+            lines.append(f"{times:8} {language:3} {reference or '*'} -> {hypothesis or '*'}")
+    return "\n".join(lines) + "\n"
+
+
+def _signs_text(utterances: list[ScoredUtterance], normalizer: str) -> str:
+    lines = [f"Signs of made-up text: to be listened to. Normalizer: {normalizer}."]
+    for sign, meaning in SIGNS.items():
+        found = [utterance for utterance in utterances if sign in utterance.signs]
+        lines += ["", f"{sign}: {len(found)} utterances ({meaning})"]
+        for utterance in found:
+            lines += [
+                f"{utterance.id}: {utterance.signs[sign]}",
+                f"  REF: {utterance.reference}",
+                f"  HYP: {utterance.hypothesis}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _print(hyp: Path, metrics: dict) -> None:
     from tabulate import tabulate
 
-    rates = ("error_rate", "ins_rate", "del_rate", "sub_rate")
+    rates = ("error_rate", "interval_95", "ins_rate", "del_rate", "sub_rate")
+    headers = ["group", "unit", "error rate", "95 % interval", "ins", "del", "sub", "total", "utterances"]
     rows = [
-        [group, values["unit"], *(_percent(values[rate]) for rate in rates), values["total"], values["utterances"]]
+        [group, values["unit"], *(percent(values[rate]) for rate in rates), values["total"], values["utterances"]]
         for group, values in metrics["groups"].items()
     ]
-    print(f"{folder} (%, normalizer: {metrics['normalizer']})")
-    print(tabulate(rows, ["group", "unit", "error rate", "ins", "del", "sub", "total", "utterances"], floatfmt=".2f"))
+    print(f"{hyp} (%, normalizer: {metrics['normalizer']})")
+    print(tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * 7)))
+    for group, values in metrics["groups"].items():
+        if "bleu" in values:
+            print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, of the text as written")
+    signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
+    if signs:
+        print(f"signs of made-up text (hallucinations.txt): {signs}")
     if metrics["missing_hypotheses"]:
-        print(f"{metrics['missing_hypotheses']} utterances have no hypothesis and count as deletions")
-
-
-def _percent(rate: float | None) -> float | None:
-    return None if rate is None else 100 * rate
+        print(
+            f"{metrics['missing_hypotheses']} utterances have no hypothesis and count as deletions; "
+            "missing.txt lists them"
+        )

@@ -1,0 +1,140 @@
+"""What is scored: references of a cut manifest or a Kaldi data directory, hypotheses as jsonl, trn or Kaldi text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from whisper_recipe.data.corpus import read_corpus
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_jsonl, require
+from whisper_recipe.languages import language_code
+from whisper_recipe.tasks import check_task
+
+
+class Reference(NamedTuple):
+    """What an utterance should have been recognised as.
+
+    `speaker` is None where nobody says who speaks, `duration` (seconds) where nobody says how long.
+    """
+
+    text: str
+    language: str
+    task: str
+    speaker: str | None = None
+    duration: float | None = None
+
+
+def read_references(path: Path) -> dict[str, Reference]:
+    """Read the references of a cut manifest or of a Kaldi data directory: id -> reference; without lhotse and audio.
+
+    Raises:
+        RecipeError: nothing is there, a row is not whole, or an id is there twice.
+    """
+    require(path, "run whisper-recipe fbank first (stage 2)")
+    rows = _of_data_dir(path) if path.is_dir() else _of_cuts(path)
+    references: dict[str, Reference] = {}
+    for where, key, reference in rows:
+        if key in references:
+            raise RecipeError(f"cut {key} is there twice", where=where, cure="remove one")
+        references[key] = reference
+    if not references:
+        raise RecipeError("no cuts in it", where=path, cure="give the manifest that was decoded")
+    return references
+
+
+def _of_data_dir(path: Path) -> Iterator[tuple[str, str, Reference]]:
+    # Pipes are allowed because no audio is read: none is run.
+    for row in read_corpus(path, allow_pipes=True):
+        duration = row.duration if row.end is None else row.end - row.start
+        yield row.row, row.id, Reference(row.text, row.language, row.task, _speaker(row.speaker, row.id), duration)
+
+
+def _of_cuts(path: Path) -> Iterator[tuple[str, str, Reference]]:
+    for line, cut in read_jsonl(path):
+        where = f"{path}:{line}"
+        try:
+            supervision = cut["supervisions"][0]
+            fields = [cut["id"], supervision["text"], supervision["language"], supervision["custom"]["task"]]
+        except (KeyError, IndexError, TypeError):
+            fields = []
+        if not fields or not all(isinstance(field, str) for field in fields):
+            raise RecipeError(
+                "no cut with an id and a supervision's text, language and custom.task",
+                where=where,
+                cure="give the manifest that whisper-recipe fbank wrote",
+            )
+        key, text, language, task = fields
+        speaker, duration = supervision.get("speaker"), cut.get("duration")
+        yield (
+            where,
+            key,
+            Reference(
+                text,
+                language_code(language, where),
+                check_task(task, where),
+                _speaker(speaker, key),
+                duration if isinstance(duration, int | float) else None,
+            ),
+        )
+
+
+def _speaker(speaker: object, key: str) -> str | None:
+    """Return the speaker; None where utterances are their own speakers, which is how Kaldi says that none is known."""
+    return speaker if isinstance(speaker, str) and speaker not in ("", key, key.partition("|")[0]) else None
+
+
+def hypotheses_file(hyp: Path) -> Path:
+    """Return the file that holds the hypotheses: `hyp` itself or, in a folder, its hyp.jsonl."""
+    require(hyp, "run whisper-recipe decode first (stage 7)")
+    return require(hyp / "hyp.jsonl", "run whisper-recipe decode first (stage 7)") if hyp.is_dir() else hyp
+
+
+def read_hypotheses(path: Path, references: dict[str, Reference]) -> dict[str, str]:
+    """Read hypotheses: id -> text; every id once, and each with a reference.
+
+    The name says the format: .jsonl has {"id": ..., "text": ...} a line, .trn `text (id)`, any other `id text`.
+
+    Raises:
+        RecipeError: a line is not of that format, an id is there twice or has no reference.
+    """
+    rows = _jsonl_rows(path) if path.name.endswith((".jsonl", ".jsonl.gz")) else _text_rows(path)
+    hypotheses: dict[str, str] = {}
+    for where, key, text in rows:
+        if key in hypotheses:
+            raise RecipeError(f"{key} is there twice", where=where, cure="remove one")
+        if key not in references:
+            raise RecipeError(f"{key} has no reference", where=where, cure="score with the cuts that were decoded")
+        hypotheses[key] = text
+    return hypotheses
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    for line, row in read_jsonl(path):
+        where = f"{path}:{line}"
+        if not isinstance(row.get("id"), str) or not isinstance(row.get("text"), str):
+            raise RecipeError("no id and text in it", where=where, cure="write {'id': ..., 'text': ...}")
+        yield where, row["id"], row["text"]
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    pattern, form = (
+        (r"(?P<text>.*)\((?P<id>[^()\s]+)\)", "text (id)")
+        if path.suffix == ".trn"
+        else (
+            r"(?P<id>\S+)(?P<text>.*)",
+            "id text",
+        )
+    )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"not UTF-8 ({error.reason})", where=path, cure="convert it") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            match = re.fullmatch(pattern, line.strip())
+            if match is None:
+                raise RecipeError("not a hypothesis", where=f"{path}:{number}", cure=f"write `{form}` a line")
+            yield f"{path}:{number}", match["id"], match["text"].strip()
