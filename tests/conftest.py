@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples for everybody; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 # No test may reach for the network; set before any library reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"

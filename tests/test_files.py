@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +125,17 @@ def test_a_file_that_is_no_json_object_is_an_error(tmp_path, content):
 def test_a_missing_file_is_an_error_with_its_cure(tmp_path):
     with pytest.raises(RecipeError, match="none: no such file or directory; run stage 1"):
         require(tmp_path / "none", "run stage 1")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
+    code = (
+        "import os, signal; from whisper_recipe.files import written_aside\n"
+        f"with written_aside({str(tmp_path / 'x.json')!r}) as aside:\n"
+        "    aside.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert [path.name.partition(".partial.")[2] for path in tmp_path.iterdir()] == ["x.json"]
+    other = tmp_path / f".{os.getppid()}.partial.x.json"  # of a process that runs
+    other.write_text("half")
+    write_json(tmp_path / "x.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", other.name}

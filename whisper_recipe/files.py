@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import io
 import json
@@ -45,8 +46,8 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_what_the_killed_left(path)
     aside = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    _remove(aside)
     try:
         yield aside
         if aside.is_dir() and path.is_dir():
@@ -64,6 +65,24 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
             aside.replace(path)
     finally:
         _remove(aside)
+
+
+def _remove_what_the_killed_left(path: Path) -> None:
+    """Remove what processes of this machine left beside `path` when they were killed while they wrote it."""
+    for left in path.parent.glob(f".*.*.{glob.escape(path.name)}"):
+        pid, _, kind = left.name[1:].removesuffix(f".{path.name}").partition(".")
+        if pid.isdecimal() and kind in ("partial", "old") and not _is_running(int(pid)):
+            _remove(left)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return pid != os.getpid()
 
 
 def _remove(path: Path) -> None:
