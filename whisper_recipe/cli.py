@@ -31,10 +31,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "validate": Command("data.validate", "validate", "check a corpus, all problems at once"),
+    "validate": Command(
+        "data.validate", "validate", "check a corpus (a Kaldi data directory or a JSON list), all problems at once"
+    ),
     "fix": Command("data.fix", "fix", "write what is sound of a corpus, and list the rest"),
     "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
-    "prepare": Command("data.manifests", "prepare", "Kaldi data directory -> Lhotse manifests"),
+    "filter": Command("data.filter", "filter_corpus", "leave out what looks wrong of a corpus, by rules"),
+    "split": Command("data.split", "split", "a corpus -> train, dev and test that share no speaker, or N parts"),
+    "subset": Command("data.split", "subset", "some utterances, hours, ids or speakers of a corpus"),
+    "combine": Command("data.split", "combine", "several corpora -> one"),
+    "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),

@@ -98,3 +98,17 @@ def test_a_row_that_is_no_cut_is_an_error_with_its_line(tmp_path, row, message):
 def test_an_empty_manifest_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="cuts.jsonl.gz: no cuts in it"):
         stats([write_cuts(tmp_path / "cuts.jsonl.gz", [])])
+
+
+def test_tokens_per_second_are_the_tokenizers(tmp_path, capsys, tiny_model):
+    from transformers import AutoTokenizer
+
+    text = "turn on the light"
+    tokens = len(AutoTokenizer.from_pretrained(tiny_model)(text, add_special_tokens=False).input_ids)
+    cuts = write_cuts(tmp_path / "cuts.jsonl.gz", [(0.5, "en", "transcribe", text)])
+    stats([cuts], tokenizer=str(tiny_model))
+    assert float(tables(capsys)["en", "transcribe"]["tokens/s 50%"]) == pytest.approx(2 * tokens)
+    stats([cuts])
+    assert "tokens/s" not in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="/nowhere: the tokenizer can't be loaded"):
+        stats([cuts], tokenizer="/nowhere")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def scan_list(path: str | Path, allow_pipes: bool = False, language: str | None 
     """Read a list as far as it can be read; audio files are not opened.
 
     Utterances without an `id` are named for their audio file and, where they are a part of it, their times in
-    hundredths of a second, as Kaldi does; then, if that name is taken, for their line too.
+    hundredths of a second, as Kaldi does; where that name is taken, with a number behind it.
 
     Args:
         path: the list. Paths in it are relative to its folder or to the current one.
@@ -110,7 +111,7 @@ class _Reader:
         if not isinstance(row, dict):
             raise _Fault("malformed row", f"{shortened(row)} is not an object")
         audio, name, start, end = self._audio(row)
-        recording = self._recording(name or Path(audio.partition(":")[0]).stem, audio)
+        recording = self._recording(name, audio)
         key = self._id(row, recording, start, end, where)
         self.scan.rows[where] = key
         segments = _segments(row)
@@ -157,15 +158,13 @@ class _Reader:
         return locate_audio(self.scan.path.parent, value), _name(_string(source, "recording") or ""), start, end
 
     def _recording(self, name: str, audio: str) -> str:
-        """Return a name for a recording: files of the same name in two folders get a number behind it."""
-        if audio not in self.named:
-            name = base = _name(name) or "audio"
-            number = 1
-            while name in self.recordings:
-                number += 1
-                name = f"{base}-{number}"
-            self.recordings[name], self.named[audio] = audio, name
-        return self.named[audio]
+        """Return the name of a recording: as given, or of its file; names of two files get a number behind them."""
+        if not name and audio in self.named:
+            return self.named[audio]
+        names = _numbered(name or _name(Path(audio.partition(":")[0]).stem) or "audio")
+        name = next(name for name in names if self.recordings.setdefault(name, audio) == audio)
+        self.named.setdefault(audio, name)
+        return name
 
     def _id(self, row: dict, recording: str, start: float | None, end: float | None, where: str) -> str:
         key = _name(_string(row, "id") or "")
@@ -175,13 +174,18 @@ class _Reader:
             key = recording
             if start or end is not None:
                 key += f"-{round(100 * (start or 0)):07d}-{'end' if end is None else f'{round(100 * end):07d}'}"
-            if key in self.ids:
-                key += f"-line{where.rpartition(':')[2]}"
+            key = next(name for name in _numbered(key) if name not in self.ids)
         elif key.encode() < self.last.encode():
             self.scan.report(UNSORTED, where, f"{key} comes after {self.last}")
         self.ids[key] = where
         self.last = key
         return key
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Yield x, x-2, x-3 and so on."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 def _string(row: dict, *keys: str) -> str | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from whisper_recipe.data.text_rules import is_punctuation
+from whisper_recipe.data.tokens import load_tokenizer
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, written_aside
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
-WORD_MARKS = frozenset("'’-‐‑")  # belong to words: they are no sign of a punctuated text
+TOKENIZED = 10_000  # texts that are tokenized at a time
+Row = tuple[float, str, str, str]  # seconds, language, task, text
 
 
 @dataclass
@@ -22,18 +25,21 @@ class Group:
     """What is counted of the cuts of one language and task."""
 
     durations: array = field(default_factory=lambda: array("d"))
-    rates: array = field(default_factory=lambda: array("d"))  # characters per second
+    characters: array = field(default_factory=lambda: array("d"))  # per second
+    tokens: array = field(default_factory=lambda: array("d"))  # per second; empty where they are not counted
     empty: int = 0
     punctuated: int = 0
     capitals: int = 0
     cased: int = 0
 
-    def add(self, duration: float, text: str) -> None:
+    def add(self, duration: float, text: str, tokens: int | None) -> None:
         """Count one cut."""
         self.durations.append(duration)
-        self.rates.append(len(text) / duration)
+        self.characters.append(len(text) / duration)
+        if tokens is not None:
+            self.tokens.append(tokens / duration)
         self.empty += not text
-        self.punctuated += any(map(_is_punctuation, text))
+        self.punctuated += any(map(is_punctuation, text))
         lower = text.lower()
         self.capitals += text != lower
         self.cased += lower != text.upper()
@@ -41,7 +47,8 @@ class Group:
     def __add__(self, other: Group) -> Group:
         return Group(
             self.durations + other.durations,
-            self.rates + other.rates,
+            self.characters + other.characters,
+            self.tokens + other.tokens,
             self.empty + other.empty,
             self.punctuated + other.punctuated,
             self.capitals + other.capitals,
@@ -49,12 +56,7 @@ class Group:
         )
 
 
-@functools.cache
-def _is_punctuation(character: str) -> bool:
-    return unicodedata.category(character).startswith("P") and character not in WORD_MARKS
-
-
-def stats(cuts: list[Path], plot: Path | None = None) -> None:
+def stats(cuts: list[Path], plot: Path | None = None, tokenizer: str | None = None) -> None:
     """Print durations and texts of cuts per language and task.
 
     Training text without punctuation or capitals teaches the model to leave them out, so their shares are shown.
@@ -62,15 +64,16 @@ def stats(cuts: list[Path], plot: Path | None = None) -> None:
     Args:
         cuts: cut manifests, from `whisper-recipe fbank`.
         plot: a PNG to write, with a histogram of the durations.
+        tokenizer: a Whisper folder or name on the hub: tokens per second are shown too.
 
     Raises:
-        RecipeError: a manifest is missing, empty or damaged.
+        RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
     """
     from tabulate import tabulate
 
     groups: dict[tuple[str, str], Group] = {}
-    for duration, language, task, text in _rows(cuts):
-        groups.setdefault((language, task), Group()).add(duration, text)
+    for (duration, language, task, text), tokens in _tokenized(_rows(cuts), tokenizer):
+        groups.setdefault((language, task), Group()).add(duration, text, tokens)
     groups = dict(sorted(groups.items()))
     if plot is not None:
         _plot(groups, plot)
@@ -84,7 +87,7 @@ def stats(cuts: list[Path], plot: Path | None = None) -> None:
         print(f"histogram of durations: {plot}")
 
 
-def _rows(paths: list[Path]) -> Iterator[tuple[float, str, str, str]]:
+def _rows(paths: list[Path]) -> Iterator[Row]:
     """Yield (seconds, language, task, text) of each cut of the manifests."""
     for path in paths:
         number = 0
@@ -101,6 +104,14 @@ def _rows(paths: list[Path]) -> Iterator[tuple[float, str, str, str]]:
             yield duration, language, task, text
         if not number:
             raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+
+
+def _tokenized(rows: Iterator[Row], tokenizer: str | None) -> Iterator[tuple[Row, int | None]]:
+    """Yield each row with the number of its text's tokens, None without a tokenizer."""
+    encode = load_tokenizer(tokenizer) if tokenizer else None
+    while batch := list(islice(rows, TOKENIZED)):
+        encodings = encode([text for *_, text in batch]) if encode else [None] * len(batch)
+        yield from zip(batch, encodings, strict=True)
 
 
 def _durations(language: str, task: str, group: Group) -> dict[str, str]:
@@ -124,11 +135,16 @@ def _texts(language: str, task: str, group: Group) -> dict[str, str]:
     import numpy as np
 
     count = len(group.durations)
-    rates = np.percentile(np.frombuffer(group.rates), RATE_PERCENTILES)
+    rates = {"chars/s": group.characters, **({"tokens/s": group.tokens} if group.tokens else {})}
+    columns = {
+        f"{name} {p}%": f"{rate:.1f}"
+        for name, values in rates.items()
+        for p, rate in zip(RATE_PERCENTILES, np.percentile(np.frombuffer(values), RATE_PERCENTILES), strict=True)
+    }
     return {
         "language": language,
         "task": task,
-        **{f"chars/s {p}%": f"{rate:.1f}" for p, rate in zip(RATE_PERCENTILES, rates, strict=True)},
+        **columns,
         "empty text": f"{group.empty:,}",
         "with punctuation": f"{group.punctuated / count:.1%}",
         # Chinese, Arabic and many other scripts have no capitals.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.data.corpus import scan_corpus
+from whisper_recipe.data.tokens import load_tokenizer
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
 
@@ -85,30 +86,17 @@ def check_corpus(
 def _check_texts(scan: Scan, tokenizer: str | None) -> None:
     # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts are done with at once.
     long = [utterance for utterance in scan.utterances if len(utterance.text.encode()) > MAX_TEXT_TOKENS]
-    count = _token_counter(tokenizer) if tokenizer and long else None
+    count = load_tokenizer(tokenizer) if tokenizer else None
     for utterance in long:
         text = utterance.text
         words, characters = len(text.split()), len(text)
-        if count is not None and (tokens := count(text)) > MAX_TEXT_TOKENS:
+        if count is not None and (tokens := count([text])[0]) > MAX_TEXT_TOKENS:
             what = f"{utterance.id} has {tokens} tokens, over {MAX_TEXT_TOKENS}"
         elif count is None and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
             what = f"{utterance.id} has {words} words and {characters} characters, over 448 tokens"
         else:
             continue
         scan.report("text too long", utterance.row, what, utterance.row)
-
-
-def _token_counter(name: str):  # noqa: ANN202
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except Exception as error:  # transformers and its hub raise types of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(
-            f"the tokenizer can't be loaded ({reason})", where=name, cure="give a Whisper folder"
-        ) from None
-    return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 class _Audio(NamedTuple):
