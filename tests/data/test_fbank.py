@@ -147,7 +147,7 @@ def test_float16_takes_two_bytes_a_value(manifests, tmp_path):
 def test_features_computed_anew_replace_the_old_ones(manifests, tmp_path):
     for storage in ("float16", "lilcom_chunky"):
         fbank("train", manifests, tmp_path / "fbank", storage=storage, num_jobs=1)
-    assert files(tmp_path / "fbank") == ["cuts_train.jsonl.gz", "feats_train", "part00000.lca"]
+    assert files(tmp_path / "fbank") == ["cuts_train.jsonl.gz", "feats_train", "part000000.lca"]
 
 
 def files(folder):
@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
     command = [sys.executable, "-m", "whisper_recipe", "fbank", "train", "--manifests", str(tmp_path / "manifests")]
     command += ["--out", str(out), "--num_jobs", "1"]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (work / "part00001.jsonl").exists():
+    while not (work / "part000001.jsonl").exists():
         assert running.poll() is None
         time.sleep(0.002)
     os.killpg(running.pid, signal.SIGKILL)
@@ -219,7 +219,7 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
     assert f"{len(done)} parts of 200 cuts are done" in again.stdout
     fbank("train", tmp_path / "manifests", tmp_path / "whole", num_jobs=1)
     for part in range(6):  # what was done before stands as it was written then
-        old = (out / f"feats_train/part{part:05d}.lca").stat().st_mtime_ns
+        old = (out / f"feats_train/part{part:06d}.lca").stat().st_mtime_ns
         assert (f"part{part:05d}.jsonl" in done) == (old <= max(done.values()))
     cuts, whole = (load(folder) for folder in (out, tmp_path / "whole"))
     assert list(cuts) == list(whole)

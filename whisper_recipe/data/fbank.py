@@ -7,7 +7,7 @@ import hashlib
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
@@ -99,15 +99,10 @@ def fbank(
         work = _unfinished(Path(out) / f".unfinished_{split}", settings | _plain(augment))
         final = Path(out).absolute() / f"feats_{split}"
         extract = functools.partial(_extract, WRITERS[storage], bins, work, final)
-        parts = 0
-        with (
-            progress() as bar,
-            ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor,
-        ):
-            for size in _in_order(executor, extract, cuts, work, ahead=2 * num_jobs):
+        with progress() as bar:
+            for size in _in_parts(extract, cuts, work, num_jobs):
                 bar.update(size)
-                parts += 1
-        _finish(work, parts, path, final)
+        _finish(work, path, final)
     _list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped)
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
@@ -276,10 +271,10 @@ def _unfinished(work: Path, settings: dict) -> Path:
     return work
 
 
-def _finish(work: Path, parts: int, path: Path, final: Path) -> None:
+def _finish(work: Path, path: Path, final: Path) -> None:
     """Give the features and then the manifest their final names; interrupted anywhere, the same command goes on."""
     with written_aside(path) as manifest:
-        write_jsonl(manifest, (row for part in range(parts) for _, row in read_jsonl(_part(work, part))))
+        write_jsonl(manifest, (row for part in sorted(work.glob("part*.jsonl")) for _, row in read_jsonl(part)))
         if (work / FEATURES).exists():  # otherwise they stand there, and only the manifest was missing
             if final.exists():
                 final.rename(work / "replaced")
@@ -295,22 +290,23 @@ def _discard(work: Path) -> None:
 
 def _part(work: Path, number: int) -> Path:
     """Return the list of a part's cuts: it stands when the part is finished."""
-    return work / f"part{number:05d}.jsonl"
+    return work / f"part{number:06d}.jsonl"
 
 
-def _in_order(
-    executor: Executor, extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, ahead: int
+def _in_parts(
+    extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, num_jobs: int
 ) -> Iterator[int]:
-    """Yield the number of cuts of each part, once it is finished; few parts are in memory at a time."""
+    """Yield the number of cuts of each part, in order, once it is finished; few parts are in memory at a time."""
     cuts, waiting, number = iter(cuts), deque(), 0
     try:
-        while (part := list(islice(cuts, PART))) or waiting:
-            if part:
-                done = _part(work, number).exists()
-                waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
-                number += 1
-            if len(waiting) > ahead or not part:
-                yield waiting.popleft().result()
+        with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            while (part := list(islice(cuts, PART))) or waiting:
+                if part:
+                    done = _part(work, number).exists()
+                    waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
+                    number += 1
+                if len(waiting) > 2 * num_jobs or not part:
+                    yield waiting.popleft().result()
     except BrokenProcessPool:
         raise RecipeError(
             "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"
@@ -336,7 +332,7 @@ def _extract(
                 duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # with the frames after the end
                 storage_type=writer.name,
                 storage_path=str(final / Path(writer.storage_path).name),
-                storage_key=writer.write(f"{number:05d}-{index:03d}", values),  # ids may hold what no file name can
+                storage_key=writer.write(f"{number:06d}-{index:03d}", values),  # ids may hold what no file name can
                 recording_id=cut.recording_id,
                 channels=cut.channel,
             )
