@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
     fbank("train", tmp_path / "manifests", tmp_path / "whole", num_jobs=1)
     for part in range(6):  # what was done before stands as it was written then
         old = (out / f"feats_train/part{part:06d}.lca").stat().st_mtime_ns
-        assert (f"part{part:05d}.jsonl" in done) == (old <= max(done.values()))
+        assert (f"part{part:06d}.jsonl" in done) == (old <= max(done.values()))
     cuts, whole = (load(folder) for folder in (out, tmp_path / "whole"))
     assert list(cuts) == list(whole)
     assert sorted(cuts) == ids
