@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, Recording
+from lhotse.audio import AudioSource
+from lhotse.cut import MonoCut
 from lhotse.qa import validate_cut_set
 from lhotse.utils import fastcopy
 from transformers import WhisperFeatureExtractor
@@ -144,7 +147,7 @@ def test_float16_takes_two_bytes_a_value(manifests, tmp_path):
 def test_features_computed_anew_replace_the_old_ones(manifests, tmp_path):
     for storage in ("float16", "lilcom_chunky"):
         fbank("train", manifests, tmp_path / "fbank", storage=storage, num_jobs=1)
-    assert files(tmp_path / "fbank") == ["cuts_train.jsonl.gz", "feats_train", "part00000.lca"]
+    assert files(tmp_path / "fbank") == ["cuts_train.jsonl.gz", "feats_train", "part000000.lca"]
 
 
 def files(folder):
@@ -204,7 +207,7 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
     command = [sys.executable, "-m", "whisper_recipe", "fbank", "train", "--manifests", str(tmp_path / "manifests")]
     command += ["--out", str(out), "--num_jobs", "1"]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (work / "part00001.jsonl").exists():
+    while not (work / "part000001.jsonl").exists():
         assert running.poll() is None
         time.sleep(0.002)
     os.killpg(running.pid, signal.SIGKILL)
@@ -216,8 +219,8 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
     assert f"{len(done)} parts of 200 cuts are done" in again.stdout
     fbank("train", tmp_path / "manifests", tmp_path / "whole", num_jobs=1)
     for part in range(6):  # what was done before stands as it was written then
-        old = (out / f"feats_train/part{part:05d}.lca").stat().st_mtime_ns
-        assert (f"part{part:05d}.jsonl" in done) == (old <= max(done.values()))
+        old = (out / f"feats_train/part{part:06d}.lca").stat().st_mtime_ns
+        assert (f"part{part:06d}.jsonl" in done) == (old <= max(done.values()))
     cuts, whole = (load(folder) for folder in (out, tmp_path / "whole"))
     assert list(cuts) == list(whole)
     assert sorted(cuts) == ids
@@ -231,8 +234,65 @@ def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
         with pytest.raises(ZeroDivisionError):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
-    assert "goes on" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "starts anew" in said
+    assert "goes on" not in said
     assert load(tmp_path)["a"].num_features == 128
+
+
+@pytest.mark.parametrize("step", ["replace", "rename", "_discard"])
+def test_a_run_that_broke_off_while_names_were_given_goes_on(manifests, tmp_path, monkeypatch, step):
+    fbank("train", manifests, tmp_path, num_jobs=1)
+    target = module if step == "_discard" else pathlib.Path
+    real = getattr(target, step)
+
+    def break_off(*arguments):
+        """Leave the rest undone, once the features are finished."""
+        final = arguments[1] if len(arguments) > 1 else tmp_path
+        if final == tmp_path or final.name in ("feats_train", "cuts_train.jsonl.gz"):
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(target, step, break_off)
+        fbank("train", manifests, tmp_path, num_jobs=1)
+    monkeypatch.setattr(module, "load_samples", None)  # nothing is computed again
+    fbank("train", manifests, tmp_path, num_jobs=1)
+    validate_cut_set(CutSet.from_cuts(load(tmp_path).values()), read_data=True)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "train") == [
+        "cuts_train.jsonl.gz",
+        "feats_train",
+        "manifests",
+    ]
+
+
+def test_ids_that_are_no_file_names(make_data_dir, tmp_path):
+    ids = ["../../a", "a.1", "a.2", "b/c|en|transcribe"]
+    folder = make_data_dir(
+        wav="r wav/b.wav\n",
+        segments="".join(f"{key} r {number / 4} {number / 4 + 0.5}\n" for number, key in enumerate(ids)),
+        text="".join(f"{key} x\n" for key in ids),
+        utt2lang="".join(f"{key} en\n" for key in ids),
+        utt2spk=None,
+    )
+    samples = noise(32000)
+    soundfile.write(folder / "wav" / "b.wav", samples, 16000, subtype="FLOAT")
+    prepare(folder, tmp_path)
+    fbank("train", tmp_path, tmp_path / "fbank", storage="float16", num_jobs=1)
+    for number, cut in enumerate(load(tmp_path / "fbank").values()):
+        expected = whisper(samples[4000 * number : 4000 * number + 8000], 80)[:52]
+        assert np.abs(load_fbank(cut).numpy() - expected).max() < 2e-3
+    assert all(path.is_relative_to(tmp_path / "fbank" / "feats_train") for path in tmp_path.rglob("*.npy"))
+
+
+def test_a_cut_over_30_s_has_the_frames_that_lhotse_counts(make_data_dir, tmp_path):
+    folder = make_data_dir()
+    soundfile.write(folder / "wav" / "a.wav", noise(480_100), 16000)
+    prepare(folder, tmp_path)
+    fbank("train", tmp_path, tmp_path, storage="float16", num_jobs=1)
+    cut = load(tmp_path)["a"]
+    validate_cut_set(CutSet.from_cuts([cut]), read_data=True)
+    assert len(load_fbank(cut)) == len(cut.load_features()) == 3001
 
 
 def test_mel_bins_are_those_of_the_base_model(manifests, tmp_path, transcripts):
@@ -242,6 +302,20 @@ def test_mel_bins_are_those_of_the_base_model(manifests, tmp_path, transcripts):
     assert load(tmp_path / "stored")["a"].num_features == 128
     with pytest.raises(RecipeError, match="no Whisper configuration"):
         fbank("train", manifests, tmp_path, base_model="nobody/nothing")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(RecipeError, match="no num_mel_bins, so it is no Whisper"):
+        fbank("train", manifests, tmp_path, base_model=str(tmp_path / "other"))
+
+
+def test_the_base_model_may_be_a_name_in_the_hubs_cache(tmp_path, monkeypatch):
+    cache = tmp_path / "models--openai--whisper-large-v3"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    (cache / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (cache / "snapshots" / ("0" * 40) / "config.json").write_text('{"model_type": "whisper", "num_mel_bins": 128}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert module.mel_bins("openai/whisper-large-v3") == 128
 
 
 def test_the_channel_that_prepare_was_told(make_data_dir, tmp_path):
@@ -255,6 +329,65 @@ def test_the_channel_that_prepare_was_told(make_data_dir, tmp_path):
         cut = load(tmp_path / storage)["a"]
         assert cut.channel == 1
         assert np.abs(load_fbank(cut).numpy() - whisper(right, 80)[:102]).max() < 2e-3
+
+
+def test_a_channel_in_a_file_of_its_own(tmp_path):
+    for channel in (0, 1):
+        soundfile.write(tmp_path / f"{channel}.wav", noise(16000, seed=channel), 16000, subtype="FLOAT")
+    sources = [AudioSource("file", [channel], str(tmp_path / f"{channel}.wav")) for channel in (0, 1)]
+    recording = Recording("r", sources, 16000, 16000, 1.0, channel_ids=[0, 1])
+    for channel in (0, 1):
+        assert np.array_equal(
+            load_samples(MonoCut("c", 0, 1.0, channel, recording=recording)), noise(16000, seed=channel)
+        )
+
+
+@pytest.mark.parametrize("place", ["recordings", "noise manifest", "noise in a cut"])
+def test_commands_in_manifests_are_not_run(manifests, tmp_path, place):
+    command = f"touch {tmp_path}/ran; cat {tmp_path}/train/wav/a.wav |"
+    path, augment = manifests / "recordings_train.jsonl.gz", Augmentation()
+    rows = [row for _, row in read_jsonl(path)]
+    for row in rows:
+        row["sources"][0]["source"] = command
+    if place == "recordings":
+        write_jsonl(path, rows)
+    elif place == "noise manifest":
+        write_jsonl(tmp_path / "noise.jsonl", rows)
+        augment = Augmentation(noise=tmp_path / "noise.jsonl", noise_probability=1.0)
+    with pytest.raises(RecipeError, match="'touch .* is no audio file"):
+        if place == "noise in a cut":
+            fbank("train", manifests, tmp_path, storage="none")
+            load_samples(fastcopy(load(tmp_path)["a"], custom={"noise": {"path": command, "start": 0.0, "snr": 10.0}}))
+        else:
+            fbank("train", manifests, tmp_path, num_jobs=1, augment=augment)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_lhotse_would_do_to_a_waveform_is_not_left_out_silently(manifests, tmp_path):
+    fbank("train", manifests, tmp_path, storage="none")
+    cut = load(tmp_path)["a"]
+    for other, name in ((cut.perturb_volume(2.0), "Volume"), (cut.append(cut), "MixedCut")):
+        with pytest.raises(RecipeError, match=f"{name} of lhotse's is not applied here; write the audio first"):
+            load_samples(other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("supervisions", {"start": None}, "supervisions_train.jsonl.gz:2: no supervision"),
+        ("supervisions", {"unknown": 1}, "supervisions_train.jsonl.gz:2: no supervision .*unknown"),
+        ("supervisions", {"channel": [0, 1]}, r"supervisions_train.jsonl.gz:2: b is on channel \[0, 1\] of \[0\]"),
+        ("supervisions", {"channel": 3}, r"supervisions_train.jsonl.gz:2: b is on channel 3 of \[0\]"),
+        ("recordings", {"sources": 5}, "recordings_train.jsonl.gz: b is no recording"),
+        ("recordings", {"id": None}, "supervisions_train.jsonl.gz:2: no recording b"),
+    ],
+)
+def test_rows_that_other_programs_have_damaged(manifests, tmp_path, kind, change, message):
+    path = manifests / f"{kind}_train.jsonl.gz"
+    first, second = (row for _, row in read_jsonl(path))
+    write_jsonl(path, [first, second | change])
+    with pytest.raises(RecipeError, match=message):
+        fbank("train", manifests, tmp_path, storage="none")
 
 
 def test_manifests_in_other_orders_are_joined_too(make_data_dir, tmp_path):

@@ -1,7 +1,8 @@
 """Speed perturbation and noise, noted in the cut and applied to its waveform whenever that is loaded.
 
 Noise is mixed into waveforms: lhotse's own mixing of Whisper features treats them as natural logarithms of energies,
-and they are scaled decimal ones.
+and they are scaled decimal ones. What manifests name is only ever read as a file: they are data, and data runs no
+commands.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from lhotse import SupervisionSegment
+from lhotse import Recording, SupervisionSegment
+from lhotse.audio import AudioSource
 from lhotse.augmentation import Resample, Speed
 from lhotse.cut import Cut, MonoCut
 from lhotse.utils import fastcopy
@@ -63,7 +65,7 @@ def speeds(cut: MonoCut, factors: list[float]) -> Iterator[MonoCut]:
 
 
 def _with_times(supervision: SupervisionSegment, factor: float) -> SupervisionSegment:
-    custom = dict(supervision.custom)
+    custom = dict(supervision.custom or {})
     if custom.get("segments"):
         custom["segments"] = [
             {**row, "start": row["start"] / factor, "end": row["end"] / factor} for row in custom["segments"]
@@ -94,33 +96,53 @@ def _audio_files(source: Path) -> list[str]:
     if source.is_dir():
         found = (path for path in source.absolute().rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
         return sorted(map(str, found))
-    return [str(row["sources"][0]["source"]) for _, row in read_jsonl(source)]
+    paths = []
+    for number, row in read_jsonl(source):
+        try:
+            paths.append(str(_file(Recording.from_dict(row).sources[0], f"{source}:{number}")))
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            what = f"no recording ({type(error).__name__}: {error})"
+            raise RecipeError(what, where=f"{source}:{number}", cure="give a Lhotse recordings manifest") from None
+    return paths
+
+
+def _file(source: AudioSource, where: str) -> Path:
+    """Return the file that a manifest names; RecipeError where it names anything else."""
+    if source.type != "file" or source.source.endswith("|"):
+        cure = "give audio files; whisper-recipe prepare --allow_pipes true writes the output of commands to files"
+        raise RecipeError(f"the {source.type} {source.source!r} is no audio file", where=where, cure=cure)
+    return Path(source.source)
 
 
 def load_samples(cut: Cut) -> np.ndarray:
     """Return a cut's waveform at 16 kHz, float32 (n,), at its speed and with the noise that is noted in it.
 
-    Resampling is soxr's, so that a speed is what lhotse's Speed means; other transforms of lhotse's are left to it.
+    Resampling is soxr's, so that a speed is what lhotse's Speed means.
 
     Raises:
-        RecipeError: audio is missing or damaged.
+        RecipeError: audio is missing or damaged, or the cut is one that is mixed or changed in other ways.
     """
-    transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [None]
-    if not all(isinstance(transform, Resample | Speed) for transform in transforms):
-        return cut.load_audio()[0]
+    transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [cut]
+    for transform in transforms:
+        if not isinstance(transform, Resample | Speed):
+            what = f"{type(transform).__name__} of lhotse's is not applied here"
+            raise RecipeError(what, where=cut.id, cure="write the audio first (CutSet.save_audios), or store features")
     factor = float(np.prod([transform.factor for transform in transforms if isinstance(transform, Speed)]))
-    path, count = Path(cut.recording.sources[0].source), round(cut.duration * SAMPLING_RATE)
-    samples = read_audio(path, cut.start * factor, cut.duration * factor, cut.channel)
+    source = next((source for source in cut.recording.sources if cut.channel in source.channels), None)
+    if source is None:
+        raise RecipeError(f"no audio has its channel {cut.channel}", where=cut.id, cure="prepare anew")
+    count, channel = round(cut.duration * SAMPLING_RATE), source.channels.index(cut.channel)
+    samples = read_audio(_file(source, cut.id), cut.start * factor, cut.duration * factor, channel)
     if factor != 1:
         import soxr
 
         samples = _fitted(soxr.resample(samples, SAMPLING_RATE * factor, SAMPLING_RATE), count)
     noise = (cut.custom or {}).get("noise")
-    return samples if noise is None else mix(samples, _noise(noise, count), noise["snr"])
+    return samples if noise is None else mix(samples, _noise(noise, count, cut.id), noise["snr"])
 
 
-def _noise(noise: dict, count: int) -> np.ndarray:
-    path = Path(noise["path"])
+def _noise(noise: dict, count: int, where: str) -> np.ndarray:
+    path = _file(AudioSource("file", [0], noise["path"]), where)
     rest = audio_info(path).duration - noise["start"]
     samples = read_audio(path, noise["start"], min(rest, count / SAMPLING_RATE))
     return np.resize(samples, count)  # a short noise again and again

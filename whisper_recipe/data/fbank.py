@@ -7,7 +7,7 @@ import hashlib
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
@@ -32,6 +32,7 @@ from whisper_recipe.files import read_json, read_jsonl, require, write_json, wri
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
 MAX_SECONDS = 30.0  # one input of Whisper
+SETTINGS, FEATURES = "settings.json", "features"  # in the folder of what is unfinished, beside the parts' cuts
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
@@ -84,8 +85,8 @@ def fbank(
         RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
-    path, final = manifest_path(out, "cuts", split), Path(out).absolute() / f"feats_{split}"
-    count, seconds = _total(_supervisions_path(manifests, split))
+    path = manifest_path(out, "cuts", split)
+    count, seconds = _total(manifests, split)
     dropped: list[str] = []
     cuts = _augmented(_cuts(manifests, split), augment, dropped)
     progress = functools.partial(tqdm, desc=f"fbank {split}", total=count * (1 + len(augment.speed)), unit="cut")
@@ -96,32 +97,40 @@ def fbank(
     else:
         settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
         work = _unfinished(Path(out) / f".unfinished_{split}", settings | _plain(augment))
+        final = Path(out).absolute() / f"feats_{split}"
         extract = functools.partial(_extract, WRITERS[storage], bins, work, final)
-        with (
-            progress() as bar,
-            ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor,
-        ):
-            parts = [bar.update(size) for size in _in_order(executor, extract, cuts, work, ahead=2 * num_jobs)]
-        with written_aside(path) as manifest, written_aside(final, replace_folder=True) as aside:
-            write_jsonl(manifest, (row for part in range(len(parts)) for _, row in read_jsonl(_part(work, part))))
-            work.rename(aside)
-            for note in aside.glob("*.json*"):
-                note.unlink()
+        with progress() as bar:
+            for size in _in_parts(extract, cuts, work, num_jobs):
+                bar.update(size)
+        _finish(work, path, final)
     _list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped)
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
 
-def _supervisions_path(manifests: Path, split: str) -> Path:
-    path = manifest_path(manifests, "supervisions", split)
-    return require(path, "run stage 1 (whisper-recipe prepare) first")
+def _manifest(manifests: Path, kind: str, split: str) -> Path:
+    return require(manifest_path(manifests, kind, split), "run stage 1 (whisper-recipe prepare) first")
 
 
-def _total(path: Path) -> tuple[int, float]:
+def _supervisions(manifests: Path, split: str) -> Iterator[tuple[str, SupervisionSegment]]:
+    """Yield (file:line, supervision)."""
+    path = _manifest(manifests, "supervisions", split)
+    for number, row in read_jsonl(path):
+        try:
+            supervision = SupervisionSegment.from_dict(row)
+            supervision.start, supervision.duration = float(supervision.start), float(supervision.duration)
+        except (TypeError, ValueError) as error:
+            what = f"no supervision ({error})"
+            raise RecipeError(what, where=f"{path}:{number}", cure="prepare anew") from None
+        yield f"{path}:{number}", supervision
+
+
+def _total(manifests: Path, split: str) -> tuple[int, float]:
     """Return how many supervisions there are, and their seconds."""
     count, seconds = 0, 0.0
-    for _, row in read_jsonl(path):
-        count, seconds = count + 1, seconds + row["duration"]
+    for _, supervision in _supervisions(manifests, split):
+        count, seconds = count + 1, seconds + supervision.duration
     if not count:
+        path = manifest_path(manifests, "supervisions", split)
         raise RecipeError("no supervisions in it", where=path, cure="check the data directory it was made from")
     return count, seconds
 
@@ -130,17 +139,23 @@ def mel_bins(model: str) -> int:
     """Return the number of mel bins of a Whisper folder or name on the hub, from its configuration alone.
 
     Raises:
-        RecipeError: there is no such model.
+        RecipeError: there is no such model, or it is no Whisper.
     """
+    cure = "give a Whisper folder, or a name on the hub"
     if Path(model).is_dir():
-        return read_json(Path(model) / "config.json", "give a Whisper folder").get("num_mel_bins", 80)
-    from transformers import AutoConfig
+        config = read_json(Path(model) / "config.json", cure)
+    else:
+        from transformers import PretrainedConfig
 
-    try:
-        return AutoConfig.from_pretrained(model).num_mel_bins
-    except (OSError, ValueError, AttributeError) as error:
-        what = f"no Whisper configuration ({' '.join(str(error).split())})"
-        raise RecipeError(what, where=model, cure="give a Whisper folder, or a name on the hub") from None
+        try:
+            config, _ = PretrainedConfig.get_config_dict(model)
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"no Whisper configuration ({' '.join(str(error).split())})", where=model, cure=cure
+            ) from None
+    if not isinstance(config.get("num_mel_bins"), int):
+        raise RecipeError("its config.json has no num_mel_bins, so it is no Whisper", where=model, cure=cure)
+    return config["num_mel_bins"]
 
 
 def _augmented(cuts: Iterable[MonoCut], augment: Augmentation, dropped: list[str]) -> Iterator[MonoCut]:
@@ -164,11 +179,13 @@ def _list_dropped(path: Path, dropped: list[str]) -> None:
 
 def _cuts(manifests: Path, split: str) -> Iterator[MonoCut]:
     """Yield one cut a supervision, with its id, at 16 kHz."""
-    recordings = _Recordings(manifest_path(manifests, "recordings", split))
-    path = _supervisions_path(manifests, split)
-    for number, row in read_jsonl(path):
-        supervision, where = SupervisionSegment.from_dict(row), f"{path}:{number}"
-        cut = _cut(supervision, recordings.find(supervision.recording_id, where))
+    recordings = _Recordings(_manifest(manifests, "recordings", split))
+    for where, supervision in _supervisions(manifests, split):
+        recording = recordings.find(supervision.recording_id, where)
+        if supervision.channel not in recording.channel_ids:
+            what = f"{supervision.id} is on channel {supervision.channel} of {recording.channel_ids}"
+            raise RecipeError(what, where=where, cure="give it one of them")
+        cut = _cut(supervision, recording)
         if cut.duration < HOP_LENGTH / SAMPLING_RATE:
             raise RecipeError(f"{cut.id} is shorter than a frame", where=where, cure="remove it")
         yield cut
@@ -182,7 +199,7 @@ class _Recordings:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = require(path, "run stage 1 (whisper-recipe prepare) first")
+        self.path = path
         self.rest = read_jsonl(path)
         self.held: dict[str, dict] = {}
         self.all_held = False
@@ -193,19 +210,23 @@ class _Recordings:
         if self.last is None or self.last.id != key:
             row = self.held.get(key) if self.all_held else self.held.pop(key, None) or next(self._read_to(key), None)
             if row is None and not self.all_held:
-                self.held, self.all_held = {row["id"]: row for _, row in read_jsonl(self.path)}, True
+                self.held, self.all_held = {row.get("id"): row for _, row in read_jsonl(self.path)}, True
                 row = self.held.get(key)
             if row is None:
                 raise RecipeError(f"no recording {key}", where=where, cure="prepare anew")
-            self.last = Recording.from_dict(dict(row)).resample(SAMPLING_RATE)
+            try:
+                self.last = Recording.from_dict(dict(row)).resample(SAMPLING_RATE)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                what = f"{key} is no recording ({type(error).__name__}: {error})"
+                raise RecipeError(what, where=self.path, cure="prepare anew") from None
         return self.last
 
     def _read_to(self, key: str) -> Iterator[dict]:
         for _, row in self.rest:
-            if row["id"] == key:
+            if row.get("id") == key:
                 yield row
                 return
-            self.held[row["id"]] = row
+            self.held[row.get("id")] = row
 
 
 def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
@@ -225,10 +246,11 @@ def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
 
 def _digest(manifests: Path, split: str) -> str:
     """Return a hash of the split's manifests: other manifests, other cuts."""
-    digest = hashlib.sha256()
+    digests = []
     for kind in ("recordings", "supervisions"):
-        digest.update(require(manifest_path(manifests, kind, split), "run stage 1 first").read_bytes())
-    return digest.hexdigest()
+        with open(_manifest(manifests, kind, split), "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests)
 
 
 def _plain(augment: Augmentation) -> dict:
@@ -237,34 +259,54 @@ def _plain(augment: Augmentation) -> dict:
 
 def _unfinished(work: Path, settings: dict) -> Path:
     """Return the folder for what is finished of a split; what stands there counts if the settings are the same."""
-    note = work / "settings.json"
+    note = work / SETTINGS
     if note.exists() and read_json(note) == settings:
         done = sum(1 for _ in work.glob("part*.jsonl"))
         print(f"goes on where it was interrupted: {done} parts of {PART} cuts are done")
-    else:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(note, settings)
+        return work
+    if work.exists():
+        print("starts anew: what was interrupted had other manifests or settings")
+        _discard(work)
+    write_json(note, settings)
     return work
+
+
+def _finish(work: Path, path: Path, final: Path) -> None:
+    """Give the features and then the manifest their final names; interrupted anywhere, the same command goes on."""
+    with written_aside(path) as manifest:
+        write_jsonl(manifest, (row for part in sorted(work.glob("part*.jsonl")) for _, row in read_jsonl(part)))
+        if (work / FEATURES).exists():  # otherwise they stand there, and only the manifest was missing
+            if final.exists():
+                final.rename(work / "replaced")
+            (work / FEATURES).rename(final)
+    _discard(work)
+
+
+def _discard(work: Path) -> None:
+    """Remove what was unfinished: the settings first, so that nobody goes on with the rest."""
+    (work / SETTINGS).unlink(missing_ok=True)
+    shutil.rmtree(work)
 
 
 def _part(work: Path, number: int) -> Path:
     """Return the list of a part's cuts: it stands when the part is finished."""
-    return work / f"part{number:05d}.jsonl"
+    return work / f"part{number:06d}.jsonl"
 
 
-def _in_order(
-    executor: Executor, extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, ahead: int
+def _in_parts(
+    extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, num_jobs: int
 ) -> Iterator[int]:
-    """Yield the number of cuts of each part, once it is finished; few parts are in memory at a time."""
+    """Yield the number of cuts of each part, in order, once it is finished; few parts are in memory at a time."""
     cuts, waiting, number = iter(cuts), deque(), 0
     try:
-        while (part := list(islice(cuts, PART))) or waiting:
-            if part:
-                done = _part(work, number).exists()
-                waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
-                number += 1
-            if len(waiting) > ahead or not part:
-                yield waiting.popleft().result()
+        with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            while (part := list(islice(cuts, PART))) or waiting:
+                if part:
+                    done = _part(work, number).exists()
+                    waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
+                    number += 1
+                if len(waiting) > 2 * num_jobs or not part:
+                    yield waiting.popleft().result()
     except BrokenProcessPool:
         raise RecipeError(
             "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"
@@ -276,8 +318,9 @@ def _extract(
 ) -> int:
     """Store a part's features in the work folder, then its cuts, whose features will be found under `final`."""
     path = _part(work, number)
-    with writer_type(path.with_suffix("")) as writer:
-        for cut in cuts:
+    (work / FEATURES).mkdir(exist_ok=True)
+    with writer_type(work / FEATURES / path.stem) as writer:
+        for index, cut in enumerate(cuts):
             values = log_mel(load_samples(cut), num_mel_bins).numpy()
             cut.features = Features(
                 type=WhisperLogMel.name,
@@ -289,7 +332,7 @@ def _extract(
                 duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # with the frames after the end
                 storage_type=writer.name,
                 storage_path=str(final / Path(writer.storage_path).name),
-                storage_key=writer.write(cut.id, values),
+                storage_key=writer.write(f"{number:06d}-{index:03d}", values),  # ids may hold what no file name can
                 recording_id=cut.recording_id,
                 channels=cut.channel,
             )

@@ -87,7 +87,8 @@ def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tens
     samples = torch.as_tensor(samples, dtype=torch.float32)
     count = len(samples)
     # Silence after the end; at 30 s there is no more room, and Whisper's own window reflects there too.
-    samples = torch.nn.functional.pad(samples, (0, min(2 * N_FFT, max(0, MAX_SAMPLES - count))))
+    room = MAX_SAMPLES - count if count <= MAX_SAMPLES else 2 * N_FFT
+    samples = torch.nn.functional.pad(samples, (0, min(2 * N_FFT, room)))
     spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=_window(), return_complex=True)[:, :-1]
     mel = _mel_filters(num_mel_bins) @ spectrum.abs().square()
     log_mel = mel.clamp(min=1e-10).log10()
@@ -98,9 +99,11 @@ def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tens
 def num_frames(num_samples: int) -> int:
     """Return the number of frames that samples at 16 kHz have a part in, up to those of 30 s.
 
-    Frame t sees the samples from 160 t - 199 to 160 t + 199: a Hann window of 400 begins with a zero.
+    Frame t sees the samples from 160 t - 199 to 160 t + 199: a Hann window of 400 begins with a zero. Audio over 30 s,
+    which is no single input of Whisper's, has as many as lhotse counts.
     """
-    return min(MAX_FRAMES, (num_samples - 1 + N_FFT // 2 - 1) // HOP_LENGTH + 1)
+    most = max(MAX_FRAMES, compute_num_frames_from_samples(num_samples, HOP_LENGTH / SAMPLING_RATE, SAMPLING_RATE))
+    return min(most, (num_samples - 1 + N_FFT // 2 - 1) // HOP_LENGTH + 1)
 
 
 @functools.cache
