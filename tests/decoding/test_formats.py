@@ -15,22 +15,13 @@ from whisper_recipe.decoding.formats import (
     write_transcript,
 )
 
-TALK = Transcript(
-    "day one/talk",
-    "en",
-    "transcribe",
-    3725.5,
-    (
-        Segment(
-            0.0,
-            2.4996,
-            " Hello, <b>you</b>\n & me.",
-            (Word(0.02, 0.5, " Hello,", 0.98765), Word(0.5, 1.1, " me.", 0.5)),
-        ),
-        Segment(3.0, 3.2, "  "),
-        Segment(3661.007, 3725.5, " a --> b\tc"),
-    ),
+WORDS = (Word(0.02, 0.5, " Hello,", 0.98765), Word(0.5, 1.1, " me.", 0.5))
+SEGMENTS = (
+    Segment(0.0, 2.4996, " Hello, <b>you</b>\n & me.", WORDS),
+    Segment(3.0, 3.2, "  "),
+    Segment(3661.007, 3725.5, " a --> b\tc"),
 )
+TALK = Transcript("day one/talk", "en", "transcribe", 3725.5, SEGMENTS)
 CHINESE = Transcript("w1", "zh", "transcribe", 2.0, (Segment(0.0, 1.0, "你好"), Segment(1.0, 2.0, "世界")))
 SILENCE = Transcript("empty", "en", "transcribe", 0.0)
 

@@ -39,14 +39,14 @@ class Transcript:
 
     Args:
         name: the path of its outputs in the output folder, without suffix; or the key of wav.scp.
-        language: Whisper's code of the spoken language.
+        language: Whisper's code of the spoken language; None where it was to be detected and nobody speaks.
         task: transcribe or translate.
         duration: seconds of the audio.
         segments: in the order of time; none where nothing was said.
     """
 
     name: str
-    language: str
+    language: str | None
     task: str
     duration: float
     segments: tuple[Segment, ...] = ()
