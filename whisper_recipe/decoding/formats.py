@@ -1,0 +1,194 @@
+"""Transcripts as files: text, JSON, subtitles, tables, and the formats of Kaldi and NIST's sclite."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from whisper_recipe.files import written_aside
+from whisper_recipe.languages import CHARACTER_LANGUAGES
+from whisper_recipe.text.normalize import text_language
+
+
+class Word(NamedTuple):
+    """A word and when it was spoken, in seconds from the beginning of the audio; probability is the model's, 0 to 1."""
+
+    start: float
+    end: float
+    word: str
+    probability: float
+
+
+class Segment(NamedTuple):
+    """A stretch of speech, in seconds from the beginning of the audio, and its text; words is None where not asked."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in one input.
+
+    Args:
+        name: the path of its outputs in the output folder, without suffix; or the key of wav.scp.
+        language: Whisper's code of the spoken language; None where it was to be detected and nobody speaks.
+        task: transcribe or translate.
+        duration: seconds of the audio.
+        segments: in the order of time; none where nothing was said.
+    """
+
+    name: str
+    language: str | None
+    task: str
+    duration: float
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The name without white space, which parts the columns of Kaldi's and NIST's tables."""
+        return utterance_id(self.name)
+
+    @property
+    def text(self) -> str:
+        """The texts of all segments, joined as the language joins words."""
+        space = "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
+        return space.join(text for text in map(_line, self.segments) if text)
+
+
+def utterance_id(name: str) -> str:
+    """Return a name as the id of an utterance, without white space."""
+    return re.sub(r"\s+", "_", name)
+
+
+def _line(segment: Segment) -> str:
+    """Return a segment's text on one line."""
+    return " ".join(segment.text.split())
+
+
+def _txt(transcript: Transcript) -> str:
+    return "".join(f"{text}\n" for text in map(_line, transcript.segments) if text)
+
+
+def _json(transcript: Transcript) -> str:
+    value = {
+        "language": transcript.language,
+        "duration": round(transcript.duration, 3),
+        "results": list(map(_result, transcript.segments)),
+        "text": transcript.text,
+    }
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _result(segment: Segment) -> dict:
+    result = {"start": round(segment.start, 3), "end": round(segment.end, 3), "text": _line(segment)}
+    if segment.words is not None:
+        result["words"] = [
+            {
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "word": word.word.strip(),
+                "probability": round(word.probability, 4),
+            }
+            for word in segment.words
+        ]
+    return result
+
+
+def _srt(transcript: Transcript) -> str:
+    cues = _cues(transcript, ",")
+    # An arrow in a text would be read as one between times.
+    return "\n".join(f"{n}\n{times}\n{text.replace('-->', '->')}\n" for n, (times, text) in enumerate(cues, 1))
+
+
+def _vtt(transcript: Transcript) -> str:
+    # WebVTT has markup: https://www.w3.org/TR/webvtt1/#webvtt-cue-text
+    cues = [f"\n{times}\n{html.escape(text, quote=False)}\n" for times, text in _cues(transcript, ".")]
+    return "".join(["WEBVTT\n", *cues])
+
+
+def _cues(transcript: Transcript, mark: str) -> list[tuple[str, str]]:
+    """Return (times, text) of each segment that has a text."""
+    return [
+        (f"{_clock(segment.start, mark)} --> {_clock(segment.end, mark)}", _line(segment))
+        for segment in transcript.segments
+        if _line(segment)
+    ]
+
+
+def _clock(seconds: float, mark: str) -> str:
+    """Return 01:02:03,456."""
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
+
+
+def _tsv(transcript: Transcript) -> str:
+    """As openai/whisper writes it: times in whole milliseconds."""
+    rows = [f"{round(1000 * row.start)}\t{round(1000 * row.end)}\t{_line(row)}\n" for row in transcript.segments]
+    return "".join(["start\tend\ttext\n", *rows])
+
+
+def _kaldi(transcript: Transcript) -> str:
+    return f"{transcript.id} {transcript.text}".rstrip() + "\n"
+
+
+def _trn(transcript: Transcript) -> str:
+    return f"{transcript.text} ({transcript.id})".lstrip() + "\n"
+
+
+def _ctm(transcript: Transcript) -> str:
+    """NIST's time marked conversation: recording, channel, start, duration, word, confidence."""
+    words = [word for segment in transcript.segments for word in segment.words or ()]
+    return "".join(
+        f"{transcript.id} 1 {word.start:.2f} {max(0.0, word.end - word.start):.2f} {text} {word.probability:.2f}\n"
+        for word in words
+        if (text := "".join(word.word.split()))
+    )
+
+
+class Format(NamedTuple):
+    """How a transcript is written: to a file of its own that ends in `suffix`, or to `file`, one for all."""
+
+    render: Callable[[Transcript], str]
+    suffix: str = ""
+    file: str = ""
+
+
+FormatName = Literal["txt", "json", "srt", "vtt", "tsv", "kaldi", "trn", "ctm"]
+FORMATS: dict[FormatName, Format] = {
+    "txt": Format(_txt, suffix=".txt"),
+    "json": Format(_json, suffix=".json"),
+    "srt": Format(_srt, suffix=".srt"),
+    "vtt": Format(_vtt, suffix=".vtt"),
+    "tsv": Format(_tsv, suffix=".tsv"),
+    "kaldi": Format(_kaldi, file="text"),
+    "trn": Format(_trn, file="hyp.trn"),
+    "ctm": Format(_ctm, file="hyp.ctm"),
+}
+
+
+def write_transcript(transcript: Transcript, out: Path, formats: Iterable[FormatName]) -> None:
+    """Write the files that are a transcript's own: out/<name>.json and so on."""
+    for suffix, render in ((FORMATS[name].suffix, FORMATS[name].render) for name in formats):
+        if suffix:
+            _write(out / f"{transcript.name}{suffix}", render(transcript))
+
+
+def write_together(transcripts: Iterable[Transcript], out: Path, formats: Iterable[FormatName]) -> None:
+    """Write the files that all transcripts share: out/text, out/hyp.trn, out/hyp.ctm, ids in the order of LC_ALL=C."""
+    rows = sorted(transcripts, key=lambda transcript: transcript.id.encode())
+    for file, render in ((FORMATS[name].file, FORMATS[name].render) for name in formats):
+        if file:
+            _write(out / file, "".join(map(render, rows)))
+
+
+def _write(path: Path, content: str) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(content, encoding="utf-8")

@@ -1,0 +1,155 @@
+"""`whisper-recipe transcribe`: from audio files of any length, folders and lists to texts and subtitles."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from whisper_recipe.data.audio import audio_info, opened, read_audio
+from whisper_recipe.decoding.backends import SearchOptions
+from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
+from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
+from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.errors import PartialFailure, RecipeError
+from whisper_recipe.files import written_aside
+from whisper_recipe.languages import language_code
+
+POOL_SECONDS = 1800  # of audio held in memory at a time, or one recording if it is longer
+
+
+def transcribe(
+    inputs: list[Path],
+    model: str,
+    out: Path,
+    formats: list[FormatName] = ["txt"],  # noqa: B006
+    language: str = "auto",
+    task: Literal["transcribe", "translate"] = "transcribe",
+    word_timestamps: bool = False,
+    sequential: bool = False,
+    batch_duration: float = 120.0,
+    compute_type: str = "default",
+    pad_to_30s: bool | None = None,
+    search: SearchOptions = SearchOptions(),  # noqa: B008
+) -> None:
+    """Write what is said in audio files of any length.
+
+    Args:
+        inputs: audio files; folders, with their subfolders; lists that end in .txt, .lst or .list, with a path a line;
+            and wav.scp. What can't be read is reported, listed in out/skipped.tsv, and the exit status is 2.
+        model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
+        out: the folder to write. It keeps the subfolders of the inputs.
+        formats: txt, json, srt, vtt and tsv have a file for each input; kaldi (text), trn (hyp.trn) and ctm (hyp.ctm)
+            have one for all.
+        language: a Whisper code or English name; auto detects it for each input, in its first 30 s of speech.
+        task: transcribe, or translate into English.
+        word_timestamps: the times of words too, in json; ctm has them always.
+        sequential: decode the windows of long audio one after the other, each with the text before it as prompt: more
+            consistent, slower, and errors may be carried on.
+        batch_duration: seconds of audio in a batch at most.
+        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
+        pad_to_30s: pad every window to 30 s, as stock models need it. By default as the model folder records.
+        search: how hypotheses are searched for.
+
+    Raises:
+        RecipeError: an input or the model is missing, or two inputs would be written under the same name.
+        PartialFailure: some inputs can't be read; the others are done.
+    """
+    code = None if language == "auto" else language_code(language, where="language")
+    sources = find_sources(inputs)
+    decoder = Decoder(
+        model,
+        compute_type=compute_type,
+        pad_to_30s=pad_to_30s,
+        task=task,
+        word_timestamps=word_timestamps or "ctm" in formats,
+        sequential=sequential,
+        batch_duration=batch_duration,
+        search=search,
+    )
+    skipped: list[tuple[Source, str]] = []
+    durations = dict(_attempt(sources, skipped, lambda source: _duration(source.audio)))
+    transcripts, start = [], time.perf_counter()
+    with tqdm(total=round(sum(durations.values())), unit="s", desc="transcribe") as progress:
+        done = 0.0
+
+        def count(seconds: float) -> None:
+            nonlocal done
+            done += seconds
+            progress.set_postfix(RTF=f"{(time.perf_counter() - start) / max(done, 1e-9):.4f}", refresh=False)
+            progress.update(min(round(done), progress.total) - progress.n)
+
+        for pool in _pools(durations):
+            samples = _attempt(pool, skipped, lambda source: _mono(source.audio, durations[source]))
+            recordings = [Recording(source.name, mono) for source, mono in samples]
+            for transcript in decoder.transcribe(recordings, code, count):
+                write_transcript(transcript, out, formats)
+                transcripts.append(transcript)
+    write_together(transcripts, out, formats)
+    rtf = (time.perf_counter() - start) / done if done else 0.0
+    print(f"{out}: {len(transcripts)} files, {done:.0f} s of audio, RTF {rtf:.4f} (processing time / audio time)")
+    _finish(out, skipped, len(sources))
+
+
+def _attempt(
+    sources: list[Source], skipped: list[tuple[Source, str]], read: Callable[[Source], float | np.ndarray]
+) -> Iterator[tuple[Source, float | np.ndarray]]:
+    """Yield (source, what `read` gives); note and report those that can't be read."""
+    for source in sources:
+        try:
+            yield source, read(source)
+        except RecipeError as error:
+            tqdm.write(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+            skipped.append((source, str(error)))
+
+
+def _duration(audio: str) -> float:
+    """Return seconds; 0 for a sound file without samples."""
+    if audio.endswith("|"):
+        raise RecipeError("a shell command, which is not run", where=audio, cure="write its output to a file")
+    try:
+        return audio_info(audio).duration
+    except RecipeError:
+        with opened(audio) as file:
+            if not file.frames:
+                return 0.0
+        raise
+
+
+def _mono(audio: str, duration: float) -> np.ndarray:
+    """Return the mean of the channels, float32 (n,) at 16 kHz."""
+    if not duration:
+        return np.zeros(0, dtype=np.float32)
+    channels = range(audio_info(audio).num_channels)
+    return np.mean([read_audio(audio, channel=channel) for channel in channels], axis=0)
+
+
+def _pools(durations: dict[Source, float]) -> Iterator[list[Source]]:
+    """Yield sources of like durations, the longest first, as many as are held in memory at a time."""
+    pool, seconds = [], 0.0
+    for source in sorted(durations, key=lambda source: -durations[source]):
+        if pool and seconds + durations[source] > POOL_SECONDS:
+            yield pool
+            pool, seconds = [], 0.0
+        pool.append(source)
+        seconds += durations[source]
+    if pool:
+        yield pool
+
+
+def _finish(out: Path, skipped: list[tuple[Source, str]], count: int) -> None:
+    """Write the list of what was skipped; PartialFailure where there is any."""
+    path = out / f"{SKIPPED}.tsv"
+    path.unlink(missing_ok=True)
+    if not skipped:
+        return
+    with written_aside(path) as aside:
+        rows = ["\t".join([source.where, source.audio, " ".join(why.split())]) + "\n" for source, why in skipped]
+        aside.write_text("".join(rows), encoding="utf-8")
+    what = f"{len(skipped)} of {count} inputs can't be read and were skipped"
+    raise PartialFailure(what, where=path, cure="mend or remove them; the others are done")
