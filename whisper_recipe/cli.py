@@ -51,6 +51,7 @@ COMMANDS = {
         "scoring.verify", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
+    "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }
