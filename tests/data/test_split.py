@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_recipe.data.corpus import read_corpus, write_corpus
-from whisper_recipe.data.split import KEYS, assign, combine, parse_shares, split, subset
+from whisper_recipe.data.split import assign, combine, parse_shares, split, subset
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.data.validate import validate
 from whisper_recipe.errors import RecipeError
@@ -28,13 +31,13 @@ def test_parts_are_disjoint_complete_and_do_not_depend_on_the_order(rows, seed, 
     shares = {"train": 0.8, "dev": 0.1, "test": 0.1}
     if len({row.speaker for row in rows}) < 3:
         return
-    parts = assign(rows, shares, KEYS["speaker"], seed, "here")
+    parts = assign(rows, shares, "speaker", seed, "here")
     assert sorted(row.id for part in parts.values() for row in part) == [row.id for row in rows]
     speakers = [{row.speaker for row in part} for part in parts.values()]
     assert all(speakers)
     assert sum(map(len, speakers)) == len(set.union(*speakers))
     shuffled = random.sample(rows, len(rows))
-    again = assign(shuffled, shares, KEYS["speaker"], seed, "here")
+    again = assign(shuffled, shares, "speaker", seed, "here")
     assert {name: {row.id for row in part} for name, part in parts.items()} == {
         name: {row.id for row in part} for name, part in again.items()
     }
@@ -42,35 +45,66 @@ def test_parts_are_disjoint_complete_and_do_not_depend_on_the_order(rows, seed, 
 
 def test_shares_are_of_hours():
     rows = [utterance(number, f"s{number}", 10.0 if number < 50 else 1.0) for number in range(550)]
-    parts = assign(rows, {"train": 0.7, "dev": 0.1, "test": 0.2}, KEYS["speaker"], 0, "here")
+    parts = assign(rows, {"train": 0.7, "dev": 0.1, "test": 0.2}, "speaker", 0, "here")
     hours = {name: sum(row.duration for row in part) / 1000 for name, part in parts.items()}
     assert hours == pytest.approx({"train": 0.7, "dev": 0.1, "test": 0.2}, abs=0.011)
 
 
+@pytest.mark.parametrize("hours", [(50, 30, 10, 5, 3, 2), (5, 1, 1, 1, 1, 1), (9, 8, 7, 3, 2), (70, 20, 10)])
+def test_shares_are_as_near_as_whole_speakers_allow(hours):
+    shares = {"train": 0.8, "dev": 0.1, "test": 0.1}
+
+    def away(parts):
+        return sum(abs(sum(parts[name]) - share * sum(hours)) for name, share in shares.items())
+
+    ways = itertools.product(shares, repeat=len(hours))
+    nearest = min(
+        away({name: [length for length, part in zip(hours, way, strict=True) if part == name] for name in shares})
+        for way in ways
+        if len(set(way)) == len(shares)
+    )
+    rows = [utterance(number, f"s{number}", 3600.0 * length) for number, length in enumerate(hours)]
+    parts = assign(rows, shares, "speaker", 0, "here")
+    assert away({name: [row.duration / 3600 for row in rows] for name, rows in parts.items()}) == pytest.approx(nearest)
+
+
 def test_other_seeds_give_other_parts():
     rows = [utterance(number, f"s{number}") for number in range(40)]
-    parts = [assign(rows, {"a": 0.5, "b": 0.5}, KEYS["speaker"], seed, "here")["a"] for seed in range(3)]
+    parts = [assign(rows, {"a": 0.5, "b": 0.5}, "speaker", seed, "here")["a"] for seed in range(3)]
     assert len({frozenset(row.id for row in part) for part in parts}) == 3
 
 
-def test_the_rows_of_an_utterances_tasks_stay_together():
+@pytest.mark.parametrize("by", ["speaker", "recording", "utterance"])
+def test_the_rows_of_an_utterances_tasks_stay_together_whatever_their_names(by):
     rows = [
-        utterance(number, recording=f"r{number // 2}", audio=f"/x/r{number // 2}.wav", task=task)
+        utterance(number, f"s{number}", recording=f"r{number}", audio=f"/x/r{number // 2}.wav", task=task)
         for number, task in zip(range(40), ["transcribe", "translate"] * 20, strict=True)
     ]
-    for part in assign(rows, {"a": 0.5, "b": 0.5}, KEYS["utterance"], 0, "here").values():
-        recordings = [row.recording for row in part]
-        assert all(recordings.count(recording) == 2 for recording in recordings)
+    for part in assign(rows, {"a": 0.5, "b": 0.5}, by, 0, "here").values():
+        audio = [row.audio for row in part]
+        assert all(audio.count(path) == 2 for path in audio)
+
+
+@pytest.mark.parametrize(("by", "apart"), [("recording", False), ("utterance", True)])
+def test_segments_of_a_recording_stay_together_by_recording(by, apart):
+    rows = [
+        utterance(number, recording=f"r{number // 10}", audio=f"/x/r{number // 10}.wav", start=number, end=number + 1.0)
+        for number in range(40)
+    ]
+    parts = assign(rows, {"a": 0.5, "b": 0.5}, by, 0, "here").values()
+    first, second = ({row.recording for row in part} for part in parts)
+    assert bool(first & second) == apart
 
 
 @pytest.fixture
 def corpus(make_data_dir, tmp_path):
-    """Eight utterances by four speakers in a Kaldi directory; they share two files."""
-    (first, second) = read_corpus(make_data_dir())
+    """Eight utterances by four speakers in a Kaldi directory: u0, u2, u4 and u6 last 2 s, the others 1 s."""
+    sources = sorted((make_data_dir() / "wav").iterdir(), reverse=True)
     rows = []
     for number in range(8):
-        source = first if number % 2 else second
-        fields = {"recording": f"r{number}", "audio": source.audio, "speaker": f"s{number // 2}"}
+        audio = tmp_path / f"{number}.wav"
+        shutil.copy(sources[number % 2], audio)
+        fields = {"recording": f"r{number}", "audio": str(audio), "speaker": f"s{number // 2}"}
         rows.append(Utterance(f"u{number}", text="x", language="en", task="transcribe", **fields))
     write_corpus(rows, tmp_path / "corpus")
     return tmp_path / "corpus"
@@ -83,7 +117,9 @@ def ids(path):
 def test_split_writes_corpora_that_validate(corpus, tmp_path, capsys):
     split(corpus, tmp_path / "out", parts=["train=0.5", "dev=0.25", "test=0.25"])
     assert [len(ids(tmp_path / "out" / name)) for name in ("train", "dev", "test")] == [4, 2, 2]
-    assert capsys.readouterr().out.splitlines()[2].split() == ["train", "4", "2", "0.00"]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["train", "4", "2", "0.002", "50.0"] in lines
+    assert ["all", "8", "4", "0.003", "100.0"] in lines
     for name in ("train", "dev", "test"):
         validate(tmp_path / "out" / name)
 
@@ -100,11 +136,16 @@ def test_equal_parts_of_a_list(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_parts": 5}, "4 groups can't fill 5 parts"),
+        ({"num_parts": 5}, "corpus: 4 speakers can't fill 5 parts"),
+        ({"num_parts": 0}, "0 is no number of parts"),
+        ({"num_parts": 2, "parts": ["a=0.5", "b=0.5"]}, "num_parts: parts are given too"),
         ({"parts": ["train"]}, "'train' is not name=share"),
+        ({"parts": ["train=nan"]}, "'train=nan' is not name=share"),
+        ({"parts": ["train=0.5", "test=0.2"]}, "are not shares of one whole"),
         ({"parts": ["train=0.9", "test=0.2"]}, "are not shares of one whole"),
         ({"parts": ["a=0.5", "a=0.5"]}, "are not shares of one whole"),
         ({"parts": ["../a=0.5"]}, "is not name=share"),
+        ({"parts": ["..=1"]}, "is not name=share"),
     ],
 )
 def test_impossible_parts_are_one_error(corpus, tmp_path, options, message):
@@ -114,12 +155,45 @@ def test_impossible_parts_are_one_error(corpus, tmp_path, options, message):
 
 
 def test_without_speakers_there_is_nothing_to_keep_apart(make_data_dir, tmp_path):
-    with pytest.raises(RecipeError, match="names no speakers; write it, or split --by recording"):
+    with pytest.raises(RecipeError, match="it names no speakers; write utt2spk, or split --by recording"):
         split(make_data_dir(utt2spk=None), tmp_path / "out", num_parts=2)
+
+
+def test_utterances_without_a_speaker_are_counted(make_data_dir, tmp_path, capsys):
+    split(make_data_dir(utt2spk="a anna\n"), tmp_path / "out", num_parts=2)
+    assert "1 of 2 utterances name no speaker; each counts as a speaker of its own" in capsys.readouterr().out
+
+
+def test_a_corpus_is_not_written_over(corpus):
+    before = {path.name: path.read_bytes() for path in corpus.iterdir()}
+    with pytest.raises(RecipeError, match="over the corpus itself"):
+        split(corpus, corpus.parent, parts=["corpus=0.5", "rest=0.5"])
+    with pytest.raises(RecipeError, match="over the corpus itself"):
+        subset(corpus, corpus, utterances=1)
+    with pytest.raises(RecipeError, match="over the corpus itself"):
+        combine([corpus], corpus.parent / "." / "corpus")
+    assert {path.name: path.read_bytes() for path in corpus.iterdir()} == before
+
+
+def test_parts_do_not_depend_on_where_the_corpus_stands():
+    here = [utterance(number) for number in range(20)]
+    there = [utterance(number, audio=f"/elsewhere/{number}.wav") for number in range(20)]
+    parts = [assign(rows, {"a": 0.5, "b": 0.5}, "recording", 0, "here")["a"] for rows in (here, there)]
+    assert {row.id for row in parts[0]} == {row.id for row in parts[1]}
+
+
+def test_pipes_are_run_where_they_are_allowed(make_data_dir, tmp_path):
+    folder = make_data_dir(wav="a cat {0}/a.wav |\nb cat {0}/b.wav |\n".format(tmp_path / "train" / "wav"))
+    with pytest.raises(RecipeError, match="--allow-pipes"):
+        split(folder, tmp_path / "out", num_parts=2)
+    split(folder, tmp_path / "out", num_parts=2, allow_pipes=True)
+    durations = {row.id: row.duration for part in "12" for row in read_corpus(tmp_path / "out" / part, True)}
+    assert durations == {"a": 1.0, "b": 2.0}
 
 
 def test_shares_are_read():
     assert parse_shares(["train=0.9", "test=0.1"]) == {"train": 0.9, "test": 0.1}
+    assert parse_shares(["a=0.333", "b=0.333", "c=0.333"]) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
 
 
 def test_subsets(corpus, tmp_path, capsys):
@@ -134,11 +208,22 @@ def test_subsets(corpus, tmp_path, capsys):
     assert ids(tmp_path / "shortest") == {"u1", "u3", "u5", "u7"}  # of the file of one second
     subset(corpus, tmp_path / "hours", hours=5 / 3600)
     assert sum(1 + (row.id[1] in "0246") for row in read_corpus(tmp_path / "hours")) <= 5
-    (tmp_path / "ids").write_text("u2 and more\nu5\n")
+    (tmp_path / "ids").write_bytes(b"\xef\xbb\xbfu2 and more\r\nu5\n")
     subset(corpus, tmp_path / "named", ids=tmp_path / "ids")
     assert ids(tmp_path / "named") == {"u2", "u5"}
     subset(corpus, tmp_path / "spoken", speakers=["s0", "s3"])
     assert ids(tmp_path / "spoken") == {"u0", "u1", "u6", "u7"}
+    (tmp_path / "speakers").write_text("s3\n")
+    subset(corpus, tmp_path / "listed", speakers=[str(tmp_path / "speakers")])
+    assert ids(tmp_path / "listed") == {"u6", "u7"}
+
+
+def test_an_id_means_all_rows_of_its_tasks(make_data_dir, tmp_path):
+    rows = "a|en|transcribe {0}\na|en|translate {0}\nb|en|translate {0}\n"
+    folder = make_data_dir(wav=rows.format("wav/a.wav"), text=rows.format("x"), utt2lang=None, utt2spk=None)
+    (tmp_path / "ids").write_text("a\n")
+    subset(folder, tmp_path / "out", ids=tmp_path / "ids")
+    assert ids(tmp_path / "out") == {"a|en|transcribe", "a|en|translate"}
 
 
 @pytest.mark.parametrize(
@@ -147,14 +232,30 @@ def test_subsets(corpus, tmp_path, capsys):
         ({}, "0 of utterances, hours, ids and speakers"),
         ({"utterances": 1, "hours": 1.0}, "2 of utterances"),
         ({"utterances": 9}, "9 of 8 utterances"),
-        ({"hours": 0.0001}, "no utterance is as short"),
-        ({"speakers": ["s0", "anna"]}, "1 of 2 are not in the corpus, anna first"),
+        ({"hours": 0.0001}, "0.0001 hours are asked for, and the first utterance alone has"),
+        ({"hours": -1.0}, "-1 hours are asked for"),
+        ({"hours": 2.0}, "2 of 0.003 hours are asked for"),
+        ({"hours": float("nan")}, "nan hours are asked for"),
+        ({"speakers": ["s0", "anna", "bai"]}, "2 of 3 are not in the corpus: anna, bai; "),
+        ({"speakers": ["s0"], "shortest": True}, "it goes with utterances or hours"),
     ],
 )
 def test_impossible_subsets_are_one_error(corpus, tmp_path, options, message):
     with pytest.raises(RecipeError, match=message):
         subset(corpus, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"u1\nu\xff\n", "can't be read"), (b"\n", "no name in it"), (b"u1 a\nx b\n", "corpus: x;")],
+)
+def test_files_of_ids_that_can_not_be_meant_are_one_error(corpus, tmp_path, content, message):
+    (tmp_path / "ids").write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        subset(corpus, tmp_path / "out", ids=tmp_path / "ids")
+    with pytest.raises(RecipeError, match="can't be read"):
+        subset(corpus, tmp_path / "out", ids=tmp_path)
 
 
 def test_combined_parts_are_the_whole_again(corpus, tmp_path):
@@ -175,6 +276,8 @@ def test_the_same_names_in_two_corpora(corpus, make_data_dir, tmp_path):
     )
     with pytest.raises(RecipeError, match="recording r1 is in"):
         combine([other, segments], tmp_path / "out")
+    with pytest.raises(RecipeError, match="id other-z is in .*; give corpora of different names"):
+        combine([other, other], tmp_path / "out", prefix=True)
     combine([other, segments, corpus], tmp_path / "out", prefix=True)
     assert {"other-z", "third-y", "corpus-u0"} < ids(tmp_path / "out")
     validate(tmp_path / "out")

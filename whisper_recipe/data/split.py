@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from math import fsum
 from pathlib import Path
 from typing import Literal
 
@@ -13,49 +16,57 @@ from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 
-KEYS: dict[str, Callable[[Utterance], tuple]] = {
-    "speaker": lambda row: (row.speaker,),
-    "recording": lambda row: (row.recording,),
-    "utterance": lambda row: (row.recording, row.start, row.end),  # the rows of all its tasks
-}
+DEFAULT_PARTS = ["train=0.9", "dev=0.05", "test=0.05"]
+TRIES = 100  # orders that are tried where a few large speakers make the shares come out badly
+NEAR = 0.001  # of all hours; parts this near to their shares are taken at once
+SHOWN = 5  # names in an error
 
 
 def split(
     corpus: Path,
     out: Path,
-    parts: list[str] = ["train=0.9", "dev=0.05", "test=0.05"],  # noqa: B006 (never written to)
-    num_parts: int = 0,
+    parts: list[str] = DEFAULT_PARTS,
+    num_parts: int | None = None,
     by: Literal["speaker", "recording", "utterance"] = "speaker",
+    allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
     """Split a corpus into parts that share no speaker (or recording), of about the shares of hours asked for.
 
-    Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order.
+    Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order
+    and wherever it stands.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
         out: the folder for the parts.
         parts: name=share of each part.
         num_parts: so many equal parts instead, named 1, 2 and so on.
-        by: what stays together: all of a speaker, of a recording, or of an utterance (the rows of its tasks).
+        by: what stays together: all of a speaker, of a recording, or of an utterance (the rows of its tasks, which
+            stay together in any case).
+        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
         seed: another one gives other parts.
 
     Raises:
         RecipeError: the corpus has problems, no speakers, or fewer of them than there are to be parts.
     """
-    shares = {str(number): 1 / num_parts for number in range(1, num_parts + 1)} if num_parts else parse_shares(parts)
-    utterances = read_corpus(corpus)
-    if by == "speaker" and all(row.speaker == row.id.partition("|")[0] for row in utterances):
-        raise RecipeError("utt2spk names no speakers", where=corpus, cure="write it, or split --by recording")
-    chosen = assign(utterances, shares, KEYS[by], seed, f"{corpus} by {by}")
+    shares = parse_shares(parts) if num_parts is None else _equal_shares(num_parts, parts)
     suffix = Path(corpus).suffix if is_list(corpus) else ""
+    paths = {name: Path(out) / f"{name}{suffix}" for name in shares}
+    _refuse_to_overwrite([corpus], paths.values())
+    utterances = _read_with_durations(corpus, allow_pipes)
+    alone = sum(row.speaker == _base(row.id) for row in utterances) if by == "speaker" else 0
+    if alone == len(utterances):
+        raise RecipeError("it names no speakers", where=corpus, cure="write utt2spk, or split --by recording")
+    chosen = assign(utterances, shares, by, seed, corpus)
     for name, rows in chosen.items():
-        write_corpus(rows, Path(out) / f"{name}{suffix}")
+        write_corpus(rows, paths[name])
+    if alone:
+        print(f"{alone} of {len(utterances)} utterances name no speaker; each counts as a speaker of its own")
     _print_table(chosen)
 
 
 def parse_shares(parts: list[str]) -> dict[str, float]:
-    """Return name -> share of parts given as name=share; RecipeError where one is not, or they are more than all."""
+    """Return name -> share of parts given as name=share, 1 together; RecipeError where they are not."""
     shares = {}
     for part in parts:
         name, _, share = part.partition("=")
@@ -63,38 +74,118 @@ def parse_shares(parts: list[str]) -> dict[str, float]:
             shares[name] = float(share)
         except ValueError:
             shares[name] = 0.0
-        if not 0 < shares[name] <= 1 or not name or "/" in name:
+        if not 0 < shares[name] <= 1 or not re.fullmatch(r"[\w-][\w.-]*", name):
             raise RecipeError(f"{part!r} is not name=share", where="parts", cure="give such as train=0.9 test=0.1")
-    if len(shares) < len(parts) or not 0 < sum(shares.values()) < 1 + 1e-6:
+    # 0.333 three times is meant as a third each.
+    if len(shares) < len(parts) or not abs(sum(shares.values()) - 1) < 0.01:
         what = f"{' '.join(parts)} are not shares of one whole"
-        raise RecipeError(what, where="parts", cure="give each name once, and shares of 1 together")
-    return shares
+        raise RecipeError(what, where="parts", cure="give each name once, and shares that are 1 together")
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def _equal_shares(count: int, parts: list[str]) -> dict[str, float]:
+    if count < 1:
+        raise RecipeError(f"{count} is no number of parts", where="num_parts", cure="give 1 or more")
+    if parts != DEFAULT_PARTS:
+        raise RecipeError("parts are given too", where="num_parts", cure="give one of the two")
+    return {str(number): 1 / count for number in range(1, count + 1)}
+
+
+def _refuse_to_overwrite(corpora: Iterable[Path], outs: Iterable[Path]) -> None:
+    sources = {Path(corpus).resolve() for corpus in corpora}
+    for out in outs:
+        if Path(out).resolve() in sources:
+            raise RecipeError("it would be written over the corpus itself", where=out, cure="give another --out")
+
+
+def _read_with_durations(corpus: Path, allow_pipes: bool) -> list[Utterance]:
+    """Read a corpus, and the headers of audio that nothing else tells the length of, once."""
+    from tqdm import tqdm
+
+    rows = read_corpus(corpus, allow_pipes)
+    progress = tqdm(rows, desc=f"durations of {corpus}", unit="utt", disable=None)
+    return [replace(row, duration=utterance_duration(row)) for row in progress]
+
+
+def _base(key: str) -> str:
+    """Return the id of an `id|language|task` key."""
+    return key.partition("|")[0]
 
 
 def assign(
     utterances: Iterable[Utterance],
     shares: dict[str, float],
-    key: Callable[[Utterance], tuple],
+    by: Literal["speaker", "recording", "utterance"],
     seed: int,
-    where: str,
+    where: str | Path,
 ) -> dict[str, list[Utterance]]:
-    """Return the utterances of each part; those of one key stay together.
+    """Return the utterances of each part, the shares of their seconds as near as whole groups come.
 
-    In an order that the seed shuffles, each group goes to the part that lacks most seconds.
+    In an order that the seed shuffles, each group goes to the part that lacks most seconds; of several orders the one
+    that ends nearest to the shares is taken.
+
+    Args:
+        utterances: in any order.
+        shares: name of a part -> share of all seconds, 1 together.
+        by: what stays together, as in `split`.
+        seed: another one gives other parts.
+        where: the corpus, for errors.
 
     Raises:
         RecipeError: there are fewer groups than parts.
     """
-    groups: dict[tuple, list[Utterance]] = {}
-    for row in utterances:
-        groups.setdefault(key(row), []).append(row)
+    groups = {min(row.id for row in rows): rows for rows in _groups(utterances, by)}
     if len(groups) < len(shares):
-        what = f"{len(groups)} groups can't fill {len(shares)} parts"
-        raise RecipeError(what, where=where, cure="ask for fewer parts, or split by something smaller")
-    seconds = {name: sum(map(utterance_duration, rows)) for name, rows in groups.items()}
-    lacking = {part: share * sum(seconds.values()) for part, share in shares.items()}
-    chosen: dict[str, list[tuple]] = {part: [] for part in shares}
-    for name in sorted(groups, key=lambda name: _shuffled(seed, *name)):
+        what = f"{len(groups)} {by}{'s' * (len(groups) != 1)} can't fill {len(shares)} parts"
+        raise RecipeError(what, where=where, cure="ask for fewer parts, or split --by something smaller")
+    # fsum, because a sum that depends on the order of its terms would make the parts depend on the corpus' order.
+    seconds = {name: fsum(map(utterance_duration, rows)) for name, rows in groups.items()}
+    wanted = {part: share * fsum(seconds.values()) for part, share in shares.items()}
+    best: dict[str, list[str]] = {}
+    nearest = float("inf")
+    for attempt in range(TRIES):
+        order = sorted(groups, key=lambda name: _shuffled(seed, attempt, name))
+        chosen = _in_turn(order, seconds, wanted)
+        away = fsum(abs(fsum(map(seconds.get, names)) - wanted[part]) for part, names in chosen.items())
+        if away < nearest:
+            best, nearest = chosen, away
+        if nearest <= NEAR * fsum(seconds.values()):
+            break
+    return {part: [row for name in names for row in groups[name]] for part, names in best.items()}
+
+
+def _groups(utterances: Iterable[Utterance], by: str) -> Iterable[list[Utterance]]:
+    """Return lists of what must stay together: all of a speaker (recording), and all rows of the same stretch of audio.
+
+    Audio counts by its file: two recordings may be names of the same one.
+    """
+    rows = list(utterances)
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(node: Hashable) -> Hashable:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = parent[above]  # shortens the way for the next one
+            node = above
+        return node
+
+    key_of = {"speaker": lambda row: row.speaker, "recording": lambda row: row.audio, "utterance": _stretch}[by]
+    for row in rows:
+        parent[root((by, key_of(row)))] = root(("utterance", _stretch(row)))
+    groups = defaultdict(list)
+    for row in rows:
+        groups[root(("utterance", _stretch(row)))].append(row)
+    return groups.values()
+
+
+def _stretch(row: Utterance) -> tuple:
+    return row.audio, row.start, row.end
+
+
+def _in_turn(order: list[str], seconds: dict[str, float], wanted: dict[str, float]) -> dict[str, list[str]]:
+    """Return the names of the groups of each part; there are as many groups as parts or more, and no part is empty."""
+    lacking = dict(wanted)
+    chosen: dict[str, list[str]] = {part: [] for part in wanted}
+    for name in order:
         part = max(lacking, key=lacking.get)
         chosen[part].append(name)
         lacking[part] -= seconds[name]
@@ -102,7 +193,7 @@ def assign(
         if not names:  # a share smaller than any group: it gets the smallest of the part with most groups
             largest = max(chosen.values(), key=len)
             names.append(largest.pop(largest.index(min(largest, key=seconds.get))))
-    return {part: [row for name in names for row in groups[name]] for part, names in chosen.items()}
+    return chosen
 
 
 def _shuffled(seed: int, *key: object) -> str:
@@ -112,11 +203,17 @@ def _shuffled(seed: int, *key: object) -> str:
 def _print_table(parts: dict[str, list[Utterance]]) -> None:
     from tabulate import tabulate
 
-    rows = [
-        [part, len(rows), len({row.speaker for row in rows}), sum(map(utterance_duration, rows)) / 3600]
+    hours = {part: fsum(map(utterance_duration, rows)) / 3600 for part, rows in parts.items()}
+    total = fsum(hours.values())
+    table = [
+        [part, len(rows), len({row.speaker for row in rows}), hours[part], 100 * hours[part] / total if total else 0.0]
         for part, rows in parts.items()
     ]
-    print(tabulate(rows, ["part", "utterances", "speakers", "hours"], floatfmt=".2f"))
+    if len(parts) > 1:
+        rows = [row for part in parts.values() for row in part]
+        table.append(["all", len(rows), len({row.speaker for row in rows}), total, 100.0])
+    headers = ["part", "utterances", "speakers", "hours", "% of hours"]
+    print(tabulate(table, headers, floatfmt=("", "", "", ".3f", ".1f")))
 
 
 def subset(
@@ -127,6 +224,7 @@ def subset(
     ids: Path | None = None,
     speakers: list[str] = [],  # noqa: B006 (never written to)
     shortest: bool = False,
+    allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
     """Write a part of a corpus: by exactly one of utterances, hours, ids and speakers.
@@ -134,11 +232,13 @@ def subset(
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
         out: what to write, chosen in the same way.
-        utterances: how many, drawn at random.
+        utterances: how many, drawn at random. Of the same seed, fewer are among the more.
         hours: how many at most, drawn at random.
-        ids: a file with an id at the beginning of each line, as in any table of Kaldi's.
-        speakers: their names.
+        ids: a file with an id at the beginning of each line, as in any table of Kaldi's. An id without language and
+            task means all its rows.
+        speakers: their names, or one file with a name at the beginning of each line.
         shortest: take the shortest utterances instead of drawing.
+        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
         seed: another one draws others.
 
     Raises:
@@ -148,45 +248,71 @@ def subset(
     if asked != 1:
         what = f"{asked} of utterances, hours, ids and speakers are given, not one"
         raise RecipeError(what, where="command line", cure="see whisper-recipe subset --help")
-    rows = read_corpus(corpus)
+    if shortest and utterances is None and hours is None:
+        raise RecipeError("it goes with utterances or hours", where="shortest", cure="leave it out")
+    _refuse_to_overwrite([corpus], [out])
+    rows = _read_with_durations(corpus, allow_pipes)
     if ids is not None:
-        lines = require(ids, "give a file of ids").read_text(encoding="utf-8").splitlines()
-        chosen = _named(rows, {line.split()[0] for line in lines if line.strip()}, lambda row: row.id, ids)
+        chosen = _named(rows, _first_column(ids), lambda row: {row.id, _base(row.id)}, ids)
     elif speakers:
-        chosen = _named(rows, set(speakers), lambda row: row.speaker, corpus)
+        file = speakers[0] if len(speakers) == 1 and Path(speakers[0]).is_file() else None
+        names = _first_column(file) if file else dict.fromkeys(speakers)
+        chosen = _named(rows, names, lambda row: {row.speaker}, file or corpus)
     else:
         order = utterance_duration if shortest else (lambda row: _shuffled(seed, row.id))
-        chosen = _first(sorted(rows, key=lambda row: (order(row), row.id)), utterances, hours, corpus)
+        chosen = list(_first(sorted(rows, key=lambda row: (order(row), row.id)), utterances, hours, corpus))
     write_corpus(chosen, out)
     _print_table({str(out): chosen})
     print(f"{len(rows)} utterances = {len(chosen)} written + {len(rows) - len(chosen)} left out")
 
 
-def _named(rows: list[Utterance], names: set[str], name_of: Callable[[Utterance], str], where: Path) -> list[Utterance]:
-    missing = sorted(names - {name_of(row) for row in rows})
+def _first_column(path: str | Path) -> dict[str, None]:
+    """Return what stands at the beginning of each line of a file, in its order, as the tables of Kaldi have it."""
+    try:
+        lines = require(path, "give a file of names").read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"can't be read ({error})", where=path, cure="give a text file in UTF-8") from None
+    names = dict.fromkeys(re.split("[ \t]", line)[0] for line in (line.strip(" \t\r") for line in lines) if line)
+    if not names:
+        raise RecipeError("no name in it", where=path, cure="write one at the beginning of each line")
+    return names
+
+
+def _named(
+    rows: list[Utterance], names: dict[str, None], names_of: Callable[[Utterance], set[str]], where: str | Path
+) -> list[Utterance]:
+    known = set().union(*map(names_of, rows))
+    missing = [name for name in names if name not in known]
     if missing:
-        what = f"{len(missing)} of {len(names)} are not in the corpus, {missing[0]} first"
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        what = f"{len(missing)} of {len(names)} are not in the corpus: {', '.join(missing[:SHOWN])}{more}"
         raise RecipeError(what, where=where, cure="check the names")
-    return [row for row in rows if name_of(row) in names]
+    return [row for row in rows if not names_of(row).isdisjoint(names)]
 
 
-def _first(rows: list[Utterance], count: int | None, hours: float | None, where: Path) -> list[Utterance]:
+def _first(rows: list[Utterance], count: int | None, hours: float | None, where: Path) -> Iterator[Utterance]:
+    """Yield so many of the rows, or as many as the hours hold."""
     if count is not None:
         if not 0 < count <= len(rows):
-            raise RecipeError(f"{count} of {len(rows)} utterances are asked for", where=where, cure="ask for fewer")
-        return rows[:count]
-    chosen, left = [], 3600 * hours
-    for row in rows:
-        left -= utterance_duration(row)
-        if left < -1e-6:
-            break
-        chosen.append(row)
-    if not chosen:
-        raise RecipeError(f"no utterance is as short as {hours} h", where=where, cure="ask for more")
-    return chosen
+            raise RecipeError(f"{count} of {len(rows)} utterances are asked for", where=where, cure="ask for others")
+        yield from rows[:count]
+        return
+    seconds = list(map(utterance_duration, rows))
+    total, left = fsum(seconds), 3600 * hours + 1e-6  # more for rounding
+    if not hours > 0 or left < seconds[0]:
+        what = f"{hours:g} hours are asked for, and the first utterance alone has {seconds[0]:.2f} s"
+        raise RecipeError(what, where=where, cure="ask for more")
+    if 3600 * hours > total + 1:
+        what = f"{hours:g} of {total / 3600:.3f} hours are asked for"
+        raise RecipeError(what, where=where, cure="ask for fewer")
+    for row, length in zip(rows, seconds, strict=True):
+        left -= length
+        if left < 0:
+            return
+        yield row
 
 
-def combine(corpora: list[Path], out: Path, prefix: bool = False) -> None:
+def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: bool = False) -> None:
     """Write several corpora as one.
 
     Args:
@@ -194,22 +320,24 @@ def combine(corpora: list[Path], out: Path, prefix: bool = False) -> None:
         out: what to write: a directory, or a list that ends in .json or .jsonl.
         prefix: put each corpus' name before its ids, speakers and recordings, so that the same names in two corpora
             stay apart.
+        allow_pipes: take shell commands for audio; they are copied and not run.
 
     Raises:
         RecipeError: a corpus has problems; or two corpora have the same id, or other audio under the same recording.
     """
     from tabulate import tabulate
 
+    _refuse_to_overwrite(corpora, [out])
     rows: dict[str, Utterance] = {}
     recordings: dict[str, Utterance] = {}
     counts = []
+    cure = "give corpora of different names" if prefix else "rename one, or combine with --prefix"
     for corpus in corpora:
-        own = read_corpus(corpus)
+        own = read_corpus(corpus, allow_pipes)
         for row in (_prefixed(row, Path(corpus).resolve().stem) for row in own) if prefix else own:
             for kind, key, known in (("id", row.id, rows), ("recording", row.recording, recordings)):
                 other = known.setdefault(key, row)
                 if other is not row and (kind == "id" or other.audio != row.audio):
-                    cure = "rename one, or combine with --prefix"
                     raise RecipeError(f"{kind} {key} is in {other.row} too", where=row.row, cure=cure)
         counts.append([corpus, len(own)])
     write_corpus(rows.values(), out)
