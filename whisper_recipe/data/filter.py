@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tqdm import tqdm
+
 from whisper_recipe.data.corpus import Dropped, read_corpus, utterance_duration, write_corpus
-from whisper_recipe.data.text_rules import letters, looks_like_machine_text, near_duplicates, normalised, script_share
+from whisper_recipe.data.text_rules import (
+    count_characters,
+    looks_like_machine_text,
+    near_duplicates,
+    normalised,
+    script_share,
+)
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
+
+Broken = tuple[str, str, str]  # id of an utterance, a rule that it breaks, what is wrong
 
 
 @dataclass
@@ -20,16 +31,18 @@ class Rules:
     Args:
         min_duration: seconds.
         max_duration: seconds.
-        min_chars_per_second: letters and digits; fewer are spoken text that is missing.
+        min_chars_per_second: letters and digits of the text; fewer are speech that the text leaves out.
         max_chars_per_second: more are text that belongs to other audio. English has about 15, Chinese about 5.
-        max_repeats: how often the same transcript may be there, in a language and task, but for case and punctuation.
-        near_duplicates: drop transcripts that share so many of their sequences of four characters with one before.
+        max_repeats: how often the same transcript may be there, in a language and task, but for case, punctuation and
+            spaces; the first by id are kept.
+        near_duplicates: drop transcripts that share so many of their sequences of four characters (0 to 1) with one
+            before by id, in a language and task; equal transcripts too.
         machine_text: drop text in capitals alone, or in lower case without any punctuation, as recognisers write it;
             texts of one or two words, and languages without case, are kept.
-        min_script_share: of a text's letters so many must be in a script of its language, 0 to 1.
+        min_script_share: of a text's letters so many (0 to 1) must be in a script of its language.
         language_model: a Whisper folder or name on the hub that tells the language of the audio; utterances in another
             one than they say are dropped.
-        min_language_probability: what it must be sure of the other language, to drop them.
+        min_language_probability: what it must be sure of the other language (0 to 1), to drop them.
     """
 
     min_duration: float | None = None
@@ -44,10 +57,24 @@ class Rules:
     min_language_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("near_duplicates", "min_script_share", "min_language_probability"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise RecipeError(f"{value} is no share", where=f"rules.{name}", cure="use a number above 0, up to 1")
+        for name in ("near_duplicates", "min_script_share"):
+            self._require(name, lambda value: 0 < value <= 1, "use a number above 0, up to 1")
+        self._require("min_language_probability", lambda value: 0 <= value <= 1, "use a number from 0 to 1")
+        self._require("max_repeats", lambda value: value >= 1, "use a number from 1")
+        for name in ("duration", "chars_per_second"):
+            least = getattr(self, f"min_{name}") or 0.0
+            self._require(f"min_{name}", lambda value: 0 <= value < math.inf, "use a number from 0")
+            self._require(f"max_{name}", lambda value, least=least: value >= least, f"use a number from {least:g}")
+
+    def _require(self, name: str, holds: Callable[[float], bool], cure: str) -> None:
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise RecipeError(f"{value} can't be", where=f"rules.{name}", cure=cure)
+
+    def given(self) -> list[str]:
+        """Return the names of the rules that are given."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return [name for name in names if name != "min_language_probability"]
 
 
 def filter_corpus(
@@ -55,6 +82,8 @@ def filter_corpus(
     out: Path,
     rules: Rules = Rules(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
     allow_pipes: bool = False,
+    language: str | None = None,
+    num_jobs: int = 2,
 ) -> None:
     """Write the utterances that break no rule; count the others, and list them in OUT/dropped.tsv with all they break.
 
@@ -65,81 +94,90 @@ def filter_corpus(
         out: what to write, chosen in the same way.
         rules: what an utterance must be like.
         allow_pipes: run the shell commands that stand for audio.
+        language: of a list's utterances that name none.
+        num_jobs: threads that decode audio for the language model.
 
     Raises:
         RecipeError: the corpus has problems, no rule is given, or no utterance is left.
     """
-    from tabulate import tabulate
-
-    if rules == Rules(min_language_probability=rules.min_language_probability):
+    if not rules.given():
         raise RecipeError("no rule is given", where="rules", cure="see whisper-recipe filter --help")
-    utterances = sorted(read_corpus(corpus, allow_pipes), key=lambda row: row.id.encode())
-    durations = {row.id: utterance_duration(row) for row in utterances}
-    broken: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for key, rule, what in _broken(utterances, durations, rules):
-        broken[key].append((rule, what))
+    if Path(out).resolve() == Path(corpus).resolve():
+        raise RecipeError("is read and can't be written too", where=out, cure="give another --out")
+    utterances = sorted(read_corpus(corpus, allow_pipes, language), key=lambda row: row.id.encode())
+    durations = {row.id: _duration(row) for row in tqdm(utterances, "durations", unit="utt", delay=1)}
+    broken = _all_broken(utterances, durations, rules, num_jobs)
     kept = [row for row in utterances if row.id not in broken]
+    _print_table(rules, broken, durations)
     if not kept:
         raise RecipeError("no utterance is left", where=corpus, cure="loosen the rules")
     dropped = [
         Dropped(row.id, row.row, "; ".join(map(": ".join, broken[row.id]))) for row in utterances if row.id in broken
     ]
     write_corpus(kept, out, dropped)
-    counts, hours = Counter(), Counter()
-    for key, rows in broken.items():
-        for rule, _ in rows:
-            counts[rule] += 1
-            hours[rule] += durations[key] / 3600
-    if counts:
-        table = [[rule, count, hours[rule]] for rule, count in counts.most_common()]
-        print(tabulate(table, ["rule", "utterances", "hours"], floatfmt=".2f"))
     print(f"{out}: {len(utterances)} utterances read = {len(kept)} kept + {len(dropped)} dropped (dropped.tsv)")
 
 
-def _broken(utterances: list[Utterance], durations: dict[str, float], rules: Rules) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, rule, what is wrong) of each rule that an utterance breaks."""
+def _duration(row: Utterance) -> float:
+    seconds = utterance_duration(row)
+    if seconds <= 0:
+        what, cure = f"{row.id} lasts {seconds:g} s", "whisper-recipe validate lists all such; fix mends them"
+        raise RecipeError(what, where=row.where, cure=cure)
+    return seconds
+
+
+def _all_broken(
+    utterances: list[Utterance], durations: dict[str, float], rules: Rules, num_jobs: int
+) -> dict[str, list[tuple[str, str]]]:
+    """Return (rule, what is wrong) of all that is broken, by the id of the utterance."""
+    broken: dict[str, list[tuple[str, str]]] = defaultdict(list)
     spoken = [row for row in utterances if row.text]
+
+    def note(found: Iterable[Broken]) -> None:
+        for key, rule, what in found:
+            broken[key].append((rule, what))
+
     for row in utterances:
-        for rule, what in _outside(durations[row.id], rules.min_duration, rules.max_duration, "duration", "s"):
-            yield row.id, rule, what
-    for row in spoken:
-        rate = len(letters(row.text)) / durations[row.id]
-        least, most = rules.min_chars_per_second, rules.max_chars_per_second
-        for rule, what in _outside(rate, least, most, "chars_per_second", "characters/s"):
-            yield row.id, rule, what
-        if rules.machine_text and (how := looks_like_machine_text(row.text)):
-            yield row.id, "machine_text", how
-        if rules.min_script_share is not None:
-            share = script_share(row.text, _written(row))
-            if share < rules.min_script_share:
-                yield row.id, "min_script_share", f"{share:.0%} of the letters are of {_written(row)}"
-    for texts in _texts(spoken):
-        yield from _repeated(texts, rules)
+        note(_outside(row.id, "duration", durations[row.id], "s", rules))
+    for row in tqdm(spoken, "texts", unit="utt", delay=1):
+        note(_wrong_text(row, durations[row.id], rules))
     if rules.language_model is not None:
-        yield from _other_languages(spoken, rules)
+        note(_other_languages(spoken, rules, num_jobs))
+    # What is dropped anyway comes last: else it could stand for one that then would be dropped as its repetition.
+    spoken.sort(key=lambda row: row.id in broken)
+    for (spoken_in, task), texts in _texts(spoken).items():
+        note(_repeated(texts, rules, f"near duplicates {spoken_in} {task}"))
+    return broken
 
 
-def _outside(value: float, least: float | None, most: float | None, name: str, unit: str) -> Iterator[tuple[str, str]]:
+def _outside(key: str, name: str, value: float, unit: str, rules: Rules) -> Iterator[Broken]:
+    least, most = getattr(rules, f"min_{name}"), getattr(rules, f"max_{name}")
     if least is not None and value < least:
-        yield f"min_{name}", f"{value:.2f} {unit}, under {least:g}"
+        yield key, f"min_{name}", f"{value:.2f} {unit}, under {least:g}"
     if most is not None and value > most:
-        yield f"max_{name}", f"{value:.2f} {unit}, over {most:g}"
+        yield key, f"max_{name}", f"{value:.2f} {unit}, over {most:g}"
 
 
-def _written(row: Utterance) -> str:
-    """Return the language that the text is in."""
-    return "en" if row.task == "translate" else row.language
+def _wrong_text(row: Utterance, seconds: float, rules: Rules) -> Iterator[Broken]:
+    yield from _outside(row.id, "chars_per_second", count_characters(row.text) / seconds, "characters/s", rules)
+    written = "en" if row.task == "translate" else row.language
+    if rules.machine_text and (how := looks_like_machine_text(row.text, written)):
+        yield row.id, "machine_text", how
+    if rules.min_script_share is not None:
+        share = script_share(row.text, written)
+        if share < rules.min_script_share:
+            yield row.id, "min_script_share", f"{share:.0%} of the letters are of {written}"
 
 
-def _texts(rows: Iterable[Utterance]) -> Iterable[list[tuple[str, str]]]:
-    """Return lists of (id, normalised transcript), one for each language and task."""
+def _texts(rows: Iterable[Utterance]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return (id, normalised transcript) of each language and task."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row.language, row.task].append((row.id, normalised(row.text)))
-    return groups.values()
+    return groups
 
 
-def _repeated(texts: list[tuple[str, str]], rules: Rules) -> Iterator[tuple[str, str, str]]:
+def _repeated(texts: list[tuple[str, str]], rules: Rules, title: str) -> Iterator[Broken]:
     if rules.max_repeats is not None:
         seen: Counter[str] = Counter()
         for key, text in texts:
@@ -147,13 +185,31 @@ def _repeated(texts: list[tuple[str, str]], rules: Rules) -> Iterator[tuple[str,
             if seen[text] > rules.max_repeats:
                 yield key, "max_repeats", f"number {seen[text]} with this text"
     if rules.near_duplicates is not None:
-        for key, other in near_duplicates(texts, rules.near_duplicates):
+        for key, other in near_duplicates(tqdm(texts, title, unit="utt", delay=1), rules.near_duplicates):
             yield key, "near_duplicates", f"nearly the text of {other}"
 
 
-def _other_languages(rows: list[Utterance], rules: Rules) -> Iterator[tuple[str, str, str]]:
+def _other_languages(rows: list[Utterance], rules: Rules, num_jobs: int) -> Iterator[Broken]:
     from whisper_recipe.data.language_id import identify_languages
 
-    for row, (language, probability) in zip(rows, identify_languages(rows, rules.language_model), strict=True):
+    # The rows of several tasks share their audio.
+    stretches = {(row.audio, row.start, row.end): row for row in rows}
+    heard = dict(
+        zip(stretches, identify_languages(list(stretches.values()), rules.language_model, num_jobs), strict=True)
+    )
+    for row in rows:
+        language, probability = heard[row.audio, row.start, row.end]
         if language != row.language and probability >= rules.min_language_probability:
             yield row.id, "language_model", f"sounds like {language} ({probability:.0%}), not {row.language}"
+
+
+def _print_table(rules: Rules, broken: dict[str, list[tuple[str, str]]], durations: dict[str, float]) -> None:
+    from tabulate import tabulate
+
+    counts, hours = Counter(), Counter()
+    for key, found in broken.items():
+        for rule, _ in found:
+            counts[rule] += 1
+            hours[rule] += durations[key] / 3600
+    table = [[rule, counts[rule], hours[rule]] for rule in rules.given()]
+    print(tabulate(table, ["broken rule", "utterances", "hours"], floatfmt=".2f"))

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator
 MIN_WORDS = 3  # of fewer, case and punctuation say nothing
 WORD_MARKS = frozenset("'’-‐‑")  # belong to words: they are no sign of a punctuated text
 SHINGLE = 4  # characters that are compared at a time in the search for near duplicates
-PERMUTATIONS = 128  # of MinHash: more find more of the near duplicates, and take longer
+PERMUTATIONS = 128  # of MinHash: more leave fewer pairs to compare that are not alike, and take longer
+RECALL = 0.99  # of pairs that are just alike enough; of those that are more alike, more are found
 
+# Georgian is not among them: it has capitals in Unicode, and none in texts.
+CASED_SCRIPTS = frozenset({"Latn", "Cyrl", "Grek", "Armn"})
 # Where the likely script of a language is not the only one in use.
 FURTHER_SCRIPTS = {
     "sr": {"Cyrl", "Latn"},
@@ -32,6 +35,9 @@ FURTHER_SCRIPTS = {
 }
 # CLDR's scripts that are several of Unicode's.
 UNICODE_SCRIPTS = {"Hans": {"Hani"}, "Hant": {"Hani"}, "Jpan": {"Hani", "Hira", "Kana"}, "Kore": {"Hang", "Hani"}}
+NO_SCRIPT = frozenset(
+    {"Zyyy", "Zinh"}
+)  # characters that many scripts share, like the long vowel of Hiragana and Katakana
 LANGUAGE_TAGS = {"jw": "jv"}  # where Whisper's code is not the standard's
 
 
@@ -41,24 +47,43 @@ def is_punctuation(character: str) -> bool:
     return unicodedata.category(character).startswith("P") and character not in WORD_MARKS
 
 
-def letters(text: str) -> list[str]:
-    """Return the letters, digits and other signs that are spoken: all but punctuation, symbols, marks and spaces."""
-    return [character for character in text if unicodedata.category(character)[0] in "LN"]
+def count_characters(text: str) -> int:
+    """Return how many letters and digits of all scripts a text has (Unicode's categories L and N).
+
+    Punctuation, symbols and spaces are not spoken. Marks belong to their letters: the vowel signs of Hindi and Thai
+    that Unicode has as marks count with the consonant.
+    """
+    return sum(unicodedata.category(character)[0] in "LN" for character in text)
 
 
-def looks_like_machine_text(text: str) -> str | None:
+def looks_like_machine_text(text: str, language: str) -> str | None:
     """Return how a transcript looks like another recogniser's output: its case, and that it has no punctuation.
 
-    None where it does not, where it is too short to tell, or where its letters have no case.
+    None where it does not, where fewer than MIN_WORDS words have letters with case, or where the language has no case.
     """
-    cased = [character for character in text if character.lower() != character.upper()]
-    if len(text.split()) < MIN_WORDS or not cased:
+    if CASED_SCRIPTS.isdisjoint(scripts_of(language)):
         return None
+    words = [cased for word in text.split() if (cased := "".join(filter(_has_case, word)))]
+    if len(words) < MIN_WORDS:
+        return None
+    cased = "".join(words)
     if all(character == character.upper() for character in cased):
         return "all capitals"
     if all(character == character.lower() for character in cased) and not any(map(is_punctuation, text)):
         return "all lower case without punctuation"
     return None
+
+
+@functools.cache
+def _has_case(character: str) -> bool:
+    return character.lower() != character.upper() and _script(character) in CASED_SCRIPTS
+
+
+@functools.cache
+def _script(character: str) -> str:
+    from fontTools.unicodedata import script
+
+    return script(character)
 
 
 @functools.cache
@@ -72,24 +97,23 @@ def scripts_of(language: str) -> frozenset[str]:
 
 def script_share(text: str, language: str) -> float:
     """Return the share of a text's letters that are in a script of the language; 1 where it has no letters."""
-    from fontTools.unicodedata import script
-
-    found = [script(character) for character in text if unicodedata.category(character)[0] == "L"]
-    found = [name for name in found if name not in ("Zyyy", "Zinh")]
-    return sum(name in scripts_of(language) for name in found) / len(found) if found else 1.0
+    found = [_script(character) for character in text if unicodedata.category(character)[0] == "L"]
+    found = [script for script in found if script not in NO_SCRIPT]
+    return sum(script in scripts_of(language) for script in found) / len(found) if found else 1.0
 
 
 def normalised(text: str) -> str:
-    """Return a transcript as it is compared with others: without case, punctuation and superfluous spaces."""
+    """Return a transcript as it is compared with others: without case, punctuation and spaces."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(" " if is_punctuation(character) else character for character in folded).split())
+    return "".join(character for character in folded if unicodedata.category(character)[0] in "LMNS")
 
 
 def near_duplicates(texts: Iterable[tuple[str, str]], threshold: float) -> Iterator[tuple[str, str]]:
-    """Yield (key, key of one like it) of texts that are nearly the same as one before.
+    """Yield (key, key of one like it) of texts that are the same or nearly the same as one before that is kept.
 
     Compared are the sets of SHINGLE characters in a row, by the share that two have in common (Jaccard's index). Not
-    all pairs are compared: MinHash (https://doi.org/10.1109/SEQUEN.1997.666900) finds the candidates, and may miss one.
+    all pairs are compared: MinHash (https://doi.org/10.1109/SEQUEN.1997.666900) finds the candidates, always the same
+    ones, and misses one in a hundred that are just alike enough.
 
     Args:
         texts: (key, text as `normalised` returns it).
@@ -98,17 +122,29 @@ def near_duplicates(texts: Iterable[tuple[str, str]], threshold: float) -> Itera
     from datasketch import MinHash, MinHashLSH
 
     texts = list(texts)
-    # Candidates for equal texts are as many bits alike as the index can ask for.
-    index, kept = MinHashLSH(threshold=min(threshold, 0.95), num_perm=PERMUTATIONS), {}
+    # By its own choice of bands the index would miss half of the pairs near the threshold.
+    index, kept = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(threshold)), {}
     encoded = ([shingle.encode() for shingle in _shingles(text)] for _, text in texts)
     for (key, text), minhash in zip(texts, MinHash.generator(encoded, num_perm=PERMUTATIONS), strict=True):
-        own = _shingles(text)
-        like = [other for other in sorted(index.query(minhash)) if _jaccard(own, _shingles(kept[other])) >= threshold]
-        if like:
-            yield key, like[0]
+        own, candidates = _shingles(text), sorted(index.query(minhash))
+        like = next((other for other in candidates if _jaccard(own, _shingles(kept[other])) >= threshold), None)
+        if like is not None:
+            yield key, like
         else:
             kept[key] = text
             index.insert(key, minhash)
+
+
+def _bands(threshold: float) -> tuple[int, int]:
+    """Return (number of bands, hash values in each) with which pairs at the threshold are found at the RECALL.
+
+    A pair is a candidate if all values of a band are the same: 1 - (1 - similarity^size)^number. See section 3.4.2 of
+    http://www.mmds.org. The larger a band, the fewer pairs are candidates that are not alike.
+    """
+    for size in range(PERMUTATIONS // 2, 1, -1):
+        if 1 - (1 - threshold**size) ** (PERMUTATIONS // size) >= RECALL:
+            return PERMUTATIONS // size, size
+    return PERMUTATIONS, 1
 
 
 def _shingles(text: str) -> set[str]:
