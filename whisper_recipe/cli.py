@@ -55,7 +55,7 @@ CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 1 after an error the user can mend (one line on stderr)."""
+    """Run the command line; return the exit status: 0, or that of an error the user can mend (one line on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     if debug:
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         # Errors of readers and libraries can hold line breaks; ours is one line.
         print(f"whisper-recipe {argv[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return error.status
     except BrokenPipeError:  # `whisper-recipe stats ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

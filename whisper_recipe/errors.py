@@ -14,7 +14,15 @@ class RecipeError(Exception):
         cure: what to do about it.
     """
 
+    status = 1  # of the command that it ends
+
     def __init__(self, what: str, where: str | Path | None = None, cure: str | None = None) -> None:
         self.what, self.where, self.cure = what, where, cure
         line = f"{where}: {what}" if where is not None else what
         super().__init__(f"{line}; {cure}" if cure else line)
+
+
+class PartialFailure(RecipeError):
+    """Some of the inputs were skipped, each with a line that says why; the results of the others are complete."""
+
+    status = 2
