@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
+import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
-from transformers import WhisperTokenizer
 
+from whisper_recipe import __version__
 from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
-from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.decoding.backends import Backend, load_backend
+from whisper_recipe.decoding.parts import FinishedBatch, Parts
+from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
-from whisper_recipe.model.load import load_processor, natural_length
-from whisper_recipe.text.prompt import MAX_SECONDS, prompt_ids
+from whisper_recipe.languages import language_code
+from whisper_recipe.model.load import natural_length
+from whisper_recipe.tasks import check_task
+from whisper_recipe.text.prompt import MAX_SECONDS
 
 
 def decode(
@@ -26,67 +35,95 @@ def decode(
     batch_duration: float = 120.0,
     compute_type: str = "default",
     pad_to_30s: bool | None = None,
+    language: str = "given",
+    task: Literal["given", "transcribe", "translate"] = "given",
+    assistant_model: str | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
+
+    When it was interrupted, the same command goes on after the last finished batch. `accelerate launch` (or torchrun)
+    shares the set out among several processes.
 
     Args:
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
         batch_duration: seconds of audio in a batch at most.
-        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
+        compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
         pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
+        language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
+            for all cuts, a Whisper code or an English name.
+        task: given is the cut's; or one for all cuts.
+        assistant_model: a smaller Whisper of the same vocabulary that guesses ahead: the same hypotheses, sooner where
+            it often guesses right. transformers only, one utterance at a time.
         search: how hypotheses are searched for.
 
     Raises:
-        RecipeError: an input is missing, or the cuts' features don't fit the model.
+        RecipeError: an input is missing, the cuts' features don't fit the model, or no cut can be read.
+        PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
-    tokenizer = load_processor(model).tokenizer
-    backend = load_backend(model, compute_type)
     if pad_to_30s is None:
         pad_to_30s = not natural_length(model)
-    hypotheses, processing, audio = [], 0.0, 0.0
-    every = sorted(CutSet.from_jsonl_lazy(cuts), key=lambda cut: (-cut.duration, cut.id))
-    _check(every, backend, cuts)
-    with tqdm(total=round(sum(cut.duration for cut in every)), unit="s", desc=f"decode {cuts.stem}") as progress:
-        for batch in _batches(every, batch_duration):
-            start = time.perf_counter()
-            texts = _decode_batch(backend, tokenizer, batch, search, pad_to_30s)
-            processing += time.perf_counter() - start
-            audio += sum(cut.duration for cut in batch)
-            hypotheses += [_row(cut, text) for cut, text in zip(batch, texts, strict=True)]
-            progress.update(round(audio) - progress.n)
-            progress.set_postfix(RTF=f"{processing / audio:.4f}")
-    write_jsonl(out / "hyp.jsonl", sorted(hypotheses, key=lambda row: row["id"]))
-    write_json(
-        out / "decode.json",
-        {
-            "model": str(model),
-            "cuts": str(cuts),
-            "backend": backend.name,
-            "compute_type": backend.compute_type,
-            "beam_size": search.beam_size,
-            "pad_to_30s": pad_to_30s,
-            "audio_seconds": round(audio, 3),
-            "processing_seconds": round(processing, 3),
-            "rtf": round(processing / audio, 6),
-        },
-    )
-    print(f"{out}: {len(hypotheses)} utterances, RTF {processing / audio:.4f} (processing time / audio time)")
+    if language not in ("given", "detect"):
+        language = language_code(language, "language")
+    settings = {
+        "model": str(model),
+        "cuts": str(cuts),
+        "batch_duration": batch_duration,
+        "compute_type": compute_type,
+        "pad_to_30s": pad_to_30s,
+        "language": language,
+        "task": task,
+        "assistant_model": assistant_model,
+        **asdict(search),
+        "versions": _versions(),
+    }
+    every = _read_cuts(cuts)
+    batches = list(_batches(sorted(every, key=lambda cut: (-cut.duration, cut.id)), batch_duration))
+    inputs = {"input_files": _state(model, cuts, assistant_model)}
+    parts = Parts(out, settings | inputs, len(batches))
+    if not parts.is_main and not parts.to_do():
+        return
+    backend = load_backend(model, compute_type, assistant_model)
+    check_mel_bins(every[0], backend.num_mel_bins, cuts)
+    if parts.is_main:
+        parts.announce()
+    decoder = _Decoder(backend, search, language, task, pad_to_30s)
+    _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
+    if parts.is_main:
+        used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
+        _finish(parts, settings | used, every)
 
 
-def _check(cuts: list[Cut], backend: Backend, path: Path) -> None:
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "ctranslate2", "lhotse")
+    return {"whisper_recipe": __version__, **{name: version(name) for name in packages}}
+
+
+def _state(*inputs: str | Path | None) -> list[tuple]:
+    """Return name, size and time of the files that are decoded with: other weights at the same place show here."""
+    files = []
+    for path in (Path(name) for name in inputs if name is not None):
+        files += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _read_cuts(path: Path) -> list[Cut]:
+    cuts = list(CutSet.from_jsonl_lazy(path))
     if not cuts:
         raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
-    check_mel_bins(cuts[0], backend.num_mel_bins, path)
-    if cuts[0].duration > MAX_SECONDS:
-        raise RecipeError(
-            f"cut {cuts[0].id} lasts {cuts[0].duration:.2f} s, over {MAX_SECONDS}",
-            where=path,
-            cure="cut it into pieces",
-        )
+    seen = set()
+    for cut in cuts:
+        if cut.id in seen:
+            raise RecipeError(f"cut {cut.id} is there twice", where=path, cure="remove one")
+        if cut.duration > MAX_SECONDS:
+            raise RecipeError(
+                f"cut {cut.id} lasts {cut.duration:.2f} s, over {MAX_SECONDS}", where=path, cure="cut it into pieces"
+            )
+        seen.add(cut.id)
+    return cuts
 
 
 def _batches(cuts: list[Cut], batch_duration: float) -> Iterator[list[Cut]]:
@@ -101,21 +138,107 @@ def _batches(cuts: list[Cut], batch_duration: float) -> Iterator[list[Cut]]:
         yield batch
 
 
-def _decode_batch(
-    backend: Backend, tokenizer: WhisperTokenizer, batch: list[Cut], search: SearchOptions, pad_to_30s: bool
-) -> list[str]:
-    features = [load_fbank(cut, backend.num_mel_bins) for cut in batch]
-    prompts = [prompt_ids(tokenizer, cut.supervisions[0].language, cut.supervisions[0].custom["task"]) for cut in batch]
-    ids = backend.decode(collate_fbank(features, MAX_FRAMES if pad_to_30s else None), prompts, search)
-    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
+    """Decode the batches of this process that are not finished; the bar counts seconds of audio."""
+    to_do = parts.to_do()
+    total = sum(cut.duration for number in to_do for cut in batches[number])
+    processing = audio = 0.0
+    with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_main) as progress:
+        for number in to_do:
+            start = time.perf_counter()
+            rows, skipped = decoder.decode(batches[number])
+            seconds = time.perf_counter() - start
+            for key, reason in skipped.items():
+                tqdm.write(f"{key} is skipped: {reason}", file=sys.stderr)
+            parts.add(FinishedBatch(number, seconds, rows, skipped))
+            processing += seconds
+            audio += sum(cut.duration for cut in batches[number])
+            progress.update(round(audio) - progress.n)
+            progress.set_postfix(RTF=f"{processing / audio:.4f}" if audio else "")
 
 
-def _row(cut: Cut, text: str) -> dict:
-    supervision = cut.supervisions[0]
-    return {
-        "id": cut.id,
-        "language": supervision.language,
-        "task": supervision.custom["task"],
-        "duration": cut.duration,
-        "text": text,
+class _Decoder:
+    """What is the same for all batches."""
+
+    def __init__(self, backend: Backend, search: SearchOptions, language: str, task: str, pad_to_30s: bool) -> None:
+        self.backend, self.search, self.language, self.task = backend, search, language, task
+        self.frames = MAX_FRAMES if pad_to_30s else None
+
+    def decode(self, cuts: list[Cut]) -> tuple[list[dict], dict[str, str]]:
+        """Return the rows of hyp.jsonl, and cut id -> reason of the cuts that can't be read."""
+        features: dict[str, torch.Tensor] = {}
+        skipped: dict[str, str] = {}
+        for cut in cuts:
+            try:
+                if cut.duration:
+                    check_mel_bins(cut, self.backend.num_mel_bins, cut.id)
+                    features[cut.id] = load_fbank(cut, self.backend.num_mel_bins)
+            except Exception as error:  # each format of audio and features has errors of its own
+                skipped[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
+        spoken = [cut for cut in cuts if cut.id in features]
+        rows = [self._row(cut, self.language, "") for cut in cuts if not cut.duration]
+        return rows + (self._decode(spoken, list(features.values())) if spoken else []), skipped
+
+    def _decode(self, cuts: list[Cut], features: list[torch.Tensor]) -> list[dict]:
+        batch = collate_fbank(features, self.frames)
+        detected = self.language == "detect"
+        languages = self.backend.detect_languages(batch) if detected else [self._language(cut) for cut in cuts]
+        tokenizer = self.backend.tokenizer
+        prompts = [
+            search_prompt(tokenizer, language, self._task(cut), self.search)
+            for cut, language in zip(cuts, languages, strict=True)
+        ]
+        texts = tokenizer.batch_decode(self.backend.decode(batch, prompts, self.search), skip_special_tokens=True)
+        return [
+            self._row(cut, language, text.strip()) for cut, language, text in zip(cuts, languages, texts, strict=True)
+        ]
+
+    def _language(self, cut: Cut) -> str:
+        if self.language != "given":
+            return self.language
+        given = cut.supervisions[0].language if cut.supervisions else None
+        if not given:
+            raise RecipeError(f"cut {cut.id} names no language", cure="give --language CODE, or --language detect")
+        return language_code(given, cut.id)
+
+    def _task(self, cut: Cut) -> str:
+        if self.task != "given":
+            return self.task
+        custom = cut.supervisions[0].custom if cut.supervisions else None
+        return check_task((custom or {}).get("task", "transcribe"), cut.id)
+
+    def _row(self, cut: Cut, language: str, text: str) -> dict:
+        return {"id": cut.id, "language": language, "task": self._task(cut), "duration": cut.duration, "text": text}
+
+
+def _finish(parts: Parts, settings: dict, cuts: list[Cut]) -> None:
+    """Write the hypotheses in the manifest's order and the record of the decoding."""
+    batches = parts.collect()
+    rows = {row["id"]: row for batch in batches for row in batch.rows}
+    skipped = {key: reason for batch in batches for key, reason in batch.skipped.items()}
+    if not rows:
+        key, reason = next(iter(skipped.items()))
+        raise RecipeError(f"none of the {len(cuts)} cuts can be read: {key}: {reason}", where=settings["cuts"])
+    audio = sum(row["duration"] for row in rows.values())
+    processing = parts.busiest_seconds()
+    rtf = processing / audio if audio else None
+    write_jsonl(parts.out / "hyp.jsonl", (rows[cut.id] for cut in cuts if cut.id in rows))
+    facts = {
+        **settings,
+        "processes": parts.processes,
+        "utterances": len(rows),
+        "skipped": skipped,
+        "audio_seconds": round(audio, 3),
+        "processing_seconds": round(processing, 3),
+        "rtf": rtf and round(rtf, 6),
     }
+    write_json(parts.out / "decode.json", facts)
+    parts.remove()
+    speed = f"RTF {rtf:.4f} (processing time / audio time)" if rtf else "no audio"
+    print(f"{parts.out}: {len(rows)} utterances, {speed}")
+    if skipped:
+        raise PartialFailure(
+            f"{len(skipped)} of {len(cuts)} cuts can't be read and have no hypothesis ({min(skipped)} first)",
+            where=parts.out / "decode.json",
+            cure="find and mend them with whisper-recipe validate",
+        )

@@ -1,0 +1,137 @@
+"""Finished batches on disk: interrupted decoding goes on after them, and several processes share a set through them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+WAIT = 0.5  # seconds between looks at what the other processes have done
+
+
+@dataclass
+class FinishedBatch:
+    """What decoding a batch has given.
+
+    Args:
+        number: of the batch, from 0.
+        seconds: that it took.
+        rows: of hyp.jsonl.
+        skipped: cut id -> why it could not be decoded.
+    """
+
+    number: int
+    seconds: float
+    rows: list[dict]
+    skipped: dict[str, str]
+
+
+class Parts:
+    """The finished batches of one decoding: a file of JSON lines a process, beside the hypotheses to come.
+
+    The files' names hold a digest of the settings, so batches of another decoding are never taken for this one's; the
+    first line of each tells the settings. A line that a killed process has not finished counts for nothing.
+
+    Args:
+        out: the folder of the hypotheses.
+        settings: all that decides over them; JSON values.
+        count: batches of the set.
+    """
+
+    def __init__(self, out: Path, settings: dict, count: int) -> None:
+        self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.out, self.count = out, count
+        self.settings = json.loads(json.dumps(settings))  # as they are read back
+        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        self._own = out / f"hyp.{self.digest}.{self.rank}.partial.jsonl"
+        self._is_open = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process puts the parts together."""
+        return self.rank == 0
+
+    def announce(self) -> None:
+        """Say where the decoding begins, and remove what other decodings have left unfinished here."""
+        done = len({batch.number for batch in self._finished()})
+        if done:
+            print(f"{self.out}: going on, {done} of {self.count} batches are done", flush=True)
+        for path in sorted(self.out.glob("hyp.*.partial.jsonl")):
+            if path not in self._paths():
+                print(f"{path}: unfinished, with other {self._difference(path)}: starting anew", flush=True)
+                path.unlink()
+
+    def to_do(self) -> list[int]:
+        """Return the numbers of this process's batches that are not finished."""
+        done = {batch.number for batch in self._finished()}
+        # By the batch's number and not by what is left: processes that look at different times must agree.
+        return [number for number in range(self.rank, self.count, self.processes) if number not in done]
+
+    def add(self, batch: FinishedBatch) -> None:
+        """Store a finished batch; it outlives a kill of the process, and of the machine too."""
+        if not self._is_open:
+            self._open()
+        self._append(asdict(batch))
+
+    def collect(self) -> list[FinishedBatch]:
+        """Wait until all batches are finished, by whichever process, and return each once, in their order."""
+        while True:
+            found = {batch.number: batch for batch in self._finished()}
+            if len(found) == self.count:
+                return [found[number] for number in range(self.count)]
+            time.sleep(WAIT)
+
+    def busiest_seconds(self) -> float:
+        """Return the seconds that the process with the most work was decoding."""
+        return max((sum(batch.seconds for batch in _read(path)) for path in self._paths()), default=0.0)
+
+    def remove(self) -> None:
+        """Remove the parts: their batches stand where they belong."""
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.out.glob(f"hyp.{self.digest}.*.partial.jsonl"))
+
+    def _finished(self) -> Iterator[FinishedBatch]:
+        for path in self._paths():
+            yield from _read(path)
+
+    def _open(self) -> None:
+        """Cut off what a killed process has left of a line, or begin the file with the settings."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        whole = [line for line in _lines(self._own) if line.endswith(b"\n")]
+        if whole:
+            os.truncate(self._own, sum(map(len, whole)))
+        else:
+            self._own.unlink(missing_ok=True)
+            self._append({"settings": self.settings})
+        self._is_open = True
+
+    def _append(self, row: dict) -> None:
+        with open(self._own, "ab") as file:
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _difference(self, path: Path) -> str:
+        with suppress(ValueError, IndexError, KeyError):  # a first line that was not finished
+            other = json.loads(_lines(path)[0])["settings"]
+            return ", ".join(sorted(key for key in self.settings if other.get(key) != self.settings[key]))
+        return "settings"
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def _read(path: Path) -> Iterator[FinishedBatch]:
+    """Yield the batches of a part; the line that a process may be writing is passed over."""
+    for line in _lines(path)[1:]:
+        if line.endswith(b"\n"):
+            yield FinishedBatch(**json.loads(line))

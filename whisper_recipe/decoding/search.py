@@ -1,0 +1,109 @@
+"""How hypotheses are searched for: the options that every backend obeys, and what the decoder starts from."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+from transformers import WhisperTokenizer
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.text.prompt import MAX_TOKENS, prompt_ids
+
+MODELS_OWN = -1  # in suppress_tokens, as in openai/whisper
+START_OF_PREVIOUS = "<|startofprev|>"
+
+
+@dataclass
+class SearchOptions:
+    """How hypotheses are searched for.
+
+    Args:
+        beam_size: hypotheses kept in the search; 1 is greedy.
+        max_new_tokens: tokens of a hypothesis at most; Whisper's own limit is 224, half of its context.
+        temperatures: the first is used for all utterances, the next for those whose hypothesis fails the two
+            thresholds, and so on; 0 is the search by beam_size, the others sample. Whisper's own: 0 0.2 0.4 0.6 0.8 1.
+        compression_ratio_threshold: a text that zlib compresses more than so many times fails: it is a loop.
+        logprob_threshold: a hypothesis with a lower average log-probability of its tokens fails.
+        suppress_tokens: ids that are never written; -1 stands for the list of the model folder.
+        suppress_blank: a hypothesis never begins with what the model folder keeps from its beginning: a space, the end.
+        no_repeat_ngram_size: no sequence of so many tokens is written twice; 0 allows it.
+        repetition_penalty: over 1 makes tokens that have been written less likely.
+        prompt: text that came before; the model goes on in its style and spelling.
+        hotwords: names and terms to expect; they stand before the prompt.
+
+    Raises:
+        RecipeError: a value is out of range.
+    """
+
+    beam_size: int = 1
+    max_new_tokens: int = 224
+    temperatures: list[float] = field(default_factory=lambda: [0.0])
+    compression_ratio_threshold: float = 2.4  # this and the next: openai/whisper, whisper/transcribe.py
+    logprob_threshold: float = -1.0
+    suppress_tokens: list[int] = field(default_factory=lambda: [MODELS_OWN])
+    suppress_blank: bool = True
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    prompt: str = ""
+    hotwords: str = ""
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in zip(self.temperatures, self.temperatures[1:], strict=False))
+        for name, right, cure in (
+            ("beam_size", self.beam_size >= 1, "use 1 or more"),
+            ("max_new_tokens", 1 <= self.max_new_tokens <= MAX_TOKENS // 2, f"use 1 to {MAX_TOKENS // 2}"),
+            ("temperatures", rising and self.temperatures and self.temperatures[0] >= 0, "use rising ones from 0"),
+            ("suppress_tokens", min(self.suppress_tokens, default=0) >= MODELS_OWN, "use ids, or -1"),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 or more"),
+            ("repetition_penalty", self.repetition_penalty > 0, "use more than 0"),
+        ):
+            if not right:
+                raise RecipeError(f"{getattr(self, name)} is not possible", where=f"search.{name}", cure=cure)
+
+
+def search_prompt(tokenizer: WhisperTokenizer, language: str, task: str, search: SearchOptions) -> list[int]:
+    """Return the ids that the decoder starts from: hotwords and prompt as previous text, then language and task.
+
+    The order is faster-whisper's. All of a search's prompts are equally long, because batches need that.
+
+    Raises:
+        RecipeError: the tokenizer does not know the language, or there is no room for the previous text.
+    """
+    ids = prompt_ids(tokenizer, language, task)
+    previous: list[int] = []
+    for text in filter(None, (search.hotwords.strip(), search.prompt.strip())):
+        # With a space in front whatever the language is, as whisper/decoding.py of openai/whisper does it.
+        previous += tokenizer(f" {text}", add_special_tokens=False).input_ids
+    if not previous:
+        return ids
+    # Half of the context less <|startofprev|>, as in openai/whisper, and the hypothesis must have room behind it.
+    room = min(MAX_TOKENS // 2, MAX_TOKENS - len(ids) - search.max_new_tokens) - 1
+    if len(previous) > room:
+        raise RecipeError(
+            f"{len(previous)} tokens, and there is room for {room}",
+            where="search.prompt, hotwords",
+            cure="shorten them",
+        )
+    return [tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS), *previous, *ids]
+
+
+def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int) -> list[int]:
+    """Return the ids that are never written, -1 replaced by the model's own list.
+
+    Raises:
+        RecipeError: the model has no such id.
+    """
+    asked = {token for token in search.suppress_tokens if token != MODELS_OWN}
+    if asked and max(asked) >= vocab_size:
+        raise RecipeError(
+            f"the model has no token {max(asked)}", where="search.suppress_tokens", cure=f"use ids under {vocab_size}"
+        )
+    return sorted(asked | set(models_own if MODELS_OWN in search.suppress_tokens else ()))
+
+
+def is_rejected(text: str, average_logprob: float, search: SearchOptions) -> bool:
+    """Whether a hypothesis fails the thresholds, by the rules of openai/whisper (whisper/transcribe.py)."""
+    raw = text.strip().encode()
+    compression_ratio = len(raw) / len(zlib.compress(raw))
+    return compression_ratio > search.compression_ratio_threshold or average_logprob < search.logprob_threshold
