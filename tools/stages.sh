@@ -123,7 +123,8 @@ stage_data() {
     log "this recipe makes no data: data/<set> are the user's"
     return
   fi
-  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" local make_data "$(recipe_options)"
+  # A recipe whose own function does it all has no local/.
+  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
 }
 
 stage_manifests() {

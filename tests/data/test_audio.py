@@ -147,7 +147,9 @@ def test_m4a_goes_through_ffmpeg(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "tone.wav", tone(1.0, 44100), 44100)
     stand_in = tmp_path / "bin" / "ffmpeg"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\ntest "$5 $6" = "file:{tmp_path}/x y.m4a -vn" && cat {tmp_path}/tone.wav\n')
+    stand_in.write_text(
+        f'#!/bin/sh\ntest "$4 $6 $7" = "-xerror file:{tmp_path}/x y.m4a -vn" && cat {tmp_path}/tone.wav\n'
+    )
     stand_in.chmod(0o755)
     (tmp_path / "x y.m4a").write_bytes(b"aac")
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")

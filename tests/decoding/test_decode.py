@@ -10,7 +10,8 @@ from lhotse import CutSet
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.cli import main
-from whisper_recipe.decoding.backends import CTranslate2Backend, SearchOptions, TransformersBackend, load_backend
+from whisper_recipe.decoding.backends import CTranslate2Backend, TransformersBackend, load_backend
+from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.files import read_jsonl

@@ -6,8 +6,9 @@ import torch
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
-from whisper_recipe.decoding.backends import SearchOptions, load_backend
+from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.model.load import load_processor

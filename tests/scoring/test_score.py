@@ -11,7 +11,7 @@ import pytest
 import sacrebleu
 
 from tests.scoring.conftest import HYPOTHESES, write_cuts
-from tests.scoring.test_error_rates import PAIRS
+from tests.text.test_error_rates import PAIRS
 from whisper_recipe.cli import main
 from whisper_recipe.files import write_json, write_jsonl
 

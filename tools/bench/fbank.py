@@ -2,7 +2,7 @@
 
     python tools/bench/fbank.py [--hours 6] [--rounds 3]
 
-The peer is lhotse's own extraction of its own WhisperFbank, one process and two, into its own compressed storage:
+The peer is lhotse's own extraction of its own WhisperFbank, one process and two, into the same compressed storage:
 CutSet.compute_and_store_features, as in lhotse's examples; with two processes each has one thread, which is faster. The
 speech is noise in WAV files of 16 kHz whose durations are drawn as AISHELL's.
 """
@@ -14,19 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import soundfile
+from corpus import make_noise
 from measure import cost, report, spread
 
 LHOTSE = """
 import sys
-from lhotse import CutSet, RecordingSet, SupervisionSet, WhisperFbank, WhisperFbankConfig
+from lhotse import CutSet, LilcomChunkyWriter, RecordingSet, SupervisionSet, WhisperFbank, WhisperFbankConfig
 folder, jobs = sys.argv[1], int(sys.argv[2])
 recordings = RecordingSet.from_file(f"{folder}/recordings_noise.jsonl.gz")
 supervisions = SupervisionSet.from_file(f"{folder}/supervisions_noise.jsonl.gz")
 cuts = CutSet.from_manifests(recordings, supervisions).to_eager()
 extractor = WhisperFbank(WhisperFbankConfig(num_filters=80))
-cuts = cuts.compute_and_store_features(extractor, f"{folder}/lhotse_{jobs}", num_jobs=jobs)
+storage = f"{folder}/lhotse_{jobs}"
+cuts = cuts.compute_and_store_features(extractor, storage, num_jobs=jobs, storage_type=LilcomChunkyWriter)
 cuts.to_file(f"{folder}/lhotse_{jobs}.jsonl.gz")
 """
 
@@ -38,18 +38,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seconds = make_manifests(Path(folder), 3600 * options.hours)
-        ours = (
-            sys.executable,
-            "-m",
-            "whisper_recipe",
-            "fbank",
-            "noise",
-            "--manifests",
-            folder,
-            "--out",
-            f"{folder}/ours",
-        )
+        seconds = make_noise(Path(folder), round(3600 * options.hours / 5.7))
+        ours = (sys.executable, "-m", "whisper_recipe", "fbank", "noise", "--manifests", folder)
+        ours += ("--out", f"{folder}/ours")
         commands = {
             "whisper-recipe fbank, 2 processes": ours,
             "lhotse, 1 process": (sys.executable, "-c", LHOTSE, folder, "1"),
@@ -72,25 +63,6 @@ def main() -> None:
         f"Features of {seconds / 3600:.1f} h, start of the program included, {options.rounds} rounds: median (range)",
         rows,
     )
-
-
-def make_manifests(folder: Path, seconds: float) -> float:
-    """Write recordings of noise and their manifests; return their seconds."""
-    from whisper_recipe.data.manifests import prepare
-
-    data = folder / "noise"
-    (data / "wav").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    durations = np.clip(rng.gamma(6.0, 0.95, size=round(seconds / 5.7)), 1.2, 14.5)
-    keys = [f"utt{number:06d}" for number in range(len(durations))]
-    noise = rng.standard_normal(16000 * 20) / 10
-    for key, duration in zip(keys, durations, strict=True):
-        start = rng.integers(16000)
-        soundfile.write(data / "wav" / f"{key}.wav", noise[start : start + round(16000 * duration)], 16000)
-    for name, value in (("wav.scp", "wav/{}.wav"), ("text", "something"), ("utt2lang", "en")):
-        (data / name).write_text("".join(f"{key} {value.format(key)}\n" for key in keys))
-    prepare(data, folder)
-    return float(durations.sum())
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from corpus import TEXT, make_model, make_noise
 from measure import report, spread
 
 BATCH = 8
 WARM_UP = 2  # steps before the clock starts
-TEXT = "the quick brown fox jumps over the lazy dog while nobody looks"
 
 
 def main() -> None:
@@ -71,34 +71,12 @@ def child(side: str, folder: str) -> dict:
 
 
 def make(folder: Path, count: int) -> None:
-    """Write a Kaldi directory of noise, its cuts with features, and a model of whisper-tiny's shape."""
-    import soundfile
-
+    """Write utterances of noise with their features, and the model."""
     from whisper_recipe.data.fbank import fbank
-    from whisper_recipe.data.manifests import prepare
-    from whisper_recipe.model.create import init_model
 
-    data = folder / "noise"
-    (data / "wav").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    keys = [f"utt{number:05d}" for number in range(count)]
-    durations = rng.gamma(6.0, 0.95, size=count)
-    durations = np.clip(durations * 5.7 / durations.mean(), 1.2, 14.5)
-    for key, seconds in zip(keys, durations, strict=True):
-        soundfile.write(data / "wav" / f"{key}.wav", rng.standard_normal(round(16000 * seconds)) / 10, 16000)
-    for name, value in (("wav.scp", "wav/{}.wav"), ("text", TEXT), ("utt2lang", "en")):
-        (data / name).write_text("".join(f"{key} {value.format(key)}\n" for key in keys))
-    prepare(data, folder)
+    make_noise(folder, count)
     fbank("noise", folder, folder)
-    init_model(
-        folder / "model",
-        [data / "text"],
-        vocab_size=51865,
-        d_model=384,
-        encoder_layers=4,
-        decoder_layers=4,
-        attention_heads=6,
-    )
+    make_model(folder)
 
 
 def arguments(folder: Path, options: argparse.Namespace) -> dict:

@@ -108,9 +108,9 @@ def _through_ffmpeg(path: str) -> io.BytesIO:
     if shutil.which("ffmpeg") is None:
         what = "libsndfile can't read this kind of file and ffmpeg is not on the PATH"
         raise RecipeError(what, where=path, cure="install ffmpeg, or convert the file to FLAC")
-    # `file:` keeps a name with a colon from being read as a protocol.
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"file:{path}", "-vn", "-f", "wav", "-c:a", "pcm_s16le", "-"]
-    return _output(command, path)
+    # `file:` keeps a name with a colon from being read as a protocol; -xerror keeps a truncated file from being whole.
+    reading = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{path}"]
+    return _output([*reading, "-vn", "-f", "wav", "-c:a", "pcm_s16le", "-"], path)
 
 
 def _ark_entry(path: str, offset: int, audio: str | Path) -> io.BytesIO:

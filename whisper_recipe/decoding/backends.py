@@ -135,6 +135,7 @@ class TransformersBackend(Backend):
         features = features.to(self.model.device, self.model.dtype)
         prompt = torch.tensor(prompts, device=self.model.device)
         encoded = self.model.get_encoder()(features)
+        states = encoded.last_hidden_state.split(1)  # `generate` repeats those in `encoded` for its beams
         rules = self._rules(search, prompt.shape[1])
         torch.manual_seed(SEED)
         # Not Whisper's own `generate`: it pads every input to 30 s, and with zeros
@@ -161,7 +162,6 @@ class TransformersBackend(Backend):
         ids = [_until(end, row[prompt.shape[1] :].tolist()) for row in rows]
         if not scored:
             return [Hypothesis(row, 0.0) for row in ids]
-        states = encoded.last_hidden_state.split(1)
         return [
             Hypothesis(row, self._average_logprob(state, start, row, rules, search.max_new_tokens))
             for state, start, row in zip(states, prompts, ids, strict=True)

@@ -13,20 +13,19 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_FRAMES, MAX_SAMPLES, collate_fbank, log_mel
-from whisper_recipe.decoding.backends import Backend, SearchOptions, load_backend
+from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
+from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.words import word_times
-from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import RECIPE_CONFIG, load_processor, natural_length
-from whisper_recipe.text.prompt import MAX_SECONDS, MAX_TOKENS, prompt_ids
+from whisper_recipe.model.load import RECIPE_CONFIG, natural_length
+from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.text.tokenizer import NO_TIMESTAMPS, TIMESTAMPS
 
 # A pause that ends a stretch of speech. faster-whisper takes 2 s where it only leaves out silence and 0.16 s in its
 # batched pipeline, which joins the stretches again; between sentences speakers pause for half a second.
 MIN_SILENCE_MS = 500
 TIME_PRECISION = 0.02  # seconds between timestamp tokens, whisper/tokenizer.py of openai/whisper
-PREVIOUS_TOKENS = MAX_TOKENS // 2 - 1  # of the text before at most, whisper/decoding.py of openai/whisper
 
 
 class Window(NamedTuple):
@@ -103,38 +102,6 @@ def split_at_timestamps(ids: list[int], tokenizer: WhisperTokenizer, duration: f
     return segments
 
 
-def prompt_with_previous(
-    prompt: list[int], previous: list[int], tokenizer: WhisperTokenizer, max_new_tokens: int
-) -> list[int]:
-    """Put `<|startofprev|>` and the last ids of what was said before in front of a prompt, as far as there is room."""
-    room = min(PREVIOUS_TOKENS, MAX_TOKENS - max_new_tokens - len(prompt) - 1)
-    if not previous or room <= 0:
-        return prompt
-    return [tokenizer.convert_tokens_to_ids("<|startofprev|>"), *previous[-room:], *prompt]
-
-
-def detect_languages(backend: Backend, tokenizer: WhisperTokenizer, features: torch.Tensor) -> list[str]:
-    """Return the most probable language's code for each of features (batch, mel bins, frames).
-
-    Raises:
-        RecipeError: the model knows only one language.
-    """
-    try:
-        if backend.name == "ct2":
-            import ctranslate2
-
-            found = backend.model.detect_language(ctranslate2.StorageView.from_array(features.contiguous().numpy()))
-            tokens = [languages[0][0] for languages in found]
-        else:
-            model = backend.model
-            with torch.inference_mode():
-                ids = model.detect_language(features.to(model.device, model.dtype))
-            tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-    except (AttributeError, RuntimeError) as error:  # no lang_to_id in the generation config; not multilingual
-        raise RecipeError(f"the model can't tell languages apart ({error})", cure="give --language") from None
-    return [token.strip("<|>") for token in tokens]
-
-
 @dataclass
 class Piece:
     """A window of a recording on its way through the model."""
@@ -191,8 +158,8 @@ class Decoder:
         batch_duration: float = 120.0,
         search: SearchOptions = SearchOptions(),  # noqa: B008
     ) -> None:
-        self.tokenizer = load_processor(model).tokenizer
         self.backend = load_backend(model, compute_type)
+        self.tokenizer = self.backend.tokenizer
         self.timestamps = _trained_with_timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
@@ -229,7 +196,7 @@ class Decoder:
         firsts = [recording.pieces[0] for recording in recordings]
         if language is None:
             for batch in self._by_length(firsts):
-                found = detect_languages(self.backend, self.tokenizer, self._collate(batch))
+                found = self.backend.detect_languages(self._collate(batch))
                 for piece, code in zip(batch, found, strict=True):
                     piece.language = code
         for recording in recordings:
@@ -270,10 +237,7 @@ class Decoder:
     def _decode(self, batch: list[Piece], previous: list[int]) -> None:
         """Fill in the ids and the segments of a batch."""
         features, language = self._collate(batch), batch[0].language
-        prompt = prompt_ids(self.tokenizer, language, self.task)
-        if self.timestamps:
-            prompt = prompt[:-1]  # without <|notimestamps|>
-        prompt = prompt_with_previous(prompt, previous, self.tokenizer, self.search.max_new_tokens)
+        prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous, self.timestamps)
         special = set(self.tokenizer.all_special_ids)
         for piece, ids in zip(batch, self.backend.decode(features, [prompt] * len(batch), self.search), strict=True):
             piece.ids = [token for token in ids if token not in special]

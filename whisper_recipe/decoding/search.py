@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.text.prompt import MAX_TOKENS, prompt_ids
+from whisper_recipe.text.tokenizer import START_OF_PREVIOUS
 
 MODELS_OWN = -1  # in suppress_tokens, as in openai/whisper
-START_OF_PREVIOUS = "<|startofprev|>"
 
 
 @dataclass
@@ -62,30 +63,44 @@ class SearchOptions:
                 raise RecipeError(f"{getattr(self, name)} is not possible", where=f"search.{name}", cure=cure)
 
 
-def search_prompt(tokenizer: WhisperTokenizer, language: str, task: str, search: SearchOptions) -> list[int]:
-    """Return the ids that the decoder starts from: hotwords and prompt as previous text, then language and task.
+def search_prompt(
+    tokenizer: WhisperTokenizer,
+    language: str,
+    task: str,
+    search: SearchOptions,
+    said: Sequence[int] = (),
+    timestamps: bool = False,
+) -> list[int]:
+    """Return the ids that the decoder starts from: hotwords, prompt and the text before, then language and task.
 
-    The order is faster-whisper's. All of a search's prompts are equally long, because batches need that.
+    The order is faster-whisper's. Prompts that have nothing `said` are equally long, because batches need that.
+
+    Args:
+        tokenizer: the model's.
+        language: Whisper's code.
+        task: transcribe or translate.
+        search: its hotwords and prompt.
+        said: ids of the text before; the last of them, as many as there is room for.
+        timestamps: let the model write times.
 
     Raises:
-        RecipeError: the tokenizer does not know the language, or there is no room for the previous text.
+        RecipeError: the tokenizer does not know the language, or there is no room for hotwords and prompt.
     """
-    ids = prompt_ids(tokenizer, language, task)
-    previous: list[int] = []
+    ids = prompt_ids(tokenizer, language, task)[: -1 if timestamps else None]
+    before: list[int] = []
     for text in filter(None, (search.hotwords.strip(), search.prompt.strip())):
         # With a space in front whatever the language is, as whisper/decoding.py of openai/whisper does it.
-        previous += tokenizer(f" {text}", add_special_tokens=False).input_ids
-    if not previous:
-        return ids
+        before += tokenizer(f" {text}", add_special_tokens=False).input_ids
     # Half of the context less <|startofprev|>, as in openai/whisper, and the hypothesis must have room behind it.
     room = min(MAX_TOKENS // 2, MAX_TOKENS - len(ids) - search.max_new_tokens) - 1
-    if len(previous) > room:
+    if len(before) > room:
         raise RecipeError(
-            f"{len(previous)} tokens, and there is room for {room}",
+            f"{len(before)} tokens, and there is room for {room}",
             where="search.prompt, hotwords",
             cure="shorten them",
         )
-    return [tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS), *previous, *ids]
+    before += said[max(len(said) - room + len(before), 0) :]
+    return [tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS), *before, *ids] if before else ids
 
 
 def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int) -> list[int]:

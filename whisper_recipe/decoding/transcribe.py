@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from whisper_recipe.data.audio import audio_info, opened, read_audio
-from whisper_recipe.decoding.backends import SearchOptions
 from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
 from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
 from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import written_aside
 from whisper_recipe.languages import language_code

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 
 from whisper_recipe.files import written_aside
-from whisper_recipe.scoring.error_rates import steps
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.utterances import ScoredUtterance
+from whisper_recipe.text.error_rates import steps
 
 MOST_FREQUENT = 20  # errors of each kind
 WORST_PARTS = 30  # of a breakdown; a set may have thousands of speakers

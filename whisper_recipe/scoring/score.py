@@ -7,7 +7,6 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
-from whisper_recipe.scoring.error_rates import alignment_lines, steps
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
 from whisper_recipe.scoring.report import percent, write_report
@@ -18,6 +17,7 @@ from whisper_recipe.scoring.utterances import (
     group_metrics,
     score_utterances,
 )
+from whisper_recipe.text.error_rates import alignment_lines, steps
 from whisper_recipe.text.normalize import NormalizerName, text_language
 
 ALL = "all"

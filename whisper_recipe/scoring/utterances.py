@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from whisper_recipe.scoring.bootstrap import error_rate_interval
-from whisper_recipe.scoring.error_rates import Alignment, ErrorCounts, align, count_errors, units_of
 from whisper_recipe.scoring.hallucinations import find_signs
 from whisper_recipe.scoring.references import Reference
+from whisper_recipe.text.error_rates import Alignment, ErrorCounts, align, count_errors, units_of
 from whisper_recipe.text.normalize import (
     NormalizerName,
     get_normalizer,

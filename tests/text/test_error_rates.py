@@ -5,7 +5,7 @@ import random
 import jiwer
 import pytest
 
-from whisper_recipe.scoring.error_rates import ErrorCounts, align, alignment_lines, count_errors, steps
+from whisper_recipe.text.error_rates import ErrorCounts, align, alignment_lines, count_errors, steps
 
 # (reference, hypothesis, in characters, insertions, deletions, substitutions, units), counted by hand
 PAIRS = [

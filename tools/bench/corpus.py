@@ -1,0 +1,40 @@
+"""What the benchmarks work on: noise with durations drawn as AISHELL's, and a model of whisper-tiny's shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+TEXT = "the quick brown fox jumps over the lazy dog while nobody looks"
+
+
+def make_noise(folder: Path, count: int) -> float:
+    """Write a Kaldi directory `noise` of 16 kHz WAV files and its manifests; return its seconds, 5.7 an utterance."""
+    import soundfile
+
+    from whisper_recipe.data.manifests import prepare
+
+    data = folder / "noise"
+    (data / "wav").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    durations = rng.gamma(6.0, 0.95, size=count)
+    durations = np.clip(durations * 5.7 / durations.mean(), 1.2, 14.5)
+    keys = [f"utt{number:06d}" for number in range(count)]
+    noise = rng.standard_normal(16000 * 20) / 10
+    for key, duration in zip(keys, durations, strict=True):
+        start = rng.integers(16000)
+        soundfile.write(data / "wav" / f"{key}.wav", noise[start : start + round(16000 * duration)], 16000)
+    for name, value in (("wav.scp", "wav/{}.wav"), ("text", TEXT), ("utt2lang", "en")):
+        (data / name).write_text("".join(f"{key} {value.format(key)}\n" for key in keys))
+    prepare(data, folder)
+    return float(durations.sum())
+
+
+def make_model(folder: Path) -> Path:
+    """Write folder/model, of whisper-tiny's shape and vocabulary, with random weights; return its path."""
+    from whisper_recipe.model.create import init_model
+
+    shape = {"vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "attention_heads": 6}
+    init_model(folder / "model", [folder / "noise" / "text"], **shape)
+    return folder / "model"
