@@ -78,13 +78,11 @@ class Noises:
 
     def __init__(self, options: Augmentation) -> None:
         self.options = options
-        self.paths = _audio_files(require(options.noise, "give a folder of audio files, or a recordings manifest"))
-        if not self.paths:
-            raise RecipeError("no audio files in it", where=options.noise, cure="give another folder or manifest")
+        self.paths = audio_files(options.noise, "augment.noise")
 
-    def note(self, cut: MonoCut) -> MonoCut:
-        """Return the cut with a noise noted in it, or as it was: by chance, but the same for the same id."""
-        draw = random.Random(f"{self.options.seed} {cut.id}")
+    def note(self, cut: MonoCut, draw: random.Random | None = None) -> MonoCut:
+        """Return the cut with a noise noted in it, or as it was: by chance, but the same for the same id or `draw`."""
+        draw = draw or random.Random(f"{self.options.seed} {cut.id}")
         if draw.random() >= self.options.noise_probability:
             return cut
         path, place, snr = draw.choice(self.paths), draw.random(), draw.uniform(*self.options.noise_snr)
@@ -92,10 +90,24 @@ class Noises:
         return fastcopy(cut, custom={**(cut.custom or {}), "noise": {"path": path, "start": start, "snr": snr}})
 
 
-def _audio_files(source: Path) -> list[str]:
+def audio_files(source: Path, option: str) -> list[str]:
+    """Return the audio files of a folder, with its subfolders, or of a Lhotse recordings manifest.
+
+    Raises:
+        RecipeError: it is missing, damaged, or there are none; `option` has named it.
+    """
+    require(source, f"give {option} a folder of audio files, or a recordings manifest")
     if source.is_dir():
         found = (path for path in source.absolute().rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-        return sorted(map(str, found))
+        paths = sorted(map(str, found))
+    else:
+        paths = _of_manifest(source)
+    if not paths:
+        raise RecipeError("no audio files in it", where=source, cure=f"give {option} another folder or manifest")
+    return paths
+
+
+def _of_manifest(source: Path) -> list[str]:
     paths = []
     for number, row in read_jsonl(source):
         try:

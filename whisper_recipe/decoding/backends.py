@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import ctranslate2
 import torch
@@ -27,6 +30,7 @@ from whisper_recipe.files import read_json, require
 from whisper_recipe.model.load import load_model, load_processor, pick_device
 
 SEED = 1  # of sampling
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Hypothesis(NamedTuple):
@@ -43,9 +47,29 @@ class Backend(ABC):
     compute_type: str
     device: str
     num_mel_bins: int
+    workers = 1  # batches that it decodes at the same time
 
     def __init__(self, folder: str | Path) -> None:
         self.tokenizer = load_processor(folder).tokenizer
+
+    def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield work(item) in the order of the items; as many at the same time as the backend has workers."""
+        if self.workers == 1:
+            yield from map(work, items)
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # each worker has one core: for the features too
+        running: deque[Future[Result]] = deque()
+        try:
+            with ThreadPoolExecutor(self.workers) as pool:
+                for item in items:
+                    running.append(pool.submit(work, item))
+                    if len(running) > self.workers:  # one more, so that no worker waits
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+        finally:
+            torch.set_num_threads(threads)
 
     def decode(self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions) -> list[list[int]]:
         """Return the ids after the prompt, for features (batch, mel bins, frames) and one prompt each.
@@ -223,9 +247,11 @@ class CTranslate2Backend(Backend):
 
     name = "ct2"
 
-    def __init__(self, folder: str | Path, compute_type: str) -> None:
+    def __init__(self, folder: str | Path, compute_type: str, parallel: int = 1) -> None:
         super().__init__(folder)
-        gpus = ctranslate2.get_cuda_device_count()
+        gpus, threads = ctranslate2.get_cuda_device_count(), torch.get_num_threads()
+        # Two batches with a core each are decoded faster than one after the other with two (tools/bench/decode.py).
+        self.workers = 1 if gpus else max(1, min(parallel, threads))
         self.device = "cuda" if gpus else "cpu"
         possible = ctranslate2.get_supported_compute_types(self.device)
         if compute_type not in {"default", "auto", *possible}:
@@ -241,7 +267,8 @@ class CTranslate2Backend(Backend):
                 device=self.device,
                 device_index=_gpu(gpus),
                 compute_type=compute_type,
-                intra_threads=torch.get_num_threads(),
+                inter_threads=self.workers,
+                intra_threads=threads // self.workers,
             )
         except (ValueError, RuntimeError) as error:
             raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it anew (stage 6)") from error
@@ -298,15 +325,28 @@ def _not_multilingual() -> RecipeError:
     return RecipeError("the model can't tell languages apart", where="language", cure="give the language's code")
 
 
-def load_backend(folder: str | Path, compute_type: str = "default", assistant_model: str | None = None) -> Backend:
+def is_ctranslate2(folder: str | Path) -> bool:
+    """Whether a folder was made by CTranslate2's converters."""
+    return (Path(folder) / "vocabulary.json").exists()  # the one file that they alone write beside the weights
+
+
+def usual_batch_duration(folder: str | Path) -> float:
+    """Return seconds of audio in a batch that a model folder's backend decodes fast (tools/bench/decode.py)."""
+    return 40.0 if is_ctranslate2(folder) and not ctranslate2.get_cuda_device_count() else 120.0
+
+
+def load_backend(
+    folder: str | Path, compute_type: str = "default", assistant_model: str | None = None, parallel: int = 1
+) -> Backend:
     """Load a model folder with the backend that it is made for.
 
     Args:
         folder: a CTranslate2 folder, a Hugging Face Whisper folder, or a name on the hub.
         compute_type: `default` is float32 with transformers and the stored type with CTranslate2.
         assistant_model: a smaller model of the same vocabulary that guesses ahead; transformers only.
+        parallel: batches that there are to decode at the same time; CTranslate2 shares the CPU's cores out among them.
     """
-    if (Path(folder) / "vocabulary.json").exists():  # the one file that CTranslate2 alone writes beside the weights
+    if is_ctranslate2(folder):
         require(Path(folder) / "model.bin", "the folder is not whole: export it anew (stage 6)")
         if assistant_model:
             raise RecipeError(
@@ -314,5 +354,5 @@ def load_backend(folder: str | Path, compute_type: str = "default", assistant_mo
                 where="assistant_model",
                 cure="decode the folder it came from",
             )
-        return CTranslate2Backend(folder, compute_type)
+        return CTranslate2Backend(folder, compute_type, parallel)
     return TransformersBackend(folder, compute_type, assistant_model)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from whisper_recipe import __version__
 from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
-from whisper_recipe.decoding.backends import Backend, load_backend
+from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.errors import PartialFailure, RecipeError
@@ -32,7 +32,7 @@ def decode(
     model: str,
     cuts: Path,
     out: Path,
-    batch_duration: float = 120.0,
+    batch_duration: float | None = None,
     compute_type: str = "default",
     pad_to_30s: bool | None = None,
     language: str = "given",
@@ -49,7 +49,8 @@ def decode(
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: seconds of audio in a batch at most.
+        batch_duration: seconds of audio in a batch at most. By default 40 with CTranslate2 on a CPU, where each core
+            has a batch of its own, and 120 else.
         compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
         pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
         language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
@@ -66,6 +67,7 @@ def decode(
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
     if pad_to_30s is None:
         pad_to_30s = not natural_length(model)
+    batch_duration = batch_duration or usual_batch_duration(model)
     if language not in ("given", "detect"):
         language = language_code(language, "language")
     settings = {
@@ -81,12 +83,13 @@ def decode(
         "versions": _versions(),
     }
     every = _read_cuts(cuts)
-    batches = list(_batches(sorted(every, key=lambda cut: (-cut.duration, cut.id)), batch_duration))
+    by_length = sorted(every, key=lambda cut: (-cut.duration, cut.id))
+    batches = list(_batches(by_length, batch_duration, MAX_SECONDS if pad_to_30s else None))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
     parts = Parts(out, settings | inputs, len(batches))
     if not parts.is_main and not parts.to_do():
         return
-    backend = load_backend(model, compute_type, assistant_model)
+    backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
     check_mel_bins(every[0], backend.num_mel_bins, cuts)
     if parts.is_main:
         parts.announce()
@@ -126,11 +129,11 @@ def _read_cuts(path: Path) -> list[Cut]:
     return cuts
 
 
-def _batches(cuts: list[Cut], batch_duration: float) -> Iterator[list[Cut]]:
+def _batches(cuts: list[Cut], batch_duration: float, padded: float | None) -> Iterator[list[Cut]]:
     """Cut a list sorted by falling duration into batches of at most `batch_duration` seconds, padding counted in."""
     batch: list[Cut] = []
     for cut in cuts:
-        if batch and batch[0].duration * (len(batch) + 1) > batch_duration:
+        if batch and (padded or batch[0].duration) * (len(batch) + 1) > batch_duration:
             yield batch
             batch = []
         batch.append(cut)
@@ -144,10 +147,11 @@ def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, t
     total = sum(cut.duration for number in to_do for cut in batches[number])
     processing = audio = 0.0
     with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_main) as progress:
-        for number in to_do:
-            start = time.perf_counter()
-            rows, skipped = decoder.decode(batches[number])
-            seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do))
+        for number, (rows, skipped) in zip(to_do, found, strict=True):
+            seconds = time.perf_counter() - start  # since the one before: they run side by side
+            start += seconds
             for key, reason in skipped.items():
                 tqdm.write(f"{key} is skipped: {reason}", file=sys.stderr)
             parts.add(FinishedBatch(number, seconds, rows, skipped))

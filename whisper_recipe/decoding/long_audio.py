@@ -13,7 +13,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_FRAMES, MAX_SAMPLES, collate_fbank, log_mel
-from whisper_recipe.decoding.backends import load_backend
+from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.words import word_times
@@ -155,15 +155,16 @@ class Decoder:
         task: str = "transcribe",
         word_timestamps: bool = False,
         sequential: bool = False,
-        batch_duration: float = 120.0,
+        batch_duration: float | None = None,
         search: SearchOptions = SearchOptions(),  # noqa: B008
     ) -> None:
-        self.backend = load_backend(model, compute_type)
+        parallel = 1 if sequential else torch.get_num_threads()
+        self.backend = load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
         self.timestamps = _trained_with_timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
-        self.batch_duration, self.search = batch_duration, search
+        self.batch_duration, self.search = batch_duration or usual_batch_duration(model), search
 
     def transcribe(
         self, recordings: list[Recording], language: str | None = None, count: Callable[[float], None] = lambda _: None
@@ -181,9 +182,8 @@ class Decoder:
             if not windows:
                 count(recording.duration)
         self._set_languages([recording for recording in recordings if recording.pieces], language)
-        for batch, previous in self._batches(recordings):
-            self._decode(batch, previous)
-            count(sum(piece.seconds for piece in batch))
+        for seconds in self.backend.each(self._decode, self._batches(recordings)):
+            count(seconds)
         for recording in recordings:
             segments = tuple(segment for piece in recording.pieces for segment in piece.segments)
             spoken = recording.language or language
@@ -234,8 +234,9 @@ class Decoder:
     def _collate(self, batch: list[Piece]) -> torch.Tensor:
         return collate_fbank([piece.features for piece in batch], MAX_FRAMES if self.pad_to_30s else None)
 
-    def _decode(self, batch: list[Piece], previous: list[int]) -> None:
-        """Fill in the ids and the segments of a batch."""
+    def _decode(self, batch_and_previous: tuple[list[Piece], list[int]]) -> float:
+        """Fill in the ids and the segments of a batch; return its seconds of audio."""
+        batch, previous = batch_and_previous
         features, language = self._collate(batch), batch[0].language
         prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous, self.timestamps)
         special = set(self.tokenizer.all_special_ids)
@@ -249,6 +250,7 @@ class Decoder:
             words = word_times(self.backend, self.tokenizer, features, frames, texts, language, self.task)
         for piece, segments, spoken in zip(batch, timed, words, strict=True):
             piece.segments = list(_segments(piece, segments, spoken, self.tokenizer.decode))
+        return sum(piece.seconds for piece in batch)
 
 
 def _segments(

@@ -32,7 +32,7 @@ def transcribe(
     task: Literal["transcribe", "translate"] = "transcribe",
     word_timestamps: bool = False,
     sequential: bool = False,
-    batch_duration: float = 120.0,
+    batch_duration: float | None = None,
     compute_type: str = "default",
     pad_to_30s: bool | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
@@ -51,7 +51,8 @@ def transcribe(
         word_timestamps: the times of words too, in json; ctm has them always.
         sequential: decode the windows of long audio one after the other, each with the text before it as prompt: more
             consistent, slower, and errors may be carried on.
-        batch_duration: seconds of audio in a batch at most.
+        batch_duration: seconds of audio in a batch at most. By default 40 with CTranslate2 on a CPU, where each core
+            has a batch of its own, and 120 else.
         compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
         pad_to_30s: pad every window to 30 s, as stock models need it. By default as the model folder records.
         search: how hypotheses are searched for.

@@ -1,0 +1,165 @@
+"""Changes of the training data, drawn anew whenever a cut is seen: of waveforms, and SpecAugment of features."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse.augmentation.utils import convolve1d
+from lhotse.cut import Cut
+from lhotse.dataset.signal_transforms import SpecAugment
+
+from whisper_recipe.data.audio import read_audio
+from whisper_recipe.data.augment import Augmentation, Noises, audio_files, load_samples, speeds
+from whisper_recipe.data.features import load_fbank, log_mel
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.text.prompt import MAX_SECONDS
+
+
+@dataclass
+class TrainingAugmentation(Augmentation):
+    """Changes drawn anew whenever a cut is seen; none by default. Those of waveforms need the audio beside the cuts.
+
+    Args:
+        speed: factors to draw from (0.9 1.0 1.1).
+        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into waveforms.
+        noise_snr: speech over noise in dB, from and to.
+        noise_probability: share of the cuts that get noise.
+        volume: factors of the amplitude, from and to (0.125 2.0).
+        reverberation: a folder of impulse responses, or a Lhotse recordings manifest of them.
+        reverberation_probability: share of the cuts that sound as in a room.
+        spec_augment: share of the cuts whose features are masked and warped in time, by lhotse's SpecAugment.
+        time_warp: of SpecAugment: frames to warp by at most; 0 for none.
+        frequency_masks: of SpecAugment: masks of neighbouring mel bins.
+        frequency_mask_bins: of SpecAugment: bins in a mask at most.
+        time_masks: of SpecAugment: masks of neighbouring frames.
+        time_mask_frames: of SpecAugment: frames in a mask at most.
+        time_masked: of SpecAugment: share of the frames that is masked at most.
+        seed: beside trainer.seed.
+    """
+
+    volume: list[float] = field(default_factory=list)
+    reverberation: Path | None = None
+    reverberation_probability: float = 0.5
+    spec_augment: float = 0.0
+    time_warp: int = 80
+    frequency_masks: int = 2
+    frequency_mask_bins: int = 27
+    time_masks: int = 10
+    time_mask_frames: int = 100
+    time_masked: float = 0.15
+
+    def __post_init__(self) -> None:
+        copies, self.speed = self.speed, [factor for factor in self.speed if factor != 1]
+        super().__post_init__()
+        self.speed = copies
+        if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
+            raise RecipeError(f"{self.volume} is no range", where="augment.volume", cure="give 0.125 2.0")
+        for name in ("reverberation_probability", "spec_augment", "time_masked"):
+            if not 0 <= getattr(self, name) <= 1:
+                what = f"{getattr(self, name)} is no share"
+                raise RecipeError(what, where=f"augment.{name}", cure="give a number from 0 to 1")
+
+    @property
+    def of_waveforms(self) -> bool:
+        """Whether waveforms change, so that stored features are of no use."""
+        return bool(self.speed or self.volume or self.noise or self.reverberation)
+
+
+class Augmenter:
+    """Loads the features of cuts, changed as the options say.
+
+    Args:
+        options: what changes.
+        num_mel_bins: of the features.
+
+    Raises:
+        RecipeError: there are no noises or impulse responses where they should be.
+    """
+
+    def __init__(self, options: TrainingAugmentation, num_mel_bins: int) -> None:
+        self.options, self.num_mel_bins = options, num_mel_bins
+        self.noises = Noises(options) if options.noise else None
+        self.responses = []
+        if options.reverberation:
+            self.responses = audio_files(options.reverberation, "augment.reverberation")
+        self.spec_augment = SpecAugment(
+            time_warp_factor=options.time_warp,
+            num_feature_masks=options.frequency_masks,
+            features_mask_size=options.frequency_mask_bins,
+            num_frame_masks=options.time_masks,
+            frames_mask_size=options.time_mask_frames,
+            max_frames_mask_fraction=options.time_masked,
+            p=options.spec_augment,
+        )
+
+    def load(self, cut: Cut, draw: random.Random) -> tuple[Cut, torch.Tensor]:
+        """Return a cut as it was changed, the times in its supervision too, and its features (frames, mel bins).
+
+        Args:
+            cut: with stored features or audio.
+            draw: what is drawn comes from here alone.
+
+        Raises:
+            RecipeError: the waveform shall change and the cut has features only.
+        """
+        if self.options.of_waveforms:
+            cut, samples = self._waveform(cut, draw)
+            features = log_mel(samples, self.num_mel_bins)
+        else:
+            features = load_fbank(cut, self.num_mel_bins)
+        if self.options.spec_augment:
+            with _drawn_from(draw):
+                features = self.spec_augment(features[None])[0]
+        return cut, features
+
+    def _waveform(self, cut: Cut, draw: random.Random) -> tuple[Cut, np.ndarray]:
+        if not cut.has_recording:
+            cure = "keep the recordings beside the cuts, or use spec_augment alone"
+            raise RecipeError("features without audio, and the waveform shall change", where=cut.id, cure=cure)
+        cut = cut.drop_features()
+        factor = draw.choice(self.options.speed or [1.0])
+        if factor != 1 and cut.duration / factor <= MAX_SECONDS:
+            _, cut = speeds(cut, [factor])
+        if self.noises:
+            cut = self.noises.note(cut, draw)
+        samples = load_samples(cut)
+        if self.responses and draw.random() < self.options.reverberation_probability:
+            samples = reverberated(samples, read_audio(draw.choice(self.responses)))
+        if self.options.volume:
+            samples = samples * np.float32(draw.uniform(*self.options.volume))
+        return cut, samples
+
+
+def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Return samples as they sound in a room: convolved with its impulse response, with their own energy and length.
+
+    The response begins at its highest peak, the direct sound, so that nothing moves in time.
+
+    Args:
+        samples: (n,) at 16 kHz.
+        response: (m,) at 16 kHz.
+    """
+    response = response[int(np.abs(response).argmax()) :]
+    sound = convolve1d(torch.from_numpy(samples), torch.from_numpy(response))[: len(samples)].numpy()
+    energy, changed = (float(np.square(signal, dtype=np.float64).sum()) for signal in (samples, sound))
+    return sound * np.float32(np.sqrt(energy / changed)) if changed else samples
+
+
+@contextmanager
+def _drawn_from(draw: random.Random) -> Iterator[None]:
+    """Let the random numbers of Python and torch come from `draw`, and be as they were before afterwards."""
+    python, torchs = random.getstate(), torch.get_rng_state()
+    seed = draw.getrandbits(63)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.set_rng_state(torchs)
