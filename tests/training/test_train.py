@@ -1,6 +1,7 @@
 """Training by the real command on tiny models: losses, gradients, files, and errors."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -365,3 +366,60 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(corpus, tiny_model, tmp
     assert "a run with another trainer.learning_rate" in capsys.readouterr().err
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.logging_steps", "2") == 0
     assert "goes on from" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "lion_32bit", "adafactor", "adamw_bnb_8bit"])
+def test_optimisers_are_chosen_by_name_and_lower_the_loss(corpus, tiny_model, tmp_path, monkeypatch, optim):
+    chosen = []
+    plain = WhisperTrainer.create_optimizer
+    monkeypatch.setattr(WhisperTrainer, "create_optimizer", lambda self, *_: chosen.append(plain(self)) or chosen[-1])
+    options = ["--method", "full", "--trainer.optim", optim, "--trainer.learning_rate", "0.002"]
+    assert train(corpus, tiny_model, tmp_path, *options, "--trainer.max_steps", "15") == 0
+    name = {"adamw_torch_fused": "AdamW", "lion_32bit": "Lion", "adafactor": "Adafactor", "adamw_bnb_8bit": "AdamW"}
+    optimizer = getattr(chosen[0], "optimizer", chosen[0])
+    assert type(optimizer).__name__ == name[optim]
+    if optim == "adamw_bnb_8bit":
+        assert {value.dtype for value in optimizer.state_dict()["state"][0].values() if hasattr(value, "dtype")}
+        assert optimizer.args.optim_bits == 8
+    rows = (tmp_path / "curves.csv").read_text().splitlines()[1:]
+    losses = [float(row.split(",")[1]) for row in rows if row.split(",")[1]]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_adapters_are_trained_on_a_quantised_base_and_merged_into_the_whole_one(corpus, transcripts, tmp_path, bits):
+    from tests.conftest import make_model
+
+    base = make_model(tmp_path / "base", transcripts, d_model=64)
+    options = ["--lora.quantize_base", bits, "--lora.rank", "4", "--trainer.learning_rate", "0.005"]
+    options += ["--trainer.gradient_checkpointing", "true", "--trainer.max_steps", "15"]
+    assert train(corpus, base, tmp_path / "exp", *options) == 0
+    rows = (tmp_path / "exp/curves.csv").read_text().splitlines()[1:]
+    losses = [float(row.split(",")[1]) for row in rows if row.split(",")[1]]
+    assert losses[-1] < losses[0]
+    kinds = {type(module).__name__ for module in load_model(base, bits).modules()}
+    assert {"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[bits] in kinds
+    assert {parameter.dtype for parameter in load_adapter(tmp_path / "exp/adapter")[0].parameters()} == {torch.float32}
+    assert main(["merge", str(tmp_path / "exp")]) == 0
+    assert load_model(tmp_path / "exp/model").config.d_model == 64
+
+
+def test_without_bitsandbytes_a_quantised_base_is_one_clear_line(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(RecipeError, match="lora.quantize_base: bitsandbytes can't be used here .*; install it, or set"):
+        load_model(tiny_model, "4bit")
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_needs_no_account(corpus, tiny_model, tmp_path):
+    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path / "exp")]
+    command += ["--trainer.report_to", "wandb", "--trainer.max_steps", "2", "--trainer.logging_steps", "1"]
+    done = subprocess.run(
+        command, env={**os.environ, "WANDB_MODE": "offline"}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "exp/wandb").glob("offline-run-*/*.wandb"))
+    assert not (tmp_path / "wandb").exists()

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
+from whisper_recipe.model.generation import generate
 from whisper_recipe.model.load import load_model, load_processor, pick_device
 
 SEED = 1  # of sampling
@@ -157,24 +158,18 @@ class TransformersBackend(Backend):
             rows = zip(features.split(1), prompts, strict=True)
             return [self._search(row, [prompt], search, temperature, scored)[0] for row, prompt in rows]
         features = features.to(self.model.device, self.model.dtype)
-        prompt = torch.tensor(prompts, device=self.model.device)
         encoded = self.model.get_encoder()(features)
         states = encoded.last_hidden_state.split(1)  # `generate` repeats those in `encoded` for its beams
-        rules = self._rules(search, prompt.shape[1])
+        rules = self._rules(search, len(prompts[0]))
         torch.manual_seed(SEED)
-        # Not Whisper's own `generate`: it pads every input to 30 s, and with zeros
-        # (WhisperGenerationMixin._get_input_segment), which is a loud value here.
-        rows = GenerationMixin.generate(
+        ids = generate(
             self.model,
             features,
+            prompts,
             encoder_outputs=encoded,
-            decoder_input_ids=prompt,
-            # Whisper masks nothing; without this, transformers warns that it can't tell what is padding.
-            attention_mask=torch.ones_like(features[:, 0], dtype=torch.long),
             num_beams=1 if temperature else search.beam_size,
             do_sample=temperature > 0,
             **({"temperature": temperature, "top_k": 0} if temperature else {}),
-            max_length=None,
             max_new_tokens=search.max_new_tokens,
             # In `rules`, because scores must follow them too.
             suppress_tokens=None,
@@ -182,8 +177,6 @@ class TransformersBackend(Backend):
             logits_processor=rules,
             assistant_model=self.assistant,
         )
-        end = self.model.generation_config.eos_token_id
-        ids = [_until(end, row[prompt.shape[1] :].tolist()) for row in rows]
         if not scored:
             return [Hypothesis(row, 0.0) for row in ids]
         return [
@@ -310,10 +303,6 @@ def _hypothesis(result: ctranslate2.models.WhisperGenerationResult, scored: bool
 
 def _storage(features: torch.Tensor) -> ctranslate2.StorageView:
     return ctranslate2.StorageView.from_array(features.contiguous().numpy())
-
-
-def _until(end: int, ids: list[int]) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
 
 
 def _gpu(count: int) -> int:

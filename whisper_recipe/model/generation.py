@@ -1,8 +1,9 @@
-"""The generation config of a Whisper folder: without it `generate` guesses languages, tasks and lengths."""
+"""Generation of texts for inputs of any length, and the generation config, without which `generate` guesses."""
 
 from __future__ import annotations
 
-from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperTokenizer
+import torch
+from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
 
 from whisper_recipe.languages import LANGUAGES
 from whisper_recipe.tasks import TASKS
@@ -78,3 +79,31 @@ def complete_generation_config(
         config.language = languages[0] if len(languages) == 1 else None
     if tasks:
         config.task = tasks[0] if len(tasks) == 1 else TASKS[0]
+
+
+def generate(
+    model: WhisperForConditionalGeneration, features: torch.Tensor, prompts: list[list[int]], **options: object
+) -> list[list[int]]:
+    """Return the ids after the prompt, without the end, for features (batch, mel bins, frames).
+
+    Not by Whisper's own `generate`: that pads every input to 30 s, and with zeros
+    (WhisperGenerationMixin._get_input_segment), which is a loud value here.
+
+    Args:
+        model: on the device of the features.
+        features: of at most 3,000 frames.
+        prompts: what the decoder starts from, one for each of the batch and all of one length.
+        options: of transformers' generate; greedy where there are none.
+    """
+    prompt = torch.tensor(prompts, device=features.device)
+    rows = GenerationMixin.generate(
+        model,
+        features,
+        decoder_input_ids=prompt,
+        # Whisper masks nothing; without this, transformers warns that it can't tell what is padding.
+        attention_mask=torch.ones_like(features[:, 0], dtype=torch.long),
+        **{"num_beams": 1, "do_sample": False, "max_length": None, **options},
+    )
+    end = model.generation_config.eos_token_id
+    ids = [row[prompt.shape[1] :].tolist() for row in rows]
+    return [row[: row.index(end)] if end in row else row for row in ids]

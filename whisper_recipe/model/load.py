@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 import transformers
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
@@ -21,20 +22,22 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
 
 
-def load_model(name: str | Path) -> WhisperForConditionalGeneration:
+def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "none") -> WhisperForConditionalGeneration:
     """Load a Whisper model in float32 whose encoder takes inputs of any length up to 30 s.
 
     Args:
         name: a local folder, or a name on the hub (`openai/whisper-small`). A local folder never causes network access.
+        quantize: keep its matrices in 8 or 4 bits, by bitsandbytes.
 
     Raises:
-        RecipeError: no such folder, no weights in it, or weights that can't be read.
+        RecipeError: no such folder, no weights in it, weights that can't be read, or no bitsandbytes for this device.
     """
     name = _check_folder(name, WEIGHTS)
+    quantized = {} if quantize == "none" else {"quantization_config": _quantization(quantize)}
     try:
         # Weights in PyTorch's own format are read with `weights_only=True` by transformers: no pickled code runs.
         model, info = WhisperForConditionalGeneration.from_pretrained(
-            name, dtype=torch.float32, local_files_only=Path(name).is_dir(), output_loading_info=True
+            name, dtype=torch.float32, local_files_only=Path(name).is_dir(), output_loading_info=True, **quantized
         )
     except Exception as error:  # transformers, safetensors and pickle each raise types of their own
         raise _unreadable("model", name, error) from error
@@ -46,6 +49,17 @@ def load_model(name: str | Path) -> WhisperForConditionalGeneration:
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
     return accept_any_length(model)
+
+
+def _quantization(bits: str) -> BitsAndBytesConfig:
+    try:
+        import bitsandbytes  # noqa: F401 (transformers itself would name neither the option nor the reason)
+    except (ImportError, OSError, RuntimeError) as error:  # not installed; no library for this device
+        what = f"bitsandbytes can't be used here ({error})"
+        raise RecipeError(what, where="lora.quantize_base", cure="install it, or set none") from error
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 
 
 def load_processor(name: str | Path) -> WhisperProcessor:

@@ -16,10 +16,12 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, load_fbank
+from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
+from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
+from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 
 CUTS_PER_BUCKET = 10  # at least
 
@@ -101,26 +103,37 @@ class CutDataset(Dataset):
     """Turns a batch of cuts into the tensors that the model takes."""
 
     def __init__(
-        self, tokenizer: WhisperTokenizer, num_mel_bins: int, options: BatchOptions | None = None, seed: int = 0
+        self,
+        tokenizer: WhisperTokenizer,
+        num_mel_bins: int,
+        options: BatchOptions | None = None,
+        augment: TrainingAugmentation | None = None,
+        seed: int = 0,
     ) -> None:
-        self.tokenizer, self.num_mel_bins, self.seed = tokenizer, num_mel_bins, seed
-        self.options = options or BatchOptions()
+        self.tokenizer, self.options = tokenizer, options or BatchOptions()
+        augment = augment or TrainingAugmentation()
+        self.augmenter, self.seed = Augmenter(augment, num_mel_bins), f"{seed} {augment.seed}"
 
     def __getitem__(self, item: tuple[int, CutSet]) -> dict[str, torch.Tensor]:
-        """Return input_features (batch, mel bins, frames), decoder_input_ids and labels (batch, tokens), and ids."""
+        """Return what the encoder takes, decoder_input_ids and labels (batch, tokens), and ids of cuts.
+
+        The encoder's is input_features (batch, mel bins, frames); of cuts with stored encoder outputs, encoder_outputs.
+        """
         number, cuts = item
         # What is drawn depends on the batch alone, not on the process or on what was drawn before.
-        draw = random.Random(f"{self.seed} {number}").random
-        frames = MAX_FRAMES if draw() < self.options.pad_to_30s else None
-        features = [load_fbank(cut, self.num_mel_bins) for cut in cuts]
-        ids = [
-            training_example(self.tokenizer, cut, draw() < self.options.timestamps, draw() < self.options.prompts)
-            for cut in cuts
-        ]
+        draw = random.Random(f"{self.seed} {number}")
+        frames = MAX_FRAMES if draw.random() < self.options.pad_to_30s else None
+        if has_states(cuts[0]):
+            encoder = {"encoder_outputs": (collate_states([load_states(cut) for cut in cuts]),)}
+        else:
+            cuts, features = zip(*[self.augmenter.load(cut, draw) for cut in cuts], strict=True)
+            encoder = {"input_features": collate_fbank(features, frames)}
+        shares = self.options.timestamps, self.options.prompts
+        ids = [training_example(self.tokenizer, cut, *(draw.random() < share for share in shares)) for cut in cuts]
         inputs, labels = ([torch.tensor(row) for row in rows] for rows in zip(*ids, strict=True))
         pad = torch.nn.utils.rnn.pad_sequence
         return {
-            "input_features": collate_fbank(features, frames),
+            **encoder,
             # Masked by length: the end token is also the padding token, and masking it by value would teach the model
             # never to stop (https://github.com/huggingface/transformers/issues/19166).
             "decoder_input_ids": pad(inputs, batch_first=True, padding_value=self.tokenizer.pad_token_id),
@@ -146,11 +159,12 @@ def make_loader(
     options: BatchOptions,
     shuffle: bool,
     num_mel_bins: int = 80,
+    augment: TrainingAugmentation | None = None,
     seed: int = 0,
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of batches in an epoch."""
     return DataLoader(
-        CutDataset(tokenizer, num_mel_bins, options, seed),
+        CutDataset(tokenizer, num_mel_bins, options, augment, seed),
         batch_sampler=BatchSampler(cuts, options, shuffle, seed),
         collate_fn=_only,
         num_workers=options.num_workers,

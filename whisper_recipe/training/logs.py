@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ from whisper_recipe import __version__
 from whisper_recipe.files import write_json, written_aside
 
 LOGGED = {"loss": ".4f", "eval_loss": ".4f", "learning_rate": ".3e", "grad_norm": ".3f", "epoch": ".2f"}
+RATES = re.compile("eval_(wer|cer|error_rate)")  # shares, by language; see training/evaluation.py
+
+
+def _forms(logs: dict) -> dict[str, str]:
+    """Return how to write what was measured, in its order."""
+    return {key: LOGGED.get(key, ".4f") for key in (*LOGGED, *filter(RATES.match, logs)) if key in logs}
 
 
 class LogCallback(TrainerCallback):
@@ -31,13 +38,13 @@ class LogCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
     ) -> None:
         """Log what the Trainer just measured."""
-        parts = [f"{key} {float(logs[key]):{form}}" for key, form in LOGGED.items() if key in (logs or {})]
+        parts = [f"{key} {float(logs[key]):{form}}" for key, form in _forms(logs or {}).items()]
         if len(parts) > 1:  # the last call only sums up the run's speed
             self.log.info("step %d/%d  %s", state.global_step, state.max_steps, "  ".join(parts))
 
 
 def write_curves(folder: Path, history: list[dict]) -> None:
-    """Write curves.csv, a row a logged step, and curves.png: loss, eval_loss and learning rate by step.
+    """Write curves.csv, a row a logged step, and curves.png: losses, learning rate and error rates by step.
 
     Args:
         folder: the run's.
@@ -47,20 +54,24 @@ def write_curves(folder: Path, history: list[dict]) -> None:
 
     rows: dict[int, dict] = {}
     for entry in history:
-        rows.setdefault(entry["step"], {}).update({key: entry[key] for key in LOGGED if key in entry})
+        rows.setdefault(entry["step"], {}).update({key: entry[key] for key in _forms(entry)})
+    rates = sorted({key for row in rows.values() for key in row if RATES.match(key)})
     with written_aside(folder / "curves.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, ["step", *LOGGED])
+        table = csv.DictWriter(file, ["step", *LOGGED, *rates])
         table.writeheader()
         table.writerows({"step": step, **row} for step, row in rows.items())
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for axes, key in ((losses, "loss"), (losses, "eval_loss"), (rates, "learning_rate")):
-        points = [(step, float(row[key])) for step, row in rows.items() if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=key, marker="o" if key == "eval_loss" else None)
-    losses.set(ylabel="cross entropy per token", yscale="log")
-    losses.legend()
-    rates.set(xlabel="step", ylabel="learning rate")
+    panels = [(["loss", "eval_loss"], "cross entropy per token"), (["learning_rate"], "learning rate")]
+    panels += [(rates, "error rate")] if rates else []
+    figure = Figure(figsize=(8, 3 * len(panels)), layout="constrained")
+    for axes, (keys, label) in zip(figure.subplots(len(panels), 1, sharex=True), panels, strict=True):
+        for key in keys:
+            points = [(step, float(row[key])) for step, row in rows.items() if row.get(key) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=key, marker="o" if key.startswith("eval") else None)
+        axes.set(ylabel=label, yscale="log" if "loss" in keys else "linear")
+        if len(keys) > 1 and axes.lines:
+            axes.legend()
+    axes.set(xlabel="step")
     with written_aside(folder / "curves.png") as aside:
         figure.savefig(aside, dpi=120, format="png")
 

@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
@@ -69,3 +70,11 @@ def parameter_groups(
         {"params": params, "weight_decay": weight_decay * decays} | ({} if rate is None else {"lr": rate})
         for (rate, decays), params in groups.items()
     ]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters are trained, and how many there are."""
+    if isinstance(model, PeftModel):
+        return model.get_nb_trainable_parameters()  # knows that 4-bit weights lie two in a byte
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

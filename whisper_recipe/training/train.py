@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lhotse import CutSet
-from transformers import Seq2SeqTrainingArguments, WhisperTokenizer, set_seed
+from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer, set_seed
 
 from whisper_recipe.data.features import check_mel_bins
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts
+from whisper_recipe.training.augment import TrainingAugmentation
+from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, start_or_go_on
+from whisper_recipe.training.dry_run import describe
+from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
+from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
 from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import log_to_file, write_curves, write_environment
-from whisper_recipe.training.parameters import ParameterOptions, freeze
+from whisper_recipe.training.memory import find_largest
+from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
@@ -36,6 +42,13 @@ def train(
     lora: LoraOptions = LoraOptions(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
     parameters: ParameterOptions = ParameterOptions(),  # noqa: B008
     batches: BatchOptions = BatchOptions(),  # noqa: B008
+    augment: TrainingAugmentation = TrainingAugmentation(),  # noqa: B008
+    cache_encoder: bool = False,
+    eval_wer_steps: int = 0,
+    eval_wer_utterances: int = 50,
+    early_stopping_patience: int = 0,
+    dry_run: bool = False,
+    find_max_duration: bool = False,
 ) -> None:
     """Fine-tune a Whisper model on cuts.
 
@@ -46,44 +59,75 @@ def train(
     Args:
         base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
         train_cuts: cut manifests, from `whisper-recipe fbank`.
-        dev_cuts: cut manifests for eval_loss.
+        dev_cuts: cut manifests for eval_loss and error rates.
         output_dir: the folder of the run, exp/<name>.
         trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
         method: full trains every parameter, lora small matrices beside the frozen ones.
         lora: options of method lora.
         parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
+        augment: changes of the training data, drawn anew whenever a cut is seen.
+        cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
+            from them: several times faster.
+        eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
+            They are in the logs as eval_wer_en and so on, and together as eval_error_rate.
+        eval_wer_utterances: utterances of each language and task that error rates are measured on.
+        early_stopping_patience: evaluations without a better trainer.metric_for_best_model, after which the run stops;
+            0 for none.
+        dry_run: print steps, parameters, expected memory and the first batch as text, and stop.
+        find_max_duration: measure the largest batches.max_duration that fits into the memory, print it, and stop.
 
     Raises:
-        RecipeError: an input is missing or does not fit the model.
+        RecipeError: an input is missing or does not fit the model, or options contradict each other.
     """
-    cuts = {"train": load_cuts(train_cuts), "dev": load_cuts(dev_cuts)}
-    processor, model = load_processor(base_model), load_model(base_model)
+    check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
+    if cache_encoder:
+        check_cache(method, parameters, augment, batches.pad_to_30s)
+    options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
+    options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
+    options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
+    manifests = {"train": train_cuts, "dev": dev_cuts}
+    cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
+    processor = load_processor(base_model)
+    model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
+    os.environ.setdefault("WANDB_DIR", str(output_dir))  # wandb writes into the working directory otherwise
     set_seed(trainer.seed)  # before the adapters draw their weights
     finished = output_dir / ("adapter" if method == "lora" else "model")
-    options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
-    checkpoint = start_or_go_on(output_dir, describe_run(trainer, [*train_cuts, *dev_cuts], **options), finished)
+    only_a_look = dry_run or find_max_duration
+    described = describe_run(trainer, [*train_cuts, *dev_cuts], **options)
+    checkpoint = None if only_a_look else start_or_go_on(output_dir, described, finished)
     with log_to_file(output_dir / "train.log"):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
-        for split in cuts:
-            check_mel_bins(next(iter(cuts[split])), model.config.num_mel_bins, f"{split}_cuts")
-            cuts[split] = _without_untrainable(cuts[split], processor.tokenizer, output_dir / f"dropped_{split}.tsv")
+        cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
+        evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
+        if eval_wer_steps:
+            sample = cuts["dev"], processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances
+            evaluation.rates = ErrorRates(*sample, batches.max_duration)
+        if cache_encoder:
+            model.to(trainer.device)
+            for split, paths in manifests.items():
+                folder = output_dir / "encoder_states" / split
+                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder)
         loaders = make_loaders(
-            cuts["train"], cuts["dev"], processor.tokenizer, batches, model.config.num_mel_bins, trainer
+            *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
         if method == "lora":
             model = add_lora(model, lora, trainer.max_steps)
         else:
             freeze(model, parameters)
+        run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation)
+        if only_a_look:
+            tokenizer = processor.tokenizer
+            print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer))
+            return
         _report_parameters(model)
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
-        run = WhisperTrainer(model, trainer, *loaders, parameters)
         run.go_on(checkpoint)
         write_curves(output_dir, run.state.log_history)
-        facts["steps"], facts["epochs"] = run.state.global_step, round(run.state.epoch, 2)
+        facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with written_aside(finished, replace_folder=True) as aside:
             if method == "lora":
                 model.save_pretrained(aside, save_embedding_layers=False)
@@ -92,16 +136,30 @@ def train(
                 save_model(aside, model, processor, facts)
 
 
+def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer) -> str:
+    seconds = max(cut.duration for cut in cuts)
+    tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in cuts)
+    found = find_largest(run, seconds, tokens)
+    return (
+        f"batches.max_duration: {found:.0f} just fits on {run.args.device}, measured with the longest cut "
+        f"({seconds:.2f} s, {tokens} tokens); take a tenth less"
+    )
+
+
 def _report_parameters(model: torch.nn.Module) -> None:
-    every = sum(parameter.numel() for parameter in model.parameters())
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
     log.info(message)
     print(message)
 
 
-def _without_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer, listed: Path) -> CutSet:
+def _trainable(
+    cuts: CutSet, split: str, tokenizer: WhisperTokenizer, model: WhisperForConditionalGeneration, output_dir: Path
+) -> CutSet:
+    """Return the cuts that the model can take; list the others in dropped_<split>.tsv."""
+    check_mel_bins(next(iter(cuts)), model.config.num_mel_bins, f"{split}_cuts")
     kept, dropped = drop_untrainable(cuts, tokenizer)
+    listed = output_dir / f"dropped_{split}.tsv"
     if dropped:
         with written_aside(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")

@@ -13,6 +13,7 @@ from lhotse import CutSet
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerControl,
@@ -27,9 +28,12 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
 from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import WholeCheckpoints
+from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback
+from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
@@ -43,12 +47,13 @@ def make_loaders(
     batches: BatchOptions,
     num_mel_bins: int,
     args: Seq2SeqTrainingArguments,
+    augment: TrainingAugmentation | None = None,
 ) -> tuple[DataLoader, DataLoader]:
     """Return the batches for training and for eval_loss, and set args.max_steps where epochs are given.
 
     The Trainer itself would count the cuts of a dataset, and ours yields batches.
     """
-    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, args.seed)
+    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed)
     # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are.
     dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
     if args.max_steps < 0:
@@ -81,8 +86,10 @@ class WhisperTrainer(WholeCheckpoints):
         train: DataLoader,
         dev: DataLoader,
         parameters: ParameterOptions,
+        evaluation: Evaluation | None = None,
     ) -> None:
         self.train_loader, self.dev_loader, self.parameters = train, dev, parameters
+        self.evaluation = evaluation or Evaluation()
         self.not_finite = 0  # batches in a row whose loss is no number
         super().__init__(
             model,
@@ -92,6 +99,8 @@ class WhisperTrainer(WholeCheckpoints):
             compute_loss_func=self.loss,
             callbacks=[LogCallback(log), AdaLoraCallback()],
         )
+        if self.evaluation.patience:
+            self.add_callback(EarlyStoppingCallback(self.evaluation.patience))
         self.remove_callback(PrinterCallback)  # the log has it
 
     def go_on(self, checkpoint: Path | None) -> None:
@@ -116,6 +125,16 @@ class WhisperTrainer(WholeCheckpoints):
         """Return the number of batches, for the Trainer's own speed figures: cuts are not counted ahead."""
         return len(dataloader)
 
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Return eval_loss, and the error rates where it is their turn."""
+        metrics = super().evaluate(*args, **kwargs)
+        step, every = self.state.global_step, self.evaluation.wer_steps
+        if every and (step % every == 0 or step == self.state.max_steps):
+            rates = {f"eval_{name}": rate for name, rate in self.evaluation.rates.measure(self.model).items()}
+            self.log(rates)
+            metrics |= rates
+        return metrics
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of `trainer.optim`, with the learning rates of encoder and decoder."""
         if self.optimizer is None:
@@ -125,6 +144,20 @@ class WhisperTrainer(WholeCheckpoints):
                 parameter_groups(self.model, self.parameters, decayed, self.args.weight_decay), **options
             )
         return self.optimizer
+
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
+        """Return the loss of a micro-batch after its backward pass.
+
+        Raises:
+            RecipeError: the memory is not enough.
+        """
+        batch = inputs["labels"].shape, encoder_input(inputs).shape
+        try:
+            return super().training_step(model, inputs, *args, **kwargs)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(*batch, self.args.device) from error
 
     def loss(
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

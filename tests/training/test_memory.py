@@ -1,0 +1,76 @@
+"""A look before a training, and what happens where the memory is not enough."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from tests.training.test_train import train
+from whisper_recipe.training.memory import _largest
+from whisper_recipe.training.trainer import WhisperTrainer
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_dry_run_shows_the_run_and_trains_nothing(corpus, tiny_model, tmp_path, capsys, monkeypatch, method):
+    monkeypatch.setattr(WhisperTrainer, "train", None)
+    assert train(corpus, tiny_model, tmp_path, "--method", method, "--trainer.max_steps", "7", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "steps" in printed and " 7, 1 batches each" in printed
+    text = "<|en|><|transcribe|><|notimestamps|> turn on the light in the kitchen<|endoftext|>"
+    assert f": <|startoftranscript|> -> {text}\n" in printed
+    assert not list(tmp_path.glob("checkpoint-*")) and not (tmp_path / "run.json").exists()
+
+
+def test_expected_memory_counts_weights_gradients_and_state(corpus, tiny_model, tmp_path, capsys):
+    assert train(corpus, tiny_model, tmp_path, "--method", "full", "--dry-run") == 0
+    lines = dict(line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("memory"))
+    found = {name.strip(): float(value.split()[0]) for name, value in lines.items()}
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_model)
+    every = sum(parameter.numel() for parameter in model.parameters())
+    fixed = model.model.encoder.embed_positions.weight.numel()
+    assert found["memory: weights"] == pytest.approx(4e-9 * every, abs=1e-3)
+    assert found["memory: gradients"] == pytest.approx(4e-9 * (every - fixed), abs=1e-3)
+    assert found["memory: optimiser (adamw_torch_fused)"] == pytest.approx(8e-9 * (every - fixed), abs=1e-3)
+    assert found["memory: activations of the first batch"] > 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_out_of_memory_names_the_batch_and_what_lowers_it(corpus, tiny_model, tmp_path, capsys, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(WhisperTrainer, "compute_loss", fail)
+    assert train(corpus, tiny_model, tmp_path, "--method", "full") == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "out of memory on a batch of" in line and "encoder input (" in line and "labels (" in line
+    assert all(cure in line for cure in ("batches.max_duration", "gradient_checkpointing", "method lora"))
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 64, 100, 1000])
+def test_the_largest_that_fits_is_found_to_a_sixteenth(limit):
+    tried = []
+    found = _largest(lambda count: tried.append(count) or count <= limit)
+    assert found <= limit
+    assert limit - found <= max(0, limit // 16)
+    assert max(tried, default=0) <= 2 * limit + 1
+
+
+@pytest.mark.slow
+def test_max_duration_is_measured_where_the_memory_has_an_edge(corpus, tiny_model, tmp_path):
+    """A process with 6 GB of addresses, of which PyTorch takes some before it begins."""
+    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path)]
+    command += ["--batches.num_workers", "0", "--find-max-duration"]
+    limited = ["bash", "-c", 'ulimit -v 6000000; exec "$@"', "limited", *command]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seconds = float(done.stdout.split("batches.max_duration: ")[1].split()[0])
+    assert 50 < seconds < 100_000
+    assert "measured with the longest cut (2.80 s" in done.stdout
+    assert not (tmp_path / "model").exists()
+    free = subprocess.run(command, capture_output=True, text=True)
+    assert free.returncode == 1
+    assert "has no edge to find" in free.stderr.splitlines()[-1]

@@ -1,0 +1,145 @@
+"""What a training needs of a device's memory: expected, measured, and what to do where it is not enough."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.text.prompt import IGNORED
+
+if TYPE_CHECKING:
+    from whisper_recipe.training.trainer import WhisperTrainer
+
+log = logging.getLogger(__name__)
+LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
+FRAMES_PER_SECOND = 100
+# Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
+# columns instead.
+STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
+
+
+def encoder_input(inputs: dict) -> torch.Tensor:
+    """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
+    return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device's memory is full; PyTorch has no type of its own for that of the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:
+    """Return the error for a batch that does not fit."""
+    what = f"out of memory on a batch of {labels[0]} cuts: encoder input {tuple(encoder)}, labels {tuple(labels)}"
+    return RecipeError(what, where=device, cure=f"{LESS_MEMORY}; --find-max-duration measures what fits")
+
+
+def expected_memory(run: WhisperTrainer, inputs: dict) -> dict[str, float]:
+    """Return bytes by what they are for: weights, gradients, optimiser, activations of a batch.
+
+    Args:
+        run: before it trains.
+        inputs: a batch; its forward pass is made, and what that keeps for the backward pass is counted.
+    """
+    parameters = list(run.model.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    state = next((size for name, size in STATE_BYTES.items() if str(run.args.optim.value).startswith(name)), 8)
+    return {
+        "weights": sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        "gradients": 4 * trained,
+        f"optimiser ({run.args.optim.value})": state * trained,
+        "activations of the first batch": _kept_for_backward(run, inputs),
+    }
+
+
+def _kept_for_backward(run: WhisperTrainer, inputs: dict) -> int:
+    weights = {parameter.untyped_storage().data_ptr() for parameter in run.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(run, inputs)  # holds what is kept, so that no address is used twice
+    del loss
+    return sum(kept.values())
+
+
+def _loss(run: WhisperTrainer, inputs: dict) -> torch.Tensor:
+    if run.args.gradient_checkpointing:  # the Trainer does it later
+        run.model.gradient_checkpointing_enable(run.args.gradient_checkpointing_kwargs)
+    run.model.train()
+    inputs = run._prepare_inputs(inputs)
+    with run.compute_loss_context_manager():
+        return run.compute_loss(run.model, inputs, num_items_in_batch=(inputs["labels"] != IGNORED).sum())
+
+
+def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
+    """Return the seconds of audio in a batch with which a whole step of training just fits in the memory.
+
+    Batches of so many of the longest utterances are tried, twice as many each time, then between the last two.
+
+    Args:
+        run: before it trains; its weights are changed.
+        seconds: of the longest cut.
+        tokens: of the longest text.
+
+    Raises:
+        RecipeError: not even one utterance fits, or nothing limits the memory of this CPU.
+    """
+    if run.args.device.type == "cpu" and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        cure = "measure on the GPU that will train, or limit the memory (ulimit -v)"
+        raise RecipeError("a CPU without a limit has no edge to find", where="find_max_duration", cure=cure)
+    run.create_optimizer()
+    with tqdm(unit="trial", desc="find max_duration") as progress:
+        count = _largest(lambda count: _fits(run, count, seconds, tokens, progress))
+    if not count:
+        what = f"not even one cut of {seconds:.2f} s fits into the memory of {run.args.device}"
+        raise RecipeError(what, where="find_max_duration", cure=LESS_MEMORY)
+    return count * seconds
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """Return the largest number that fits, 0 where none does."""
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > max(1, low // 16):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _fits(run: WhisperTrainer, count: int, seconds: float, tokens: int, progress: tqdm) -> bool:
+    progress.set_postfix(cuts=count, seconds=f"{count * seconds:.0f}")
+    progress.update()
+    config = run.model.config
+    inputs = {
+        "input_features": torch.zeros(count, config.num_mel_bins, round(FRAMES_PER_SECOND * seconds)),
+        "decoder_input_ids": torch.zeros(count, tokens, dtype=torch.long),
+        "labels": torch.zeros(count, tokens, dtype=torch.long),
+        "cuts": [],
+    }
+    try:
+        run.accelerator.backward(_loss(run, inputs))
+        run.optimizer.step()
+        return True
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        run.optimizer.zero_grad()
+        gc.collect()
+        if run.args.device.type == "cuda":
+            torch.cuda.empty_cache()
