@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from lhotse import CutSet
 from transformers import WhisperProcessor
 
 from tests.conftest import make_model
@@ -14,8 +15,9 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import CutDataset, load_cuts
-from whisper_recipe.training.encoder_cache import check_cache, load_states, with_encoder_states
+from whisper_recipe.training.encoder_cache import check_cache, collate_states, load_states, with_encoder_states
 from whisper_recipe.training.parameters import ParameterOptions
+from whisper_recipe.training.trainer import token_loss
 
 FROZEN = ["--method", "full", "--parameters.freeze_encoder", "--cache-encoder"]
 
