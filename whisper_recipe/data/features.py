@@ -149,7 +149,7 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     if not cut.has_features:
         return log_mel(load_samples(cut), num_mel_bins)
     stored = cut.features
-    whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(cut.num_samples)
+    whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(round(cut.duration * SAMPLING_RATE))
     return torch.from_numpy(stored.load() if whole else cut.load_features()).float()
 
 

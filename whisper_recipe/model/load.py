@@ -46,6 +46,10 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
+    for module in model.modules():
+        # bitsandbytes 0.50 packs 4-bit weights for a CPU at the first evaluation, and then has no gradients for them.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
     return accept_any_length(model)

@@ -92,7 +92,8 @@ def train(
     model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
-    os.environ.setdefault("WANDB_DIR", str(output_dir))  # wandb writes into the working directory otherwise
+    if "wandb" in trainer.report_to:
+        os.environ.setdefault("WANDB_DIR", str(output_dir))  # it would write into the working directory
     set_seed(trainer.seed)  # before the adapters draw their weights
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
