@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from lhotse import CutSet
+from safetensors.torch import load_file
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.trainer_pt_utils import LabelSmoother
 
@@ -422,3 +423,18 @@ def test_weights_and_biases_offline_needs_no_account(corpus, tiny_model, tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     assert list((tmp_path / "exp/wandb").glob("offline-run-*/*.wandb"))
     assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_in_bf16_the_trained_weights_stay_float32(corpus, tiny_model, tmp_path, method, monkeypatch):
+    mixed = []
+    plain = WhisperTrainer.loss
+    monkeypatch.setattr(
+        WhisperTrainer, "loss", lambda *args: mixed.append(torch.get_autocast_dtype("cpu")) or plain(*args)
+    )
+    assert train(corpus, tiny_model, tmp_path, "--method", method, "--trainer.bf16", "true") == 0
+    folder = tmp_path / ("model" if method == "full" else "adapter")
+    weights = load_file(next(folder.glob("*.safetensors")))
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert set(mixed) == {torch.bfloat16}
