@@ -56,15 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cuts, tokenizer = make_manifest(folder, options.cuts), make_tokenizer(folder)
-        own = [
-            sys.executable,
-            __file__,
-            "--batches",
-            str(options.batches),
-            "--max_cuts",
-            str(options.max_cuts),
-            "--child",
-        ]
+        own = [sys.executable, __file__, "--batches", str(options.batches)]
+        own += ["--max_cuts", str(options.max_cuts), "--child"]
         commands = {
             "whisper-recipe, start-up": [*own, "start", cuts, tokenizer],
             "lhotse, counting alone": [sys.executable, "-c", PEER, cuts],
@@ -94,7 +87,7 @@ def make_manifest(folder: Path, count: int) -> Path:
             stored.append((float(seconds), len(values), writer.write(f"{number}", values)))
     path = folder / "cuts.jsonl.gz"
     rows = (_row(number, *stored[number % STORED], writer) for number in range(count))
-    write_jsonl(path, tqdm(rows, total=count, desc="manifest"))
+    write_jsonl(path, tqdm(rows, total=count, desc="manifest", disable=None))
     return path
 
 
@@ -151,11 +144,13 @@ def _look(stream: object, batches: int) -> None:
     """Print the memory of this process and of the loading one after shares of the batches, as JSON."""
     rows, begin = [], time.perf_counter()
     every = max(1, batches // LOOKS)
-    for number, _ in enumerate(tqdm(itertools.islice(stream, batches), total=batches), 1):
+    for number, _ in enumerate(tqdm(itertools.islice(stream, batches), total=batches, disable=None), 1):
         if number == 1 or number % every == 0:
             row = {"batches": f"{number:,}", "minutes": f"{(time.perf_counter() - begin) / 60:.1f}"}
             row["trainer's process"] = f"{_megabytes(os.getpid()):.0f}"
-            rows.append(row | {"loader": f"{_megabytes(child.pid):.0f}" for child in multiprocessing.active_children()})
+            rows.append(row)
+            for child in multiprocessing.active_children():
+                row["loader"] = f"{_megabytes(child.pid):.0f}"
     print(json.dumps(rows))
 
 
