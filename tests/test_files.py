@@ -135,7 +135,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert [path.name.partition(".partial.")[2] for path in tmp_path.iterdir()] == ["x.json"]
-    other = tmp_path / f".{os.getppid()}.partial.x.json"  # of a process that runs
-    other.write_text("half")
+    (left,) = tmp_path.iterdir()
+    running = tmp_path / left.name.replace(left.name[1:].partition("@")[0], str(os.getppid()))
+    elsewhere = tmp_path / f"{left.name.partition('@')[0]}@elsewhere.partial.x.json"  # on a machine we can't look into
+    for other in (running, elsewhere):
+        other.write_text("half")
     write_json(tmp_path / "x.json", {})
-    assert {path.name for path in tmp_path.iterdir()} == {"x.json", other.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", running.name, elsewhere.name}

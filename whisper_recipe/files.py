@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import gzip
+import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -29,6 +31,12 @@ def require(path: str | Path, cure: str | None = None) -> Path:
     return path
 
 
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's contents; RecipeError where there is no such file."""
+    with open(require(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder to; rename it to `path` on success.
@@ -47,7 +55,7 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_what_the_killed_left(path)
-    aside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    aside = path.with_name(own_name("partial", path.name))
     try:
         yield aside
         if aside.is_dir() and path.is_dir():
@@ -57,7 +65,7 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
                     f"holds other files ({min(others)})", where=path, cure="remove it or give another folder"
                 )
             # A folder can't be renamed over a folder that has files: move the old one out of the way first.
-            old = path.with_name(f".{os.getpid()}.old.{path.name}")
+            old = path.with_name(own_name("old", path.name))
             path.rename(old)
             aside.rename(path)
             _remove(old)
@@ -67,11 +75,22 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
         _remove(aside)
 
 
+def own_name(kind: str, name: str) -> str:
+    """Return a hidden name that no other process has, on this machine or another: .<pid>@<machine>.<kind>.<name>."""
+    return f".{os.getpid()}@{_machine()}.{kind}.{name}"
+
+
+def _machine() -> str:
+    return platform.node().partition(".")[0]
+
+
 def _remove_what_the_killed_left(path: Path) -> None:
     """Remove what processes of this machine left beside `path` when they were killed while they wrote it."""
     for left in path.parent.glob(f".*.*.{glob.escape(path.name)}"):
-        pid, _, kind = left.name[1:].removesuffix(f".{path.name}").partition(".")
-        if pid.isdecimal() and kind in ("partial", "old") and not _is_running(int(pid)):
+        owner, _, kind = left.name[1:].removesuffix(f".{path.name}").partition(".")
+        pid, _, machine = owner.partition("@")
+        # Whether a process of another machine runs can't be seen from here.
+        if pid.isdecimal() and machine == _machine() and kind in ("partial", "old") and not _is_running(int(pid)):
             _remove(left)
 
 

@@ -29,6 +29,7 @@ from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.manifests import prepare
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, write_jsonl
+from whisper_recipe.shares import Unfinished
 
 
 def whisper(samples, bins):
@@ -240,10 +241,10 @@ def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
     assert load(tmp_path)["a"].num_features == 128
 
 
-@pytest.mark.parametrize("step", ["replace", "rename", "_discard"])
+@pytest.mark.parametrize("step", ["replace", "rename", "discard"])
 def test_a_run_that_broke_off_while_names_were_given_goes_on(manifests, tmp_path, monkeypatch, step):
     fbank("train", manifests, tmp_path, num_jobs=1)
-    target = module if step == "_discard" else pathlib.Path
+    target = Unfinished if step == "discard" else pathlib.Path
     real = getattr(target, step)
 
     def break_off(*arguments):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
@@ -27,12 +25,15 @@ from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.augment import Augmentation, Noises, load_samples, speeds
 from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
+from whisper_recipe.data.workers import finished, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, require, write_json, write_jsonl, written_aside
+from whisper_recipe.files import file_digest, read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.shares import Unfinished, parse_share
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
 MAX_SECONDS = 30.0  # one input of Whisper
-SETTINGS, FEATURES = "settings.json", "features"  # in the folder of what is unfinished, beside the parts' cuts
+DASK_AHEAD = 256  # parts that a cluster has to do or has done, before they are waited for
+FEATURES = "features"  # in the folder of what is unfinished, beside the parts' cuts
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
@@ -64,6 +65,8 @@ def fbank(
     num_mel_bins: Literal[80, 128] | None = None,
     storage: Literal["lilcom_chunky", "float16", "none"] = "lilcom_chunky",
     num_jobs: int = 2,
+    part: str | None = None,
+    dask: str | None = None,
     augment: Augmentation = Augmentation(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
@@ -79,11 +82,18 @@ def fbank(
         storage: lilcom_chunky takes 1.1 bytes a value and is off by 0.002 at most; float16 takes 2 bytes and is off by
             0.0005, in one file an utterance; none stores nothing, and features are computed whenever a cut is loaded.
         num_jobs: processes.
+        part: 2/8 computes the second eighth. All eight are started, on any machines that share OUT, with the same other
+            options; the one that ends last writes the manifest, the same as one process would.
+        dask: address of a Dask scheduler (tcp://host:8786) whose workers compute in place of num_jobs processes. They
+            must see the same files.
         augment: copies at other speeds, and noise.
 
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
+    share = parse_share(part)
+    if storage == "none" and (part or dask):
+        raise RecipeError("storage none computes nothing", where="--part, --dask", cure="leave them out")
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
     path = manifest_path(out, "cuts", split)
     count, seconds = _total(manifests, split)
@@ -96,12 +106,19 @@ def fbank(
         write_jsonl(path, (cut.to_dict() for cut in progress(cuts)))
     else:
         settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
-        work = _unfinished(Path(out) / f".unfinished_{split}", settings | _plain(augment))
+        work = Unfinished(Path(out).absolute() / f".unfinished_{split}", settings | _plain(augment), ".jsonl", share)
+        if done := len(work.pieces()):
+            print(f"goes on where it was interrupted: {done} parts of {PART} cuts are done")
         final = Path(out).absolute() / f"feats_{split}"
-        extract = functools.partial(_extract, WRITERS[storage], bins, work, final)
-        with progress() as bar:
-            for size in _in_parts(extract, cuts, work, num_jobs):
+        extract = functools.partial(_extract, WRITERS[storage], bins, work.folder, final)
+        pieces = 0
+        with progress() as bar, workers(num_jobs, dask) as executor:
+            for size in _in_pieces(extract, cuts, work, executor, 2 * num_jobs if dask is None else DASK_AHEAD):
                 bar.update(size)
+                pieces += 1
+        if not work.is_ours_to_finish(pieces):
+            print(f"{path}: part {share} is done; the one that ends last puts them together")
+            return
         _finish(work, path, final)
     _list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped)
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
@@ -246,67 +263,48 @@ def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
 
 def _digest(manifests: Path, split: str) -> str:
     """Return a hash of the split's manifests: other manifests, other cuts."""
-    digests = []
-    for kind in ("recordings", "supervisions"):
-        with open(_manifest(manifests, kind, split), "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return " ".join(digests)
+    return " ".join(file_digest(_manifest(manifests, kind, split)) for kind in ("recordings", "supervisions"))
 
 
 def _plain(augment: Augmentation) -> dict:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(augment).items()}
 
 
-def _unfinished(work: Path, settings: dict) -> Path:
-    """Return the folder for what is finished of a split; what stands there counts if the settings are the same."""
-    note = work / SETTINGS
-    if note.exists() and read_json(note) == settings:
-        done = sum(1 for _ in work.glob("part*.jsonl"))
-        print(f"goes on where it was interrupted: {done} parts of {PART} cuts are done")
-        return work
-    if work.exists():
-        print("starts anew: what was interrupted had other manifests or settings")
-        _discard(work)
-    write_json(note, settings)
-    return work
-
-
-def _finish(work: Path, path: Path, final: Path) -> None:
+def _finish(work: Unfinished, path: Path, final: Path) -> None:
     """Give the features and then the manifest their final names; interrupted anywhere, the same command goes on."""
     with written_aside(path) as manifest:
-        write_jsonl(manifest, (row for part in sorted(work.glob("part*.jsonl")) for _, row in read_jsonl(part)))
-        if (work / FEATURES).exists():  # otherwise they stand there, and only the manifest was missing
+        write_jsonl(manifest, (row for piece in work.pieces() for _, row in read_jsonl(piece)))
+        features = work.folder / FEATURES
+        if features.exists():  # otherwise they stand there, and only the manifest was missing
             if final.exists():
-                final.rename(work / "replaced")
-            (work / FEATURES).rename(final)
-    _discard(work)
+                final.rename(work.folder / "replaced")
+            features.rename(final)
+    work.discard()
 
 
-def _discard(work: Path) -> None:
-    """Remove what was unfinished: the settings first, so that nobody goes on with the rest."""
-    (work / SETTINGS).unlink(missing_ok=True)
-    shutil.rmtree(work)
-
-
-def _part(work: Path, number: int) -> Path:
-    """Return the list of a part's cuts: it stands when the part is finished."""
-    return work / f"part{number:06d}.jsonl"
-
-
-def _in_parts(
-    extract: Callable[[int, list[MonoCut]], int], cuts: Iterable[MonoCut], work: Path, num_jobs: int
+def _in_pieces(
+    extract: Callable[[Path, list[MonoCut]], int],
+    cuts: Iterable[MonoCut],
+    work: Unfinished,
+    executor: Executor,
+    ahead: int,
 ) -> Iterator[int]:
-    """Yield the number of cuts of each part, in order, once it is finished; few parts are in memory at a time."""
+    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other shares.
+
+    At most `ahead` pieces and one are in memory at a time.
+    """
     cuts, waiting, number = iter(cuts), deque(), 0
     try:
-        with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            while (part := list(islice(cuts, PART))) or waiting:
-                if part:
-                    done = _part(work, number).exists()
-                    waiting.append(executor.submit(len, part) if done else executor.submit(extract, number, part))
-                    number += 1
-                if len(waiting) > 2 * num_jobs or not part:
-                    yield waiting.popleft().result()
+        while (piece := list(islice(cuts, PART))) or waiting:
+            if piece:
+                path, ours = work.piece(number), work.share.has(number)
+                if not ours or path.exists():
+                    waiting.append(finished(len(piece) * ours))
+                else:
+                    waiting.append(executor.submit(extract, path, piece))
+                number += 1
+            if len(waiting) > ahead or not piece:
+                yield waiting.popleft().result()
     except BrokenProcessPool:
         raise RecipeError(
             "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"
@@ -314,13 +312,14 @@ def _in_parts(
 
 
 def _extract(
-    writer_type: type[FeaturesWriter], num_mel_bins: int, work: Path, final: Path, number: int, cuts: list[MonoCut]
+    writer_type: type[FeaturesWriter], num_mel_bins: int, work: Path, final: Path, path: Path, cuts: list[MonoCut]
 ) -> int:
-    """Store a part's features in the work folder, then its cuts, whose features will be found under `final`."""
-    path = _part(work, number)
+    """Store a piece's features in the work folder, then its cuts in `path`; the features will be found in `final`."""
+    torch.set_num_threads(1)
     (work / FEATURES).mkdir(exist_ok=True)
     with writer_type(work / FEATURES / path.stem) as writer:
         for index, cut in enumerate(cuts):
+            key = f"{path.stem.removeprefix('part')}-{index:03d}"  # ids may hold what no file name can
             values = log_mel(load_samples(cut), num_mel_bins).numpy()
             cut.features = Features(
                 type=WhisperLogMel.name,
@@ -332,7 +331,7 @@ def _extract(
                 duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # with the frames after the end
                 storage_type=writer.name,
                 storage_path=str(final / Path(writer.storage_path).name),
-                storage_key=writer.write(f"{number:06d}-{index:03d}", values),  # ids may hold what no file name can
+                storage_key=writer.write(key, values),
                 recording_id=cut.recording_id,
                 channels=cut.channel,
             )

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import operator
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import load_tokenizer
+from whisper_recipe.data.workers import workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_jsonl, written_aside
+from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
+from whisper_recipe.shares import Share, Unfinished, parse_share
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
-TOKENIZED = 10_000  # texts that are tokenized at a time
+PIECE = 10_000  # cuts that are tokenized and counted at a time
 Row = tuple[float, str, str, str]  # seconds, language, task, text
+Groups = dict[tuple[str, str], "Group"]  # by language and task
 
 
 @dataclass
@@ -44,6 +48,11 @@ class Group:
         self.capitals += text != lower
         self.cased += lower != text.upper()
 
+    def extend(self, other: Group) -> None:
+        """Count the cuts of another group too."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, operator.iadd(getattr(self, name), getattr(other, name)))
+
     def __add__(self, other: Group) -> Group:
         return Group(
             self.durations + other.durations,
@@ -56,7 +65,14 @@ class Group:
         )
 
 
-def stats(cuts: list[Path], plot: Path | None = None, tokenizer: str | None = None) -> None:
+def stats(
+    cuts: list[Path],
+    plot: Path | None = None,
+    tokenizer: str | None = None,
+    out: Path | None = None,
+    part: str | None = None,
+    dask: str | None = None,
+) -> None:
     """Print durations and texts of cuts per language and task.
 
     Training text without punctuation or capitals teaches the model to leave them out, so their shares are shown.
@@ -65,24 +81,112 @@ def stats(cuts: list[Path], plot: Path | None = None, tokenizer: str | None = No
         cuts: cut manifests, from `whisper-recipe fbank`.
         plot: a PNG to write, with a histogram of the durations.
         tokenizer: a Whisper folder or name on the hub: tokens per second are shown too.
+        out: a text file to write the tables to.
+        part: 2/8 counts the second eighth. All eight are started, on any machines that share the folder of `out`, with
+            the same other options; the one that ends last prints and writes the tables, the same as one process would.
+        dask: address of a Dask scheduler (tcp://host:8786) whose workers count.
 
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
     """
+    if part and (out is None or dask):
+        raise RecipeError(
+            "the parts need a place, and no cluster", where="--part", cure="give --out FILE, and no --dask"
+        )
+    if part:
+        work = _unfinished(cuts, tokenizer, out, parse_share(part))
+        if not _count_share(cuts, tokenizer, work):
+            print(f"{out}: part {part} is done; the one that ends last puts them together")
+            return
+        counted = map(_read_groups, work.pieces())
+    else:
+        counted = _counted(_pieces(_rows(cuts)), tokenizer, dask)
+    groups: Groups = {}
+    for piece in counted:
+        for key, group in piece.items():
+            groups.setdefault(key, Group()).extend(group)
+    _report(dict(sorted(groups.items())), plot, out)
+    if part:
+        work.discard()
+
+
+def _unfinished(cuts: list[Path], tokenizer: str | None, out: Path, share: Share) -> Unfinished:
+    settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
+    return Unfinished(Path(out).absolute().with_name(f".unfinished_{Path(out).name}"), settings, ".json", share)
+
+
+def _count_share(cuts: list[Path], tokenizer: str | None, work: Unfinished) -> bool:
+    """Count the pieces of a share that are not done; whether it is ours to put all together."""
+    count = 0
+    for number, rows in enumerate(_pieces(_rows(cuts))):
+        count = number + 1
+        if work.share.has(number) and not work.piece(number).exists():
+            _write_groups(work.piece(number), _count(tokenizer, rows))
+    return work.is_ours_to_finish(count)
+
+
+def _counted(pieces: Iterator[list[Row]], tokenizer: str | None, dask: str | None) -> Iterator[Groups]:
+    """Yield what is counted of each piece, in order: here, or by the workers of a cluster."""
+    count = functools.partial(_count, tokenizer)
+    if dask is None:
+        yield from map(count, pieces)
+        return
+    with workers(1, dask) as executor:
+        yield from executor.map(count, pieces)
+
+
+def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while piece := list(islice(rows, PIECE)):
+        yield piece
+
+
+def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
+    """Count the cuts of a piece; their tokens too, where there is a tokenizer."""
+    tokens = _tokenizer(tokenizer)([text for *_, text in rows]) if tokenizer else [None] * len(rows)
+    groups: Groups = {}
+    for (duration, language, task, text), number in zip(rows, tokens, strict=True):
+        groups.setdefault((language, task), Group()).add(duration, text, number)
+    return groups
+
+
+_tokenizer = functools.cache(load_tokenizer)
+
+
+def _write_groups(path: Path, groups: Groups) -> None:
+    plain = {key: {name: _plain(value) for name, value in asdict(group).items()} for key, group in groups.items()}
+    write_json(path, {"groups": [[*key, group] for key, group in plain.items()]})
+
+
+def _plain(value: array | int) -> list[float] | int:
+    return list(value) if isinstance(value, array) else value
+
+
+def _read_groups(path: Path) -> Groups:
+    rows = read_json(path)["groups"]
+    return {(language, task): Group(**{name: _typed(x) for name, x in row.items()}) for language, task, row in rows}
+
+
+def _typed(value: list[float] | int) -> array | int:
+    return array("d", value) if isinstance(value, list) else value
+
+
+def _report(groups: Groups, plot: Path | None, out: Path | None) -> None:
+    """Print and write the tables of what was counted, and draw the histogram."""
     from tabulate import tabulate
 
-    groups: dict[tuple[str, str], Group] = {}
-    for (duration, language, task, text), tokens in _tokenized(_rows(cuts), tokenizer):
-        groups.setdefault((language, task), Group()).add(duration, text, tokens)
-    groups = dict(sorted(groups.items()))
     if plot is not None:
         _plot(groups, plot)
     if len(groups) > 1:
         groups["all", "all"] = functools.reduce(Group.__add__, groups.values())
+    tables = []
     for columns in (_durations, _texts):
         rows = [columns(*key, group) for key, group in groups.items()]
         align = ["left", "left", *["right"] * (len(rows[0]) - 2)]
-        print(tabulate(rows, headers="keys", disable_numparse=True, colalign=align), end="\n\n")
+        tables.append(tabulate(rows, headers="keys", disable_numparse=True, colalign=align) + "\n")
+    print(*tables, sep="\n")
+    if out is not None:
+        with written_aside(out) as aside:
+            aside.write_text("\n".join(tables), encoding="utf-8")
     if plot is not None:
         print(f"histogram of durations: {plot}")
 
@@ -104,14 +208,6 @@ def _rows(paths: list[Path]) -> Iterator[Row]:
             yield duration, language, task, text
         if not number:
             raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
-
-
-def _tokenized(rows: Iterator[Row], tokenizer: str | None) -> Iterator[tuple[Row, int | None]]:
-    """Yield each row with the number of its text's tokens, None without a tokenizer."""
-    encode = load_tokenizer(tokenizer) if tokenizer else None
-    while batch := list(islice(rows, TOKENIZED)):
-        encodings = encode([text for *_, text in batch]) if encode else [None] * len(batch)
-        yield from zip(batch, encodings, strict=True)
 
 
 def _durations(language: str, task: str, group: Group) -> dict[str, str]:

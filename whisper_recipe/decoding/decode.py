@@ -24,6 +24,7 @@ from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import natural_length
+from whisper_recipe.shares import parse_share
 from whisper_recipe.tasks import check_task
 from whisper_recipe.text.prompt import MAX_SECONDS
 
@@ -38,12 +39,13 @@ def decode(
     language: str = "given",
     task: Literal["given", "transcribe", "translate"] = "given",
     assistant_model: str | None = None,
+    part: str | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
 
     When it was interrupted, the same command goes on after the last finished batch. `accelerate launch` (or torchrun)
-    shares the set out among several processes.
+    shares the set out among several processes, and --part among several commands.
 
     Args:
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
@@ -58,6 +60,9 @@ def decode(
         task: given is the cut's; or one for all cuts.
         assistant_model: a smaller Whisper of the same vocabulary that guesses ahead: the same hypotheses, sooner where
             it often guesses right. transformers only, one utterance at a time.
+        part: 2/8 decodes the second eighth. All eight are started, at any times and on any machines that share OUT,
+            with the same other options; the one that ends last writes the hypotheses. Give --batch_duration where the
+            machines differ.
         search: how hypotheses are searched for.
 
     Raises:
@@ -86,18 +91,20 @@ def decode(
     by_length = sorted(every, key=lambda cut: (-cut.duration, cut.id))
     batches = list(_batches(by_length, batch_duration, MAX_SECONDS if pad_to_30s else None))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
-    parts = Parts(out, settings | inputs, len(batches))
-    if not parts.is_main and not parts.to_do():
+    parts = Parts(out, settings | inputs, len(batches), parse_share(part))
+    if not (parts.waits or parts.to_do() or parts.is_whole()):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
     check_mel_bins(every[0], backend.num_mel_bins, cuts)
-    if parts.is_main:
+    if parts.rank == 0:
         parts.announce()
     decoder = _Decoder(backend, search, language, task, pad_to_30s)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
-    if parts.is_main:
+    if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
         _finish(parts, settings | used, every)
+    elif part and parts.is_first:
+        print(f"{out}: part {part} is done; the one that ends last puts them together")
 
 
 def _versions() -> dict[str, str]:
@@ -146,7 +153,7 @@ def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, t
     to_do = parts.to_do()
     total = sum(cut.duration for number in to_do for cut in batches[number])
     processing = audio = 0.0
-    with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_main) as progress:
+    with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_first) as progress:
         start = time.perf_counter()
         found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do))
         for number, (rows, skipped) in zip(to_do, found, strict=True):

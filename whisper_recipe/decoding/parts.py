@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from whisper_recipe.shares import Share, claim
+
 WAIT = 0.5  # seconds between looks at what the other processes have done
 
 
@@ -41,20 +43,35 @@ class Parts:
         out: the folder of the hypotheses.
         settings: all that decides over them; JSON values.
         count: batches of the set.
+        share: of these batches that this command decodes, with all processes that it is launched in. Several shares
+            are decoded at any times, so none waits for the others.
     """
 
-    def __init__(self, out: Path, settings: dict, count: int) -> None:
-        self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    def __init__(self, out: Path, settings: dict, count: int, share: Share = Share()) -> None:  # noqa: B008
+        rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.processes = share.index * processes + rank, share.count * processes
+        self.waits = rank == 0 and share.count == 1
+        self.is_first = rank == 0
         self.out, self.count = out, count
         self.settings = json.loads(json.dumps(settings))  # as they are read back
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         self._own = out / f"hyp.{self.digest}.{self.rank}.partial.jsonl"
+        self._claimed = out / f"hyp.{self.digest}.finishing"
         self._is_open = False
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process puts the parts together."""
-        return self.rank == 0
+    def is_whole(self) -> bool:
+        """Whether all batches are finished, by whichever process."""
+        return len({batch.number for batch in self._finished()}) == self.count
+
+    def is_ours_to_finish(self) -> bool:
+        """Whether this process puts the parts together; where it is the one that waits, once all are finished.
+
+        Of several shares it is the process that finds all finished first. Should it be killed, the command without a
+        share is.
+        """
+        while self.waits and not self.is_whole():
+            time.sleep(WAIT)
+        return self.waits or (self.is_whole() and claim(self._claimed))
 
     def announce(self) -> None:
         """Say where the decoding begins, and remove what other decodings have left unfinished here."""
@@ -79,12 +96,9 @@ class Parts:
         self._append(asdict(batch))
 
     def collect(self) -> list[FinishedBatch]:
-        """Wait until all batches are finished, by whichever process, and return each once, in their order."""
-        while True:
-            found = {batch.number: batch for batch in self._finished()}
-            if len(found) == self.count:
-                return [found[number] for number in range(self.count)]
-            time.sleep(WAIT)
+        """Return each batch once, in their order; all are finished."""
+        found = {batch.number: batch for batch in self._finished()}
+        return [found[number] for number in range(self.count)]
 
     def busiest_seconds(self) -> float:
         """Return the seconds that the process with the most work was decoding."""
@@ -94,6 +108,8 @@ class Parts:
         """Remove the parts: their batches stand where they belong."""
         for path in self._paths():
             path.unlink()
+        if self._claimed.exists():
+            self._claimed.rmdir()
 
     def _paths(self) -> list[Path]:
         return sorted(self.out.glob(f"hyp.{self.digest}.*.partial.jsonl"))

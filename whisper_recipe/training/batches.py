@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from lhotse import CutSet
@@ -18,12 +17,14 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
+from whisper_recipe.training.cuts import Kept, Mixture, Outline, Outlines, mixed, outlines
+from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 
 CUTS_PER_BUCKET = 10  # at least
+SPECIAL_TOKENS = 5  # start, language, task, no times, end
 
 
 @dataclass
@@ -39,6 +40,8 @@ class BatchOptions:
             all inputs (faster-whisper, whisper.cpp).
         timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
         prompts: share of the cuts with previous text that are trained with it, 0 to 1.
+        language_temperature: 1 leaves the languages their shares of the audio, more brings them nearer to each other: a
+            language with share q gets one proportional to q^(1 / language_temperature).
     """
 
     max_duration: float = 200.0
@@ -48,12 +51,16 @@ class BatchOptions:
     pad_to_30s: float = 0.0
     timestamps: float = 0.5
     prompts: float = 0.5
+    language_temperature: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("pad_to_30s", "timestamps", "prompts"):
             if not 0 <= getattr(self, name) <= 1:
                 what = f"{getattr(self, name)} is no share"
                 raise RecipeError(what, where=f"batches.{name}", cure="use a number from 0 to 1")
+        if self.language_temperature is not None and not self.language_temperature > 0:
+            what = f"{self.language_temperature} is no temperature"
+            raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
 
 
 class BatchSampler(Sampler):
@@ -68,14 +75,14 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
+        self.cuts = mixed(cuts, options.language_temperature, seed) if shuffle else cuts
         limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts, "shuffle": shuffle, "seed": seed}
         # Of a small corpus every bucket would hold a cut or two, and so would the batches.
-        buckets = sum(1 for _ in itertools.islice(cuts, options.num_buckets * CUTS_PER_BUCKET)) // CUTS_PER_BUCKET
-        if buckets > 1:
-            self.sampler = DynamicBucketingSampler(cuts, num_buckets=buckets, **limits)
-        else:
-            self.sampler = DynamicCutSampler(cuts, **limits)
-        self.length = sum(1 for _ in self.sampler)
+        first = itertools.islice(outlines(self.cuts), options.num_buckets * CUTS_PER_BUCKET)
+        buckets = sum(1 for _ in first) // CUTS_PER_BUCKET
+        kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
+        self.sampler = kind(self.cuts, **limits)
+        self.length = sum(1 for _ in kind(CutSet(Outlines(self.cuts)), **limits))
         self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
@@ -95,6 +102,8 @@ class BatchSampler(Sampler):
         epoch = 0
         while True:
             self.sampler.set_epoch(epoch)
+            if isinstance(self.cuts.data, Mixture):
+                self.cuts.data.epoch = epoch
             yield from self.sampler
             epoch += 1
 
@@ -175,29 +184,33 @@ def _only(items: list[dict]) -> dict:
     return items[0]
 
 
-def load_cuts(paths: list[Path]) -> CutSet:
-    """Open cut manifests lazily and in a row; RecipeError where one is missing or empty."""
-    for path in paths:
-        require(path, "run stage 2 (whisper-recipe fbank) first")
-        if next(iter(CutSet.from_jsonl_lazy(path)), None) is None:
-            raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
-    return CutSet.from_files(paths, shuffle_iters=False)
-
-
 def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet, dict[str, str]]:
     """Return the cuts that the model can take, and id -> reason of the others: over 30 s or over 448 tokens.
 
     Times count as tokens; previous text does not, since it is cut to the room there is.
     """
     dropped = {}
-    for cut in cuts:
-        tokens = len(training_example(tokenizer, cut, timestamps=True)[0])
+    known = set()  # languages and tasks
+    for cut in outlines(cuts):
+        if (kind := _kind(cut)) not in known:
+            training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
+            known.add(kind)
         if cut.duration > MAX_SECONDS:
             dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
-        elif tokens > MAX_TOKENS:
-            dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
-    return cuts.filter(partial(_is_kept, dropped)), dropped
+        elif _most_tokens(cut) > MAX_TOKENS:
+            tokens = len(training_example(tokenizer, cut, timestamps=True)[0])
+            if tokens > MAX_TOKENS:
+                dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
+    return CutSet(Kept(cuts, dropped)) if dropped else cuts, dropped
 
 
-def _is_kept(dropped: dict[str, str], cut: Cut) -> bool:
-    return cut.id not in dropped
+def _kind(cut: Cut | Outline) -> tuple[str, str, bool]:
+    supervision = cut.supervisions[0]
+    return supervision.language, supervision.custom["task"], bool(supervision.text)
+
+
+def _most_tokens(cut: Cut | Outline) -> int:
+    """Return a number that a cut's tokens don't exceed, without tokenizing: each stands for a byte or more."""
+    supervision = cut.supervisions[0]
+    texts = [supervision.text or "", *(row["text"] for row in supervision.custom.get("segments") or [])]
+    return SPECIAL_TOKENS + sum(len(text.encode()) + 3 for text in texts)  # a leading space, two times

@@ -11,6 +11,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from whisper_recipe.model.adapters import LoraOptions
 from whisper_recipe.training.batches import BatchOptions
+from whisper_recipe.training.cuts import outlines
 
 
 def training_facts(
@@ -27,10 +28,11 @@ def training_facts(
     `natural_length`: inputs were not all padded to 30 s. `timestamps`: labels had timestamp tokens. `data`: a row for
     each language and task, with utterances and hours of the cuts that were trained on.
     """
+    timed = batches.timestamps > 0 and any(cut.supervisions[0].custom.get("segments") for cut in outlines(cuts))
     facts = {
         "natural_length": batches.pad_to_30s < 1,
         "pad_to_30s": batches.pad_to_30s,
-        "timestamps": batches.timestamps > 0 and any(cut.supervisions[0].custom.get("segments") for cut in cuts),
+        "timestamps": timed,
         "base_model": base_model,
         "train_cuts": [str(path) for path in manifests],
         "data": _count(cuts),
@@ -47,7 +49,7 @@ def training_facts(
 
 def _count(cuts: CutSet) -> list[dict]:
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for cut in cuts:
+    for cut in outlines(cuts):
         supervision = cut.supervisions[0]
         seconds[supervision.language, supervision.custom["task"]].append(cut.duration)
     return [

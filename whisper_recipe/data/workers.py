@@ -1,0 +1,47 @@
+"""Where the pieces of a piece of work are computed: processes of this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+
+from whisper_recipe.errors import RecipeError
+
+CONNECT_SECONDS = 30
+
+
+@contextmanager
+def workers(num_jobs: int, dask: str | None = None) -> Iterator[Executor]:
+    """Yield an executor of so many processes, or that of a Dask scheduler, whose workers must see the same files.
+
+    Args:
+        num_jobs: processes of this machine.
+        dask: address of a scheduler, such as tcp://10.0.0.1:8786.
+
+    Raises:
+        RecipeError: Dask is not installed, or no scheduler answers.
+    """
+    if dask is None:
+        with ProcessPoolExecutor(num_jobs) as executor:
+            yield executor
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        cure = "pip install distributed, here and on the workers"
+        raise RecipeError("Dask is not installed", where="--dask", cure=cure) from None
+    try:
+        client = Client(dask, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        cure = "give the address that dask scheduler prints"
+        raise RecipeError(f"no scheduler answers at {dask} ({error})", where="--dask", cure=cure) from None
+    with client, client.get_executor() as executor:
+        yield executor
+
+
+def finished(value: object) -> Future:
+    """Return a future that has its result already."""
+    future: Future = Future()
+    future.set_result(value)
+    return future

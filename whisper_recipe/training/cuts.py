@@ -1,0 +1,189 @@
+"""The cuts of a training: read lazily, looked through cheaply, and mixed by weights."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.lazy import LazyIteratorMultiplexer
+from lhotse.serialization import deserialize_item
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_jsonl, require
+
+MIX = "mix"  # of a cut's custom fields: [manifest, weight]
+
+
+class Outline:
+    """What sampling and looking through need of a cut: a fifth of the time that lhotse takes to make a whole one."""
+
+    __slots__ = ("custom", "dataloading_info", "duration", "id", "supervisions")
+
+    def __init__(self, row: dict) -> None:
+        self.id, self.duration, self.custom = row["id"], row["duration"], row.get("custom")
+        self.supervisions = [
+            SimpleNamespace(text=part.get("text"), language=part.get("language"), custom=part.get("custom"))
+            for part in row["supervisions"]
+        ]
+
+
+def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
+    """Return the cuts for looking through, in their order: id, duration, supervisions and custom fields are there."""
+    data = cuts.data if isinstance(cuts, CutSet) else cuts
+    return data.outlines() if hasattr(data, "outlines") else cuts
+
+
+class Outlines:
+    """The outlines of cuts, for a sampler of lhotse's."""
+
+    def __init__(self, cuts: CutSet) -> None:
+        self.cuts = cuts
+
+    def __iter__(self) -> Iterator[Outline | Cut]:
+        return iter(outlines(self.cuts))
+
+
+def load_cuts(manifests: list[str | Path]) -> CutSet:
+    """Open cut manifests lazily: in a row, or interleaved by their sizes where they have weights (a.jsonl.gz:0.7).
+
+    Raises:
+        RecipeError: one is missing, empty or damaged, or only some have weights.
+    """
+    paths, weights = zip(*map(parse_weight, manifests), strict=True)
+    for path in paths:
+        require(path, "run stage 2 (whisper-recipe fbank) first")
+        if next(read_jsonl(path), None) is None:
+            raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+    if any(weights) and not all(weights):
+        lacking = paths[weights.index(None)]
+        raise RecipeError("it has no weight, and others have", where=lacking, cure=f"give such as {lacking}:0.5")
+    return CutSet(_Manifests(paths, weights if all(weights) and len(weights) > 1 else None))
+
+
+def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
+    """Return path and weight of a manifest given as PATH or PATH:WEIGHT; RecipeError where the weight is not over 0."""
+    found = re.fullmatch(r"(.+\.(?:jsonl|jsonl\.gz)):([^/:]*)", str(manifest))
+    if not found:
+        return Path(manifest), None
+    try:
+        weight = float(found[2])
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < math.inf:
+        raise RecipeError(f"{found[2]!r} is no weight", where=manifest, cure="give a number over 0")
+    return Path(found[1]), weight
+
+
+class _Manifests:
+    """Cuts of manifests, read anew whenever they are asked for."""
+
+    def __init__(self, paths: tuple[Path, ...], weights: tuple[float, ...] | None) -> None:
+        self.paths, self.weights = paths, weights
+        self.sizes = weights and [sum(1 for _ in read_jsonl(path)) for path in paths]
+
+    def __iter__(self) -> Iterator[Cut]:
+        yield from map(deserialize_item, self._rows())
+
+    def outlines(self) -> Iterator[Outline | Cut]:
+        for row in self._rows():
+            yield Outline(row) if row.get("type") == "MonoCut" else deserialize_item(row)
+
+    def _rows(self) -> Iterable[dict]:
+        if not self.weights:
+            return (row for path in self.paths for _, row in read_jsonl(path))
+        rows = [_Tagged(*pair) for pair in zip(self.paths, self.weights, strict=True)]
+        # By sizes, so that all of them last until the end; weights are for _Mixture, which knows what was dropped.
+        return LazyIteratorMultiplexer(*rows, weights=self.sizes, seed=0)
+
+
+class _Tagged:
+    """The rows of a manifest, each with its manifest and weight."""
+
+    def __init__(self, path: Path, weight: float) -> None:
+        self.path, self.weight = path, weight
+
+    def __iter__(self) -> Iterator[dict]:
+        for _, row in read_jsonl(self.path):
+            row["custom"] = {**(row.get("custom") or {}), MIX: [str(self.path), self.weight]}
+            yield row
+
+
+class Kept:
+    """Cuts without those of some ids."""
+
+    def __init__(self, cuts: CutSet, dropped: Iterable[str]) -> None:
+        self.cuts, self.dropped = cuts, frozenset(dropped)
+
+    def __iter__(self) -> Iterator[Cut]:
+        return (cut for cut in self.cuts if cut.id not in self.dropped)
+
+    def outlines(self) -> Iterator[Outline | Cut]:
+        return (cut for cut in outlines(self.cuts) if cut.id not in self.dropped)
+
+
+class Mixture:
+    """Cuts so often that their groups have the shares that are asked for, of all seconds of audio.
+
+    An epoch reads each manifest once and lasts as long as all of them together. Of a group whose share is to be r times
+    what it is by itself, a cut is taken r times on average: with r 2.5 twice or three times, with r 0.1 in one epoch of
+    ten. What is drawn depends on seed, epoch and the cut's id alone.
+
+    Args:
+        cuts: of manifests with weights, or any.
+        temperature: where the groups are languages, a language with share q of the seconds gets one proportional to
+            q^(1 / temperature), as in https://arxiv.org/abs/1907.05019; None where manifests have weights.
+        seed: another one draws others.
+    """
+
+    def __init__(self, cuts: CutSet, temperature: float | None, seed: int) -> None:
+        self.cuts, self.by_language, self.seed, self.epoch = cuts, temperature is not None, seed, 0
+        seconds: dict[str, float] = defaultdict(float)
+        weights: dict[str, float] = {}
+        for cut in outlines(cuts):
+            group = self._group(cut)
+            seconds[group] += cut.duration
+            if not self.by_language:
+                weights[group] = cut.custom[MIX][1]
+        if self.by_language:
+            weights = {group: value ** (1 / temperature) for group, value in seconds.items()}
+        every, wanted = math.fsum(seconds.values()), math.fsum(weights.values())
+        self.rates = {group: weights[group] / wanted * every / seconds[group] for group in seconds}
+
+    def __iter__(self) -> Iterator[Cut]:
+        return self._taken(self.cuts)
+
+    def outlines(self) -> Iterator[Outline | Cut]:
+        return self._taken(outlines(self.cuts))
+
+    def _taken(self, cuts: Iterable[Outline | Cut]) -> Iterator[Outline | Cut]:
+        for cut in cuts:
+            yield from itertools.repeat(cut, math.floor(self.rates[self._group(cut)] + self._draw(cut.id)))
+
+    def _group(self, cut: Outline | Cut) -> str:
+        return cut.supervisions[0].language if self.by_language else cut.custom[MIX][0]
+
+    def _draw(self, key: str) -> float:
+        """Return a number from 0 to 1 (excluded)."""
+        drawn = hashlib.blake2b(f"{self.seed} {self.epoch} {key}".encode(), digest_size=6).digest()
+        return int.from_bytes(drawn) / 2**48
+
+
+def mixed(cuts: CutSet, temperature: float | None, seed: int) -> CutSet:
+    """Return the cuts mixed by the weights of their manifests or by languages; as they are where neither is asked for.
+
+    Raises:
+        RecipeError: both are asked for.
+    """
+    weighted = MIX in (next(iter(outlines(cuts))).custom or {})
+    if weighted and temperature is not None:
+        cure = "leave one of them out"
+        raise RecipeError("the manifests have weights too", where="batches.language_temperature", cure=cure)
+    return CutSet(Mixture(cuts, temperature, seed)) if weighted or temperature is not None else cuts
