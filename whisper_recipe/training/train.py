@@ -58,7 +58,8 @@ def train(
 
     Args:
         base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests, from `whisper-recipe fbank`.
+        train_cuts: cut manifests, from `whisper-recipe fbank`; with weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) they are
+            mixed, see docs/scale.md.
         dev_cuts: cut manifests for eval_loss and error rates.
         output_dir: the folder of the run, exp/<name>.
         trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
