@@ -108,7 +108,7 @@ def _run(name: str, argv: list[str]) -> None:
     parser, config = parse(name, function, argv)
     arguments = vars(parser.instantiate(config))
     arguments.pop("config", None)
-    if "output_dir" in arguments:
+    if "output_dir" in arguments and os.environ.get("RANK", "0") == "0":  # of several processes the first
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)
