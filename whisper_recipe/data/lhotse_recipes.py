@@ -1,8 +1,9 @@
-"""What lhotse's recipes prepare of a corpus, as utterances that `write_corpus` writes down."""
+"""What lhotse's recipes prepare of a corpus, as Kaldi data directories."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lhotse import RecordingSet, SupervisionSet
 from lhotse.audio.utils import AudioLoadingError
 from soundfile import SoundFileError
 
+from whisper_recipe.data.corpus import Dropped, write_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import language_code
@@ -55,3 +57,26 @@ def named(corpus: Path) -> Iterator[None]:
     except (AssertionError, AudioLoadingError, IndexError, KeyError, OSError, SoundFileError, ValueError) as error:
         what = f"lhotse can't prepare it ({type(error).__name__}: {error})"
         raise RecipeError(what, where=corpus, cure="compare it with the layout in the recipe's README") from error
+
+
+def write_split(rows: Iterable[Utterance], folder: Path, dropped: Iterable[Dropped]) -> None:
+    """Write a split as a Kaldi data directory with what is left out in its dropped.tsv, and print how many.
+
+    Files that say what they said before keep their time, so that nothing made from them is made again.
+
+    Raises:
+        RecipeError: there is no utterance, or two have the same id.
+    """
+    rows, dropped = list(rows), list(dropped)
+    if not rows:
+        raise RecipeError(
+            "the corpus has no utterance for it", where=folder, cure="compare it with the recipe's README"
+        )
+    before = [(path, path.read_bytes(), path.stat()) for path in folder.glob("*") if path.is_file()]
+    write_corpus(rows, folder, dropped)
+    for path, content, stat in before:
+        if path.is_file() and path.read_bytes() == content:
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    hours = sum(row.duration for row in rows) / 3600
+    left_out = f"; {len(dropped)} left out, see {folder / 'dropped.tsv'}" if dropped else ""
+    print(f"{folder}: {len(rows)} utterances, {hours:.2f} h{left_out}", flush=True)
