@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
@@ -47,6 +49,14 @@ def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
         text=True,
         errors="replace",
     )
+
+
+def load_script(name: str) -> ModuleType:
+    """Import egs/<name>/local/make_data.py."""
+    specification = importlib.util.spec_from_file_location(f"{name}_data", ROOT / "egs" / name / "local/make_data.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def write_noise(path: Path, seconds: float, sampling_rate: int = 16000, **options) -> None:

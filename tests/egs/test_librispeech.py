@@ -1,11 +1,11 @@
 """egs/librispeech on a synthetic tree: the corpus' layout, names, transcripts and archives, with noise for speech."""
 
-import importlib.util
+import hashlib
 import shutil
 
 import pytest
 
-from tests.egs.helpers import ROOT, pack, place, place_for_a_trial, run, table, write_noise
+from tests.egs.helpers import ROOT, load_script, pack, place, place_for_a_trial, run, table, write_noise
 from whisper_recipe.errors import RecipeError
 
 TRANSCRIPTS = {
@@ -52,12 +52,9 @@ def archives(corpus):
 @pytest.fixture
 def make_data(monkeypatch, tmp_path):
     """The recipe's module, in an empty folder."""
-    specification = importlib.util.spec_from_file_location("make", ROOT / "egs/librispeech/local/make_data.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
     (tmp_path / "recipe").mkdir()
     monkeypatch.chdir(tmp_path / "recipe")
-    return module
+    return load_script("librispeech")
 
 
 @pytest.mark.slow
@@ -139,8 +136,6 @@ def test_a_download_that_is_not_the_published_archive_is_refused(archives, tmp_p
 
 
 def test_a_download_with_the_published_md5_is_unpacked_once(archives, make_data, tmp_path, monkeypatch):
-    import hashlib
-
     (tmp_path / "server").mkdir()
     archives.rename(tmp_path / "server/31")
     md5s = {part: hashlib.md5((tmp_path / f"server/31/{part}.tar.gz").read_bytes()).hexdigest() for part in TRANSCRIPTS}
