@@ -40,8 +40,8 @@ class Counts(NamedTuple):
 def compare(runs: list[Path], out: Path | None = None) -> None:
     """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
 
-    Where there are several sets, the first table has them side by side: rows are systems, columns sets. A second table of
-    a set has the differences to the first row with a paired test, where the runs have the same utterances.
+    A second table has the differences to the first row with a paired test, where the runs have the same utterances.
+    Several sets stand side by side in a table of their own, before the others: rows are systems, columns sets.
 
     Args:
         runs: folders that `whisper-recipe score` wrote, exp/<name>/decode_<split>_<backend>;
