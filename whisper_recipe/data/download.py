@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.client
 import lzma
+import os
 import re
 import ssl
 import tarfile
@@ -13,7 +14,8 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -155,14 +157,14 @@ def unpack(archive: str | Path, folder: str | Path, inner: str | None = None) ->
 def _extract(archive: Path, folder: Path, where: str) -> None:
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter=_plain)
+            # Python 3.11.4 and newer have a filter of their own; what it refuses, _checked refuses too.
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            tar.extractall(folder, _checked(tar, where))
             # tarfile stops at the marker of the end and takes the end of an uncompressed file for one too.
             if tar.fileobj.tell() == tar.offset:
                 raise tarfile.ReadError("it ends without an end marker")
             while tar.fileobj.read(BLOCK):  # to the end: there gzip has its checksum
                 pass
-    except tarfile.FilterError as error:
-        raise RecipeError(f"unsafe: {error}", where=where, cure="get the archive from its publisher") from None
     except DAMAGED as error:
         what = f"corrupt or partial archive ({error})"
         raise RecipeError(what, where=where, cure="remove it and download it again") from None
@@ -170,8 +172,13 @@ def _extract(archive: Path, folder: Path, where: str) -> None:
         raise RecipeError(f"can't be unpacked ({error})", where=where, cure="check the room on the disk") from None
 
 
-def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Let files and folders pass that tarfile's `data` filter lets pass; links are refused, wherever they lead."""
-    if not member.isfile() and not member.isdir():
-        raise tarfile.SpecialFileError(member)
-    return tarfile.data_filter(member, folder)
+def _checked(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    """Yield the members, as the user's own files without special rights; links are refused, wherever they lead."""
+    for member in tar:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+            what = f"unsafe: {member.name} is no file or folder inside it"
+            raise RecipeError(what, where=where, cure="get the archive from its publisher")
+        member.mode = 0o755 if member.isdir() else 0o644
+        member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+        yield member
