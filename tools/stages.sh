@@ -17,6 +17,7 @@ stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-8}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
 base_model=${base_model:-}       # base model: a Whisper folder, or a name on the hub
+conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
 quantizations=${quantizations:-float32 int8} # CTranslate2 exports
@@ -163,8 +164,8 @@ stage_train() {
   for name in $method; do
     output=exp/$name/adapter
     [[ $name == full ]] && output=exp/$name/model
-    step "$output" "conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
-      run whisper-recipe train --config "conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
+    step "$output" "$conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
+      run whisper-recipe train --config "$conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
       --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets)
   done
 }

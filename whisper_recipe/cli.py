@@ -106,7 +106,10 @@ def _run(name: str, argv: list[str]) -> None:
     command = COMMANDS[name]
     function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
     parser, config = parse(name, function, argv)
-    arguments = vars(parser.instantiate(config))
+    try:
+        arguments = vars(parser.instantiate(config))
+    except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
+        raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
     arguments.pop("config", None)
     if "output_dir" in arguments and os.environ.get("RANK", "0") == "0":  # of several processes the first
         folder = Path(arguments["output_dir"])

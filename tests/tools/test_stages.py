@@ -164,6 +164,17 @@ def test_one_method_alone(recipe):
     assert "merge" not in names(calls)
 
 
+def test_settings_may_stand_in_another_folder(recipe):
+    recipe.write("egs/test/conf/large/train_full.yaml", "method: full\n")
+    recipe.run("--stop_stage", "3")
+    options = ("--method", "full", "--stage", "4", "--stop_stage", "4", "--conf")
+    (call,) = recipe.run(*options, "conf/large")[2]
+    assert "--config conf/large/train_full.yaml " in call
+    status, printed, calls = recipe.run(*options, "conf/huge")
+    assert (status, calls) == (1, [])
+    assert "conf/huge/train_full.yaml is missing" in printed
+
+
 def test_the_base_model_may_be_a_name_on_the_hub(recipe):
     status, printed, calls = recipe.run("--base_model", "openai/whisper-small")
     assert status == 0, printed
