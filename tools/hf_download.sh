@@ -6,7 +6,8 @@
 #   HF_HOME=DIR         where the cache is (default: ~/.cache/huggingface)
 #
 # It fetches configurations, tokenizer and weights (safetensors, or PyTorch's where there are none), not the copies for
-# other libraries. A model that is whole in the cache needs no network; a download that was broken off goes on.
+# other libraries. A model that is whole in the cache needs no network. A broken connection is taken up again where it
+# ended; of a download that was killed, the files that were whole are kept (so does huggingface_hub 2).
 set -euo pipefail
 
 fail() {
@@ -43,8 +44,8 @@ if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"
 fi
 [[ ${HF_HUB_OFFLINE:-0} != 1 ]] || fail "$name is not whole in the cache, and HF_HUB_OFFLINE=1 forbids the network"
 folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors") ||
-  fail "$name can't be fetched from ${HF_ENDPOINT:-https://huggingface.co} (see above); the next call goes on from here"
+  fail "$name can't be fetched from ${HF_ENDPOINT:-https://huggingface.co} (see above); what is whole is kept for the next call"
 whole "$folder" || folder=$(fetch pytorch_model.bin "pytorch_model-*.bin") ||
-  fail "$name can't be fetched (see above); the next call goes on from here"
+  fail "$name can't be fetched (see above); what is whole is kept for the next call"
 whole "$folder" || fail "$name is no whole Whisper model: weights, tokenizer or configurations are missing in $folder"
 echo "$name is in the cache: $folder"
