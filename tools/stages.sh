@@ -256,9 +256,9 @@ for name in $method; do
   [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
 done
 cd "$recipe"
-# Paths may be given from where the user stands, and else from the recipe's folder.
+# A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
 for name in base_model $given; do
-  if [[ -n ${!name:-} && ! -e ${!name} && -e $OLDPWD/${!name} ]]; then
+  if [[ " ${*//-/_} " == *" __$name"[\ =]* && -n ${!name} && -e $OLDPWD/${!name} ]]; then
     printf -v "$name" '%s' "$(realpath "$OLDPWD/${!name}")"
   fi
 done

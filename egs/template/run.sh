@@ -17,18 +17,19 @@ language=                        # of the rows of these lists that name none
 
 make_data() {
   local set list
+  [[ -z $corpus || -z $from_json ]] || fail "give --corpus or --from_json, not both"
   if [[ -n $corpus ]]; then
     # shellcheck disable=SC2086 # one word a part
     run whisper-recipe split "$corpus" --out data --by "$split_by" --parts $split_parts
     return
   fi
   for set in train dev test; do
-    list=$from_json/$set.jsonl
-    [[ -e $list ]] || list=${list%l}
     if [[ -n $from_json ]]; then
+      list=$from_json/$set.jsonl
+      [[ -e $list ]] || list=${list%l}
       run whisper-recipe convert "$list" --out "data/$set" ${language:+--language "$language"} || return
-    elif [[ ! -e data/$set ]]; then
-      fail "$PWD/data/$set is missing: make it, or give --corpus or --from_json"
+    else
+      [[ -e data/$set ]] || fail "$PWD/data/$set is missing: make it, or give --corpus or --from_json"
     fi
   done
 }
