@@ -44,6 +44,7 @@ COMMANDS = {
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
+    "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
