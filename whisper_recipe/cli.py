@@ -43,6 +43,7 @@ COMMANDS = {
     "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
+    "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),

@@ -31,6 +31,7 @@ from whisper_recipe.files import file_digest, read_json, read_jsonl, require, wr
 from whisper_recipe.shares import Unfinished, parse_share
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
+LILCOM_TICK_POWER = -8  # steps of 2^-8
 MAX_SECONDS = 30.0  # one input of Whisper
 DASK_AHEAD = 256  # parts that a cluster has to do or has done, before they are waited for
 FEATURES = "features"  # in the folder of what is unfinished, beside the parts' cuts
@@ -43,7 +44,7 @@ class FineLilcomWriter(LilcomChunkyWriter):
     """
 
     def __init__(self, storage_path: Path) -> None:
-        super().__init__(storage_path, tick_power=-8)
+        super().__init__(storage_path, tick_power=LILCOM_TICK_POWER)
 
 
 class Float16Writer(NumpyFilesWriter):
