@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling.dynamic import DurationBatcher
 from lhotse.shar.readers.utils import pytorch_worker_info
 from torch.utils.data import Sampler
 
@@ -112,7 +111,6 @@ class ShardSampler(Sampler):
 
     def _batches(self, shards: list[str], draw: random.Random) -> list[list[_Place]]:
         """Return the batches of some shards, a few shards at a time."""
-        limits = {"max_duration": self.options.max_duration, "max_cuts": self.options.max_cuts}
         every = []
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             places = [
@@ -121,11 +119,23 @@ class ShardSampler(Sampler):
                 for number, duration in enumerate(self.durations[shard])
             ]
             places.sort(key=lambda place: place.duration * (1 + JITTER * self.shuffle * draw.random()))
-            batches = [list(batch) for batch in DurationBatcher(places, **limits)]
+            batches = list(_packed(places, self.options.max_duration, self.options.max_cuts))
             if self.shuffle:
                 draw.shuffle(batches)
             every += batches
         return every
+
+
+def _packed(places: list[_Place], max_duration: float, max_cuts: int | None) -> Iterator[list[_Place]]:
+    batch: list[_Place] = []
+    seconds = 0.0
+    for place in places:
+        if batch and (seconds + place.duration > max_duration or len(batch) == max_cuts):
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(place)
+        seconds += place.duration
+    yield batch
 
 
 def _split(batches: list[list[_Place]], count: int) -> list[list[_Place]]:
