@@ -10,4 +10,5 @@ ruff check .
 ruff format --check .
 mapfile -t scripts < <(find .ci/run tools egs tests -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)
 shellcheck --external-sources "${scripts[@]}"
-pytest "$@"
+# A test on each core; more threads than that would wait for each other.
+OMP_NUM_THREADS=1 pytest -n "$(nproc)" --dist loadscope --no-loadscope-reorder "$@"

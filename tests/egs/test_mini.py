@@ -16,9 +16,12 @@ import torch
 from lhotse import CutSet
 
 from whisper_recipe.data.features import collate_fbank, load_fbank
-from whisper_recipe.files import read_jsonl
+from whisper_recipe.decoding.decode import decode
+from whisper_recipe.decoding.search import SearchOptions
+from whisper_recipe.files import read_jsonl, write_jsonl
 from whisper_recipe.model.adapters import load_adapter
 from whisper_recipe.model.load import load_model
+from whisper_recipe.scoring.score import score
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -107,7 +110,10 @@ def test_ctranslate2_says_what_transformers_says(mini, name, split):
     assert theirs.keys() == ours.keys()
     assert equal >= 0.99 * len(theirs)
     int8, float32 = (rates(exp / f"decode_{split}_ct2_{quantization}")["all"] for quantization in ("int8", "float32"))
-    assert abs(int8 - float32) <= 0.5
+    # Rounded weights turn a word here and there, for better or worse: beside half a point, what chance explains.
+    differ = sum(ours[key] != text for key, text in hypotheses(exp / f"decode_{split}_ct2_int8").items())
+    words = json.loads((exp / f"decode_{split}_ct2_int8/metrics.json").read_text())["groups"]["all"]["total"]
+    assert abs(int8 - float32) <= 0.5 + 100 * 2 * differ**0.5 / words
 
 
 def test_the_merged_model_computes_what_the_adapter_does(mini, monkeypatch):
@@ -121,6 +127,28 @@ def test_the_merged_model_computes_what_the_adapter_does(mini, monkeypatch):
         merged = load_model("exp/lora/model").eval()(**inputs).logits
         adapted = load_adapter(Path("exp/lora/adapter"))[0](**inputs).logits
     assert (merged - adapted).abs().max() < 1e-3
+
+
+def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini, tmp_path):
+    """The fully fine-tuned model learns a little more with pad_to_30s; then both lengths give the same error rate."""
+    data, model = mini[0] / "data/fbank_whisper80", tmp_path / "exp/model"
+    rows = [row for _, row in read_jsonl(data / "cuts_test.jsonl.gz")]
+    write_jsonl(tmp_path / "cuts.jsonl.gz", rows[:: len(rows) // 200])
+    command = ["whisper-recipe", "train", "--config", str(mini[0] / "conf/train_full.yaml")]
+    command += ["--base_model", str(mini[0] / "exp/full/model"), "--output_dir", str(tmp_path / "exp")]
+    command += ["--train_cuts", str(data / "cuts_train.jsonl.gz"), "--dev_cuts", str(data / "cuts_dev.jsonl.gz")]
+    command += ["--batches.pad_to_30s", "0.5", "--batches.max_duration", "8", "--trainer.max_steps", "120"]
+    command += ["--trainer.learning_rate", "3e-4", "--trainer.warmup_steps", "10", "--trainer.eval_strategy", "no"]
+    environment = {**os.environ, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    subprocess.run(command, cwd=mini[0], env=environment, check=True, capture_output=True)
+    found = {}
+    for padded in (False, True):
+        out = tmp_path / f"decode_{padded}"
+        decode(str(model), tmp_path / "cuts.jsonl.gz", out, pad_to_30s=padded, search=SearchOptions(max_new_tokens=64))
+        score(out, tmp_path / "cuts.jsonl.gz")
+        found[padded] = rates(out)["all"]
+    assert abs(found[True] - found[False]) <= 1.0, found
+    assert found[False] <= 8
 
 
 def test_a_second_run_does_nothing_again(mini):

@@ -85,7 +85,7 @@ def test_patience_goes_on_with_a_run_that_was_interrupted(corpus, tiny_model, tm
         options += ["--trainer.load_best_model_at_end", "true", "--trainer.metric_for_best_model", "error_rate"]
         return train(corpus, tiny_model, tmp_path, *options, "--early_stopping_patience", "3")
 
-    with pytest.raises(RuntimeError, match="StopIteration"):
+    with pytest.raises(StopIteration):
         run(0.3, 0.5)  # the third evaluation fails
     assert run(0.6, 0.7) == 0  # the second and the third that are no better
     assert (tmp_path / "checkpoint-8").exists()

@@ -1,11 +1,12 @@
 """`whisper-recipe train` against the common recipe: utterances per second and memory of full fine-tuning.
 
-    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true]
+    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true]
 
 Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
 drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
 computed ahead. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
-WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels.
+WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
+stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
+    parser.add_argument("--cache-encoder", default="false", choices=["true", "false"])
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.cache_encoder == "true":
+        options.freeze_encoder = "true"
     if options.child:
         side, folder = options.child
         {"ours": train_ours, "common": train_common}[side](Path(folder), options)
@@ -56,9 +60,13 @@ def main() -> None:
                 "times the common recipe": spread(ratios, 2),
                 "peak MB": spread([run["megabytes"] for run in runs], 0),
                 "share of the common recipe's": spread(memory, 2),
+                "% of the time waiting for data": spread([100 * run["waiting"] for run in runs], 2),
             }
         )
     frozen = ", encoder frozen" if options.freeze_encoder == "true" else ""
+    if options.cache_encoder == "true":
+        seconds = [run["encoding"] for run in found["whisper-recipe"] if run["encoding"]]
+        frozen += f", ours from stored outputs (made once in {spread(seconds)} s)"
     report(f"Full fine-tuning{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
 
 
@@ -98,6 +106,15 @@ def clocked(trainer: type, options: argparse.Namespace) -> type:
 
     class Clocked(trainer):
         done = 0
+        waiting = 0.0
+        encoding = 0.0
+
+        def get_batch_samples(self, *args, **kwargs):
+            start = time.perf_counter()
+            batches = super().get_batch_samples(*args, **kwargs)
+            if self.state.global_step >= WARM_UP:
+                self.waiting += time.perf_counter() - start
+            return batches
 
         def training_step(self, model, inputs, *args, **kwargs):
             if self.state.global_step == WARM_UP:
@@ -107,8 +124,9 @@ def clocked(trainer: type, options: argparse.Namespace) -> type:
             return super().training_step(model, inputs, *args, **kwargs)
 
         def report(self) -> None:
-            speed = self.done / (time.perf_counter() - self.start)
-            print(json.dumps({"speed": speed, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+            seconds = time.perf_counter() - self.start
+            found = {"speed": self.done / seconds, "waiting": self.waiting / seconds, "encoding": self.encoding}
+            print(json.dumps(found | {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
     return Clocked
 
@@ -119,6 +137,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
 
     from whisper_recipe.model.load import load_model, load_processor
     from whisper_recipe.training.batches import BatchOptions, load_cuts
+    from whisper_recipe.training.encoder_cache import with_encoder_states
     from whisper_recipe.training.parameters import ParameterOptions, freeze
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
@@ -127,9 +146,15 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
     model, tokenizer = load_model(folder / "model"), load_processor(folder / "model").tokenizer
     parameters = ParameterOptions(freeze_encoder=options.freeze_encoder == "true")
     freeze(model, parameters)
-    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8)
+    start = time.perf_counter()
+    if options.cache_encoder == "true":
+        manifest = folder / "cuts_noise.jsonl.gz"
+        cuts = with_encoder_states(cuts, [manifest], "model", model, folder / "states")
+    encoding = time.perf_counter() - start
+    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8, num_workers=2)
     loaders = make_loaders(cuts, cuts, tokenizer, batches, 80, args)
     trainer = clocked(WhisperTrainer, options)(model, args, *loaders, parameters)
+    trainer.encoding = encoding
     trainer.train()
     trainer.report()
 

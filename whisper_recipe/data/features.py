@@ -151,7 +151,7 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
         return log_mel(load_samples(cut), num_mel_bins)
     shard = (cut.custom or {}).get(SHARD)
     stored = features_of(cut.id, shard) if shard else cut.features
-    whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(cut.num_samples)
+    whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(round(cut.duration * SAMPLING_RATE))
     values = stored.load() if whole else stored.load(cut.start, cut.duration) if shard else cut.load_features()
     return torch.from_numpy(values).float()
 

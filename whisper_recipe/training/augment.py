@@ -60,6 +60,9 @@ class TrainingAugmentation(Augmentation):
         self.speed = copies
         if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
             raise RecipeError(f"{self.volume} is no range", where="augment.volume", cure="give 0.125 2.0")
+        if self.time_masks < 1 or self.time_masked == 0:
+            what = "lhotse's SpecAugment masks one stretch of time at least"
+            raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")
         for name in ("reverberation_probability", "spec_augment", "time_masked"):
             if not 0 <= getattr(self, name) <= 1:
                 what = f"{getattr(self, name)} is no share"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, write_json
+from whisper_recipe.files import file_digest, read_json, write_json
+from whisper_recipe.training.cuts import parse_weight
 
 STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
 RUN = "run.json"  # in the run's folder: what decides about the weights
@@ -53,7 +53,7 @@ def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **opt
         chosen |= (
             {f"{name}.{key}": x for key, x in asdict(value).items()} if hasattr(value, "__dict__") else {name: value}
         )
-    chosen |= {f"cuts.{path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in manifests}
+    chosen |= {f"cuts.{path}": file_digest(parse_weight(path)[0]) for path in manifests}
     return {
         key: value if isinstance(value, int | float | str | list | None) else str(value)
         for key, value in chosen.items()

@@ -60,6 +60,7 @@ def with_encoder_states(
     if not (folder / "made_of.json").exists() or read_json(folder / "made_of.json") != made_of:
         durations = [cut.duration for cut in cuts]
         with written_aside(folder, replace_folder=True) as aside:
+            aside.mkdir()
             # One or two frames of features more than the duration has, and half as many states: room for a few more.
             shape = (sum(math.ceil(50 * duration) + 2 for duration in durations), model.config.d_model)
             states = np.lib.format.open_memmap(aside / "states.npy", mode="w+", dtype=np.float16, shape=shape)

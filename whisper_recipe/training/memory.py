@@ -79,6 +79,7 @@ def _loss(run: WhisperTrainer, inputs: dict) -> torch.Tensor:
     if run.args.gradient_checkpointing:  # the Trainer does it later
         run.model.gradient_checkpointing_enable(run.args.gradient_checkpointing_kwargs)
     run.model.train()
+    run.current_gradient_accumulation_steps = 1  # the Trainer sets this and reads it in compute_loss
     inputs = run._prepare_inputs(inputs)
     with run.compute_loss_context_manager():
         return run.compute_loss(run.model, inputs, num_items_in_batch=(inputs["labels"] != IGNORED).sum())

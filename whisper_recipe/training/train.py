@@ -58,7 +58,8 @@ def train(
 
     Args:
         base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests, from `whisper-recipe fbank`.
+        train_cuts: cut manifests, from `whisper-recipe fbank`; with weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) they are
+            mixed, see docs/scale.md.
         dev_cuts: cut manifests for eval_loss and error rates.
         output_dir: the folder of the run, exp/<name>.
         trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
@@ -92,7 +93,8 @@ def train(
     model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
-    os.environ.setdefault("WANDB_DIR", str(output_dir))  # wandb writes into the working directory otherwise
+    if "wandb" in trainer.report_to:
+        os.environ.setdefault("WANDB_DIR", str(output_dir))  # it would write into the working directory
     set_seed(trainer.seed)  # before the adapters draw their weights
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration

@@ -23,6 +23,7 @@ from transformers import (
     WhisperTokenizer,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
@@ -125,15 +126,14 @@ class WhisperTrainer(WholeCheckpoints):
         """Return the number of batches, for the Trainer's own speed figures: cuts are not counted ahead."""
         return len(dataloader)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         """Return eval_loss, and the error rates where it is their turn."""
-        metrics = super().evaluate(*args, **kwargs)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         step, every = self.state.global_step, self.evaluation.wer_steps
         if every and (step % every == 0 or step == self.state.max_steps):
-            rates = {f"eval_{name}": rate for name, rate in self.evaluation.rates.measure(self.model).items()}
-            self.log(rates)
-            metrics |= rates
-        return metrics
+            rates = self.evaluation.rates.measure(self.model)
+            output.metrics.update({f"{metric_key_prefix}_{name}": rate for name, rate in rates.items()})
+        return output
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of `trainer.optim`, with the learning rates of encoder and decoder."""
