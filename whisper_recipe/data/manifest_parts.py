@@ -1,4 +1,4 @@
-"""Lhotse manifests in parts and together again, in their order: what `whisper-recipe split` and `combine` do with them."""
+"""`whisper-recipe split` and `combine` on Lhotse manifests: in parts and together again, in their order."""
 
 from __future__ import annotations
 

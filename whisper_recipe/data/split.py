@@ -35,7 +35,7 @@ def split(
     """Split a corpus into parts that share no speaker (or recording), of about the shares of hours asked for.
 
     Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order
-    and wherever it stands. A Lhotse manifest is cut into num_parts pieces in its order, as `combine` puts them together.
+    and wherever it stands. A Lhotse manifest is cut into num_parts pieces in its order; `combine` puts them together.
 
     Args:
         corpus: a Kaldi data directory, a list that ends in .json or .jsonl, or a Lhotse manifest (.jsonl.gz).
