@@ -21,8 +21,10 @@ from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.shar import shar
 from whisper_recipe.data.shards import SHARD, index_place, list_shards, read_features
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.model.load import load_model
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 from whisper_recipe.training.cuts import cuts_digest
+from whisper_recipe.training.encoder_cache import with_encoder_states
 from whisper_recipe.training.shards import ShardSampler
 
 ONE_PROCESS = BatchOptions(max_duration=4, num_workers=0)
@@ -197,6 +199,21 @@ def test_more_processes_than_shards_is_one_line(shards, monkeypatch):
     of_rank(monkeypatch, 0, 5)
     with pytest.raises(RecipeError, match="8 shards can't feed 5 ranks with 2 loading processes each; use fewer"):
         ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0)
+
+
+def test_shards_are_not_mixed_by_languages(shards):
+    with pytest.raises(RecipeError, match="language_temperature: shards can't be mixed"):
+        ShardSampler(load_cuts([shards]), BatchOptions(language_temperature=2.0), True, 0)
+
+
+def test_encoder_outputs_of_shards_are_trained_on_without_the_shards(shards, tiny_model, tokenizer, tmp_path):
+    model = load_model(tiny_model)
+    cuts = with_encoder_states(load_cuts([shards]), [shards], str(tiny_model), model, tmp_path / "states")
+    read_features.cache_clear()
+    batches = list(make_loader(cuts, tokenizer, ONE_PROCESS, shuffle=True))
+    assert sum(len(batch["cuts"]) for batch in batches) == 48
+    assert "encoder_outputs" in batches[0]
+    assert read_features.cache_info().misses == 0
 
 
 def test_the_digest_is_of_the_contents(shards, server, manifest):

@@ -16,7 +16,7 @@ from lhotse.cut import Cut
 from lhotse.lazy import LazyIteratorMultiplexer
 from lhotse.serialization import deserialize_item
 
-from whisper_recipe.data.shards import SHARD, Shard, index_place, is_shards, list_shards, read_cuts, read_place
+from whisper_recipe.data.shards import Shard, index_place, is_shards, list_shards, read_cuts, read_place
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_jsonl, require
 
@@ -140,8 +140,8 @@ def cuts_of_shard(cuts: CutSet, features: str) -> list[Cut]:
 
 
 def are_sharded(cuts: CutSet) -> bool:
-    """Whether cuts are those of shards."""
-    return SHARD in (next(iter(outlines(cuts))).custom or {})
+    """Whether cuts are read from shards; those with stored encoder outputs are not, whatever they were made of."""
+    return are_sharded(cuts.data.cuts) if isinstance(cuts.data, Kept) else isinstance(cuts.data, _Shards)
 
 
 class _Tagged:

@@ -48,10 +48,13 @@ class ShardSampler(Sampler):
         seed: another one gives another order.
 
     Raises:
-        RecipeError: there are fewer shards than loading processes.
+        RecipeError: there are fewer shards than loading processes, or languages are to be mixed.
     """
 
     def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
+        if shuffle and options.language_temperature is not None:
+            cure = "train on manifests, or leave it out"
+            raise RecipeError("shards can't be mixed", where="batches.language_temperature", cure=cure)
         self.options, self.shuffle, self.seed = options, shuffle, seed
         rank, ranks, *_ = pytorch_worker_info()
         self.workers = max(1, options.num_workers)
