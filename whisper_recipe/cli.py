@@ -43,6 +43,7 @@ COMMANDS = {
     "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
+    "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
     "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),

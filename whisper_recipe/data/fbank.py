@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
@@ -25,14 +25,14 @@ from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.augment import Augmentation, Noises, load_samples, speeds
 from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
-from whisper_recipe.data.workers import finished, workers
+from whisper_recipe.data.workers import DASK_AHEAD, finished, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_json, read_jsonl, require, write_jsonl, written_aside
 from whisper_recipe.shares import Unfinished, parse_share
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
+LILCOM_TICK_POWER = -8  # steps of 2^-8
 MAX_SECONDS = 30.0  # one input of Whisper
-DASK_AHEAD = 256  # parts that a cluster has to do or has done, before they are waited for
 FEATURES = "features"  # in the folder of what is unfinished, beside the parts' cuts
 
 
@@ -43,7 +43,7 @@ class FineLilcomWriter(LilcomChunkyWriter):
     """
 
     def __init__(self, storage_path: Path) -> None:
-        super().__init__(storage_path, tick_power=-8)
+        super().__init__(storage_path, tick_power=LILCOM_TICK_POWER)
 
 
 class Float16Writer(NumpyFilesWriter):
@@ -293,18 +293,19 @@ def _in_pieces(
 
     At most `ahead` pieces and one are in memory at a time.
     """
-    cuts, waiting, number = iter(cuts), deque(), 0
+    cuts = iter(cuts)
+
+    def futures() -> Iterator[Future]:
+        for number in itertools.count():
+            piece = list(islice(cuts, PART))
+            if not piece:
+                return
+            path, ours = work.piece(number), work.share.has(number)
+            done = not ours or path.exists()
+            yield finished(len(piece) * ours) if done else executor.submit(extract, path, piece)
+
     try:
-        while (piece := list(islice(cuts, PART))) or waiting:
-            if piece:
-                path, ours = work.piece(number), work.share.has(number)
-                if not ours or path.exists():
-                    waiting.append(finished(len(piece) * ours))
-                else:
-                    waiting.append(executor.submit(extract, path, piece))
-                number += 1
-            if len(waiting) > ahead or not piece:
-                yield waiting.popleft().result()
+        yield from in_order(futures(), ahead)
     except BrokenProcessPool:
         raise RecipeError(
             "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"

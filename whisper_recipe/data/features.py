@@ -16,6 +16,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.augment import load_samples
+from whisper_recipe.data.shards import SHARD, features_of
 from whisper_recipe.errors import RecipeError
 
 # whisper/audio.py of openai/whisper
@@ -148,9 +149,11 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     """
     if not cut.has_features:
         return log_mel(load_samples(cut), num_mel_bins)
-    stored = cut.features
+    shard = (cut.custom or {}).get(SHARD)
+    stored = features_of(cut.id, shard) if shard else cut.features
     whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(round(cut.duration * SAMPLING_RATE))
-    return torch.from_numpy(stored.load() if whole else cut.load_features()).float()
+    values = stored.load() if whole else stored.load(cut.start, cut.duration) if shard else cut.load_features()
+    return torch.from_numpy(values).float()
 
 
 def check_mel_bins(cut: Cut, num_mel_bins: int, where: str | Path) -> None:

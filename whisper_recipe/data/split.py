@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.data.corpus import is_list, read_corpus, utterance_duration, write_corpus
+from whisper_recipe.data.manifest_parts import combine_manifests, is_manifest, split_manifest
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
@@ -34,10 +35,10 @@ def split(
     """Split a corpus into parts that share no speaker (or recording), of about the shares of hours asked for.
 
     Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order
-    and wherever it stands.
+    and wherever it stands. A Lhotse manifest is cut into num_parts pieces in its order; `combine` puts them together.
 
     Args:
-        corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
+        corpus: a Kaldi data directory, a list that ends in .json or .jsonl, or a Lhotse manifest (.jsonl.gz).
         out: the folder for the parts.
         parts: name=share of each part.
         num_parts: so many equal parts instead, named 1, 2 and so on.
@@ -49,6 +50,9 @@ def split(
     Raises:
         RecipeError: the corpus has problems, no speakers, or fewer of them than there are to be parts.
     """
+    if is_manifest(corpus):
+        split_manifest(corpus, out, num_parts)
+        return
     shares = parse_shares(parts) if num_parts is None else _equal_shares(num_parts, parts)
     suffix = Path(corpus).suffix if is_list(corpus) else ""
     paths = {name: Path(out) / f"{name}{suffix}" for name in shares}
@@ -316,8 +320,8 @@ def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: b
     """Write several corpora as one.
 
     Args:
-        corpora: Kaldi data directories and lists, in any mixture.
-        out: what to write: a directory, or a list that ends in .json or .jsonl.
+        corpora: Kaldi data directories and lists, in any mixture; or Lhotse manifests (.jsonl.gz).
+        out: what to write: a directory, a list that ends in .json or .jsonl, or a manifest.
         prefix: put each corpus' name before its ids, speakers and recordings, so that the same names in two corpora
             stay apart.
         allow_pipes: take shell commands for audio; they are copied and not run.
@@ -328,6 +332,9 @@ def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: b
     from tabulate import tabulate
 
     _refuse_to_overwrite(corpora, [out])
+    if any(map(is_manifest, [*corpora, out])):
+        combine_manifests(corpora, out)
+        return
     rows: dict[str, Utterance] = {}
     recordings: dict[str, Utterance] = {}
     counts = []

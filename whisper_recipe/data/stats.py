@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import load_tokenizer
-from whisper_recipe.data.workers import workers
+from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
 from whisper_recipe.shares import Share, Unfinished, parse_share
@@ -132,7 +132,7 @@ def _counted(pieces: Iterator[list[Row]], tokenizer: str | None, dask: str | Non
         yield from map(count, pieces)
         return
     with workers(1, dask) as executor:
-        yield from executor.map(count, pieces)
+        yield from in_order((executor.submit(count, rows) for rows in pieces), DASK_AHEAD)
 
 
 def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 
 from whisper_recipe.errors import RecipeError
 
 CONNECT_SECONDS = 30
+DASK_AHEAD = 256  # pieces that a cluster has to do or has done, before they are waited for
 
 
 @contextmanager
@@ -45,3 +47,14 @@ def finished(value: object) -> Future:
     future: Future = Future()
     future.set_result(value)
     return future
+
+
+def in_order(futures: Iterable[Future], ahead: int) -> Iterator:
+    """Yield the results of futures in their order; at most so many and one are taken before they are waited for."""
+    waiting: deque[Future] = deque()
+    for future in futures:
+        waiting.append(future)
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -21,9 +21,10 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
-from whisper_recipe.training.cuts import Kept, Mixture, Outline, Outlines, mixed, outlines
+from whisper_recipe.training.cuts import Kept, Mixture, Outline, Outlines, are_sharded, mixed, outlines
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
+from whisper_recipe.training.shards import ShardSampler
 
 CUTS_PER_BUCKET = 10  # at least
 SPECIAL_TOKENS = 5  # start, language, task, no times, end
@@ -188,11 +189,16 @@ def make_loader(
     share: Share = Share(),  # noqa: B008
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
+    sharded = are_sharded(cuts)
+    sampler = (
+        ShardSampler(cuts, options, shuffle, seed) if sharded else BatchSampler(cuts, options, shuffle, seed, share)
+    )
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
-        batch_sampler=BatchSampler(cuts, options, shuffle, seed, share),
+        batch_sampler=sampler,
         collate_fn=_only,
         num_workers=options.num_workers,
+        persistent_workers=sharded and options.num_workers > 0,  # they hold shards that the next pass goes on with
     )
 
 

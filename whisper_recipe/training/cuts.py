@@ -16,8 +16,9 @@ from lhotse.cut import Cut
 from lhotse.lazy import LazyIteratorMultiplexer
 from lhotse.serialization import deserialize_item
 
+from whisper_recipe.data.shards import Shard, index_place, is_shards, list_shards, read_cuts, read_place
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_jsonl, require
+from whisper_recipe.files import file_digest, read_jsonl, require
 
 MIX = "mix"  # of a cut's custom fields: [manifest, weight]
 
@@ -54,9 +55,16 @@ class Outlines:
 def load_cuts(manifests: list[str | Path]) -> CutSet:
     """Open cut manifests lazily: in a row, or interleaved by their sizes where they have weights (a.jsonl.gz:0.7).
 
+    Folders and URLs are sets of shards, from `whisper-recipe shar`.
+
     Raises:
-        RecipeError: one is missing, empty or damaged, or only some have weights.
+        RecipeError: one is missing, empty or damaged, or only some have weights or are shards.
     """
+    if any(map(is_shards, manifests)):
+        if not all(map(is_shards, manifests)):
+            cure = "give all as manifests, or all as shards"
+            raise RecipeError("manifests and shards don't mix", where="train_cuts", cure=cure)
+        return CutSet(_Shards([shard for place in manifests for shard in list_shards(place)]))
     paths, weights = zip(*map(parse_weight, manifests), strict=True)
     for path in paths:
         require(path, "run stage 2 (whisper-recipe fbank) first")
@@ -66,6 +74,13 @@ def load_cuts(manifests: list[str | Path]) -> CutSet:
         lacking = paths[weights.index(None)]
         raise RecipeError("it has no weight, and others have", where=lacking, cure=f"give such as {lacking}:0.5")
     return CutSet(_Manifests(paths, weights if all(weights) and len(weights) > 1 else None))
+
+
+def cuts_digest(manifest: str | Path) -> str:
+    """Return a hash of what a manifest (with or without a weight) holds; of shards that of their index."""
+    if is_shards(manifest):
+        return hashlib.sha256(read_place(index_place(manifest))).hexdigest()
+    return file_digest(parse_weight(manifest)[0])
 
 
 def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
@@ -104,6 +119,31 @@ class _Manifests:
         return LazyIteratorMultiplexer(*rows, weights=self.sizes, seed=0)
 
 
+class _Shards(_Manifests):
+    """Cuts of shards, in their order."""
+
+    def __init__(self, shards: list[Shard]) -> None:
+        self.shards = shards
+
+    def _rows(self) -> Iterable[dict]:
+        return (row for shard in self.shards for row in read_cuts(shard))
+
+    def of_shard(self, features: str) -> Iterator[Cut]:
+        """Yield the cuts of the shard that has its features there."""
+        (shard,) = (shard for shard in self.shards if shard.features == features)
+        yield from map(deserialize_item, read_cuts(shard))
+
+
+def cuts_of_shard(cuts: CutSet, features: str) -> list[Cut]:
+    """Return the cuts of the shard that has its features there, those left that the training takes."""
+    return list(cuts.data.of_shard(features))
+
+
+def are_sharded(cuts: CutSet) -> bool:
+    """Whether cuts are read from shards; those with stored encoder outputs are not, whatever they were made of."""
+    return are_sharded(cuts.data.cuts) if isinstance(cuts.data, Kept) else isinstance(cuts.data, _Shards)
+
+
 class _Tagged:
     """The rows of a manifest, each with its manifest and weight."""
 
@@ -127,6 +167,10 @@ class Kept:
 
     def outlines(self) -> Iterator[Outline | Cut]:
         return (cut for cut in outlines(self.cuts) if cut.id not in self.dropped)
+
+    def of_shard(self, features: str) -> Iterator[Cut]:
+        """Yield the cuts of the shard that has its features there."""
+        return (cut for cut in self.cuts.data.of_shard(features) if cut.id not in self.dropped)
 
 
 class Mixture:

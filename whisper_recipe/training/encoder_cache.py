@@ -18,9 +18,9 @@ from transformers import WhisperForConditionalGeneration
 
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
 from whisper_recipe.training.augment import TrainingAugmentation
-from whisper_recipe.training.cuts import parse_weight
+from whisper_recipe.training.cuts import cuts_digest
 from whisper_recipe.training.parameters import ParameterOptions
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def with_encoder_states(
         folder: to write: states.npy, float16 of shape (frames of all cuts, d_model), and cuts.jsonl.gz.
     """
     made_of = {"base_model": base_model, "model": _digest(model)}
-    made_of |= {str(path): file_digest(parse_weight(path)[0]) for path in manifests}
+    made_of |= {str(path): cuts_digest(path) for path in manifests}
     if not (folder / "made_of.json").exists() or read_json(folder / "made_of.json") != made_of:
         durations = [cut.duration for cut in cuts]
         with written_aside(folder, replace_folder=True) as aside:

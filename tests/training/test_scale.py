@@ -1,0 +1,40 @@
+"""Training from mixed corpora by the real command: a killed run ends with the weights of one that was not."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from whisper_recipe.cli import main
+
+
+def command(model, cuts, dev, out):
+    options = ["--trainer.max_steps", "12", "--trainer.save_steps", "3", "--trainer.save_strategy", "steps"]
+    options += ["--trainer.learning_rate", "0.001", "--batches.max_duration", "4", "--trainer.report_to", "none"]
+    inputs = ["--base_model", model, "--train_cuts", *cuts, "--dev_cuts", dev, "--output_dir", out]
+    return ["train", "--method", "full", *map(str, inputs), *options]
+
+
+@pytest.mark.slow
+def test_a_killed_run_on_mixed_corpora_ends_with_the_same_weights(corpus, tiny_model, tmp_path):
+    other = shutil.copy(corpus, tmp_path / "other.jsonl.gz")
+    cuts = [f"{corpus}:0.8", f"{other}:0.2"]
+    assert main(command(tiny_model, cuts, corpus, tmp_path / "whole")) == 0
+    killed = command(tiny_model, cuts, corpus, tmp_path / "killed")
+    running = subprocess.Popen([sys.executable, "-m", "whisper_recipe", *killed])
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint-*")):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "killed/model").exists()
+    assert main(killed) == 0
+    whole, again = (load_file(tmp_path / run / "model/model.safetensors") for run in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

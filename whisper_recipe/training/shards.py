@@ -1,0 +1,155 @@
+"""Batches from Lhotse Shar: each shard is read once an epoch, by one loading process of one rank."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.shar.readers.utils import pytorch_worker_info
+from torch.utils.data import Sampler
+
+from whisper_recipe.data.shards import SHARD, SHARDS_AT_ONCE
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.training.cuts import cuts_of_shard, outlines
+
+if TYPE_CHECKING:
+    from whisper_recipe.training.batches import BatchOptions
+
+JITTER = 0.1  # of durations, before like ones are put together: so that batches differ from epoch to epoch
+
+
+class _Place:
+    """A cut by its number in a shard."""
+
+    __slots__ = ("duration", "number", "shard")
+
+    def __init__(self, shard: str, number: int, duration: float) -> None:
+        self.shard, self.number, self.duration = shard, number, duration
+
+
+class ShardSampler(Sampler):
+    """Batches that need few shards at a time, each loading process its own ones; see BatchSampler for what it yields.
+
+    All is planned ahead from the cuts' durations, the same on every rank. An epoch deals the shards out to all loading
+    processes of all ranks. Of a few shards at a time a process makes batches of cuts of like length. Those with fewer
+    batches than others cut some in two, so that all have the same number and none waits for the others. A DataLoader
+    gives batches to its processes in turn, so those of a process are every `num_workers`-th.
+
+    Args:
+        cuts: of shards, see load_cuts.
+        options: how cuts become batches; buckets are not needed.
+        shuffle: other shards and batches in each epoch.
+        seed: another one gives another order.
+
+    Raises:
+        RecipeError: there are fewer shards than loading processes, or languages are to be mixed.
+    """
+
+    def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
+        if shuffle and options.language_temperature is not None:
+            cure = "train on manifests, or leave it out"
+            raise RecipeError("shards can't be mixed", where="batches.language_temperature", cure=cure)
+        self.options, self.shuffle, self.seed = options, shuffle, seed
+        rank, ranks, *_ = pytorch_worker_info()
+        self.workers = max(1, options.num_workers)
+        self.streams, self.own = ranks * self.workers, range(rank * self.workers, (rank + 1) * self.workers)
+        self.durations: dict[str, array] = {}
+        for cut in outlines(cuts):
+            self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
+        if len(self.durations) < self.streams:
+            raise RecipeError(
+                f"{len(self.durations)} shards can't feed {ranks} ranks with {self.workers} loading processes each",
+                where="batches.num_workers",
+                cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
+            )
+        self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(functools.partial(cuts_of_shard, cuts))
+        self.length = len(self._plan(0))
+        self.batches = self.length * ranks  # of all ranks, in an epoch
+        self._stream = enumerate(self._endless_batches())
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
+        for number, batch in itertools.islice(self._stream, self.length):
+            yield [(number, CutSet.from_cuts(self._cut(place) for place in batch))]
+
+    def pass_over(self, batches: int) -> None:
+        """Leave out the epochs that the first batches, of all ranks, fill; nothing is read for them."""
+        self._stream = enumerate(self._endless_batches())
+        for _ in itertools.islice(self._stream, batches // self.batches * self.length):
+            pass
+
+    def _cut(self, place: _Place) -> Cut:
+        return self._read(place.shard)[place.number]
+
+    def _endless_batches(self) -> Iterator[list[_Place]]:
+        for epoch in itertools.count():
+            yield from self._plan(epoch)
+
+    def _plan(self, epoch: int) -> list[list[_Place]]:
+        """Return the batches of an epoch of this rank, those of its loading processes in turn."""
+        draw = random.Random(f"{self.seed} {epoch}" if self.shuffle else "")
+        streams = [self._batches(shards, draw) for shards in self._dealt(draw)]
+        most = max(map(len, streams))
+        return [batch for turn in zip(*(_split(streams[own], most) for own in self.own), strict=True) for batch in turn]
+
+    def _dealt(self, draw: random.Random) -> list[list[str]]:
+        """Return the shards of each loading process of each rank, about the same seconds each."""
+        shards = list(self.durations)
+        if self.shuffle:
+            draw.shuffle(shards)
+        streams: list[list[str]] = [[] for _ in range(self.streams)]
+        seconds = [0.0] * self.streams
+        for shard in shards:
+            least = seconds.index(min(seconds))
+            streams[least].append(shard)
+            seconds[least] += sum(self.durations[shard])
+        return streams
+
+    def _batches(self, shards: list[str], draw: random.Random) -> list[list[_Place]]:
+        """Return the batches of some shards, a few shards at a time."""
+        every = []
+        for start in range(0, len(shards), SHARDS_AT_ONCE):
+            places = [
+                _Place(shard, number, duration)
+                for shard in shards[start : start + SHARDS_AT_ONCE]
+                for number, duration in enumerate(self.durations[shard])
+            ]
+            places.sort(key=lambda place: place.duration * (1 + JITTER * self.shuffle * draw.random()))
+            batches = list(_packed(places, self.options.max_duration, self.options.max_cuts))
+            if self.shuffle:
+                draw.shuffle(batches)
+            every += batches
+        return every
+
+
+def _packed(places: list[_Place], max_duration: float, max_cuts: int | None) -> Iterator[list[_Place]]:
+    batch: list[_Place] = []
+    seconds = 0.0
+    for place in places:
+        if batch and (seconds + place.duration > max_duration or len(batch) == max_cuts):
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(place)
+        seconds += place.duration
+    yield batch
+
+
+def _split(batches: list[list[_Place]], count: int) -> list[list[_Place]]:
+    """Return so many batches, the largest of which are cut in two where there are fewer."""
+    batches = list(batches)
+    while len(batches) < count:
+        largest = max(range(len(batches)), key=lambda number: len(batches[number]))
+        whole = batches[largest]
+        if len(whole) < 2:
+            cure = "use fewer batches.num_workers, or shards of the same size, several for each"
+            raise RecipeError("the shards can't be dealt out evenly", where="train_cuts", cure=cure)
+        batches[largest : largest + 1] = [whole[::2], whole[1::2]]
+    return batches
