@@ -1,6 +1,6 @@
 """`whisper-recipe train` against the common recipe: utterances per second and memory of full fine-tuning.
 
-    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true]
+    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true] [--workers 1]
 
 Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
 drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
     parser.add_argument("--cache-encoder", default="false", choices=["true", "false"])
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cache_encoder == "true":
@@ -151,7 +152,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
         manifest = folder / "cuts_noise.jsonl.gz"
         cuts = with_encoder_states(cuts, [manifest], "model", model, folder / "states")
     encoding = time.perf_counter() - start
-    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8, num_workers=2)
+    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8, num_workers=options.workers)
     loaders = make_loaders(cuts, cuts, tokenizer, batches, 80, args)
     trainer = clocked(WhisperTrainer, options)(model, args, *loaders, parameters)
     trainer.encoding = encoding
