@@ -65,3 +65,12 @@ def test_a_flag_needs_no_value(tmp_path, capsys):
     assert main(["validate", str(tmp_path)]) == 1
     assert main(["validate", str(tmp_path), "--allow-pipes"]) == 0
     assert main(["validate", "--allow-pipes", "--corpus", str(tmp_path)]) == 0
+
+
+def test_options_that_contradict_each_other_are_one_line(capsys):
+    inputs = ["--base_model", "model", "--train_cuts", "train", "--dev_cuts", "dev", "--output_dir", "exp"]
+    assert main(["train", *inputs, "--trainer.fp16", "true", "--trainer.bf16", "true"]) == 1
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert "don't go together" in printed[0]
+    assert "16" in printed[0]

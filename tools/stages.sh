@@ -6,27 +6,39 @@
 #
 # A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
 # a base model itself. It may define make_data (stage 0) and make_base_model (stage 3). A step is done when its outputs
-# stand; it is done again only when its command or its inputs change, or with --overwrite true.
+# stand; it is done again only when its command or its inputs change, or with --overwrite true. A recipe's cmd.sh, where
+# there is one, sets where training and decoding run (train_cmd, decode_cmd).
 #
 # shellcheck shell=bash
 # shellcheck disable=SC2046,SC2086 # names of sets, methods and types have no spaces, and lists are split on purpose
 set -euo pipefail
 : "${train_sets:?the recipe must set it}" "${dev_sets:?the recipe must set it}" "${test_sets:?the recipe must set it}"
 
+recipe=$(dirname "$0")
+# Options of recipes that are paths of the user's.
+given="corpus from_json aishell"
+# shellcheck source=egs/template/cmd.sh
+[[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
+
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-8}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
-base_model=${base_model:-}       # base model: a Whisper folder, or a name on the hub
+base_model=${base_model:-}       # base model: a Whisper folder, a name on the hub, or a .pt file of OpenAI's
+conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
 quantizations=${quantizations:-float32 int8} # CTranslate2 exports
 beam_size=${beam_size:-5}        # beam of the CTranslate2 decoding with beam search
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
 overwrite=${overwrite:-false}    # do again what is done already
+train_cmd=${train_cmd:-}         # what starts a training: nothing for here, else srun or sbatch with their options
+decode_cmd=${decode_cmd:-}       # what starts a decoding, likewise
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
 # shellcheck source=tools/parse_options.sh
 . "$root/tools/parse_options.sh"
+# shellcheck source=tools/submit.sh
+. "$root/tools/submit.sh"
 declare_options "${BASH_SOURCE[0]}"
 shared_options=${#option_names[@]}
 declare_options "$0"
@@ -112,10 +124,14 @@ cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
 fine_tuned() { printf 'exp/%s/model\n' $method; } # folders of the fine-tuned models
 local_model() { [[ $1 != exp/* && ! -e $1 ]] || echo "$1"; } # the model's folder; nothing for a name on the hub
 
-# recipe_options: name=value of the options that the recipe alone declares: what its own functions depend on.
+# recipe_options: what the recipe's own functions depend on: name=value of the options that it alone declares, and what
+# stands in the corpus that the user gives.
 recipe_options() {
   local name
   for name in "${option_names[@]:shared_options}"; do printf '%s=%q\n' "$name" "${!name}"; done
+  for name in $given; do
+    if [[ -e ${!name:-} ]]; then state "${!name}" -maxdepth 1; fi
+  done
 }
 
 stage_data() {
@@ -151,11 +167,17 @@ stage_fbank() {
 }
 
 stage_base_model() {
-  if ! declare -F make_base_model >/dev/null; then
-    log "base model: ${base_model:?give --base_model}"
-    return
+  : "${base_model:?give --base_model}"
+  if [[ -n $checkpoint ]]; then
+    step "$base_model" "$checkpoint" run whisper-recipe import "$checkpoint" --out "$base_model"
+  elif [[ -z $(local_model "$base_model") ]]; then
+    run bash "$root/tools/hf_download.sh" "$base_model" || fail "stage 3 has not got $base_model (see above)"
+  elif [[ $base_model == exp/* ]] && declare -F make_base_model >/dev/null; then
+    step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model "$(recipe_options)"
+  else
+    need "$base_model"
+    log "base model: $base_model"
   fi
-  step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model "$(recipe_options)"
 }
 
 stage_train() {
@@ -163,8 +185,8 @@ stage_train() {
   for name in $method; do
     output=exp/$name/adapter
     [[ $name == full ]] && output=exp/$name/model
-    step "$output" "conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
-      run whisper-recipe train --config "conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
+    step "$output" "$conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
+      run_training whisper-recipe train --config "$conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
       --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets)
   done
 }
@@ -192,7 +214,7 @@ stage_export() {
 
 # decode_and_score OUTPUT MODEL CUTS [OPTION...]
 decode_and_score() {
-  run whisper-recipe decode "$2" --cuts "$3" --out "$1" "${@:4}" &&
+  run_decoding whisper-recipe decode "$2" --cuts "$3" --out "$1" "${@:4}" &&
     run whisper-recipe score "$1" --ref "$3"
 }
 
@@ -234,7 +256,19 @@ parse_options "$@"
 for name in $method; do
   [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
 done
-cd "$(dirname "$0")"
+cd "$recipe"
+# A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
+for name in base_model $given; do
+  if [[ " ${*//-/_} " == *" __$name"[\ =]* && -n ${!name} && -e $OLDPWD/${!name} ]]; then
+    printf -v "$name" '%s' "$(realpath "$OLDPWD/${!name}")"
+  fi
+done
+# Of OpenAI's file stage 3 makes a folder.
+checkpoint=""
+if [[ $base_model == *.pt ]]; then
+  checkpoint=$base_model
+  base_model=exp/base/model
+fi
 fbank=data/fbank_whisper$num_mel_bins
 bash "$root/tools/setup.sh"
 PATH=${VENV:-$root/.venv}/bin:$PATH

@@ -45,6 +45,7 @@ COMMANDS = {
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
+    "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
@@ -107,9 +108,12 @@ def _run(name: str, argv: list[str]) -> None:
     command = COMMANDS[name]
     function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
     parser, config = parse(name, function, argv)
-    arguments = vars(parser.instantiate(config))
+    try:
+        arguments = vars(parser.instantiate(config))
+    except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
+        raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
     arguments.pop("config", None)
-    if "output_dir" in arguments:
+    if "output_dir" in arguments and os.environ.get("RANK", "0") == "0":  # of several processes the first
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)

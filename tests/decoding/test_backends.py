@@ -9,15 +9,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from whisper_recipe.decoding.backends import CTranslate2Backend, TransformersBackend, load_backend
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, search_prompt
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export.ct2 import export
 from whisper_recipe.text.prompt import prompt_ids
-
-
-@pytest.fixture(scope="module")
-def ct2_model(tiny_model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct2") / "float32"
-    export(tiny_model, out)
-    return out
 
 
 @pytest.fixture(scope="module")

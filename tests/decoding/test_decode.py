@@ -19,13 +19,6 @@ from whisper_recipe.text.prompt import prompt_ids
 
 
 @pytest.fixture(scope="module")
-def ct2_model(tiny_model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct2") / "float32"
-    export(tiny_model, out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def features():
     return torch.randn(3, 80, 3000, generator=torch.Generator().manual_seed(1)).clamp(-1, 1.5)
 

@@ -18,13 +18,6 @@ FRAMES = [700, 500, 333]
 
 
 @pytest.fixture(scope="module")
-def ct2_model(tiny_model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ct2_words") / "float32"
-    export(tiny_model, out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def features():
     return torch.randn(3, 80, 700, generator=torch.Generator().manual_seed(1)).clamp(-1, 1.5)
 

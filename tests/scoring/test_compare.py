@@ -124,3 +124,30 @@ def test_runs_of_different_sets_have_a_table_each(tmp_path, cuts, score, capsys)
     assert "## test\n" in printed
     assert "## other\n" in printed
     assert "minus" not in printed
+
+
+def test_several_sets_stand_side_by_side_a_row_a_system(tmp_path, score, capsys):
+    """Four words in each set: none wrong, one, two and four."""
+    right = "set the kitchen light"
+    hypotheses = {
+        "exp/base/decode_net_transformers": "set a kitchen lamp",
+        "exp/base/decode_meeting_transformers": "",
+        "exp/full/decode_net_transformers": right,
+        "exp/full/decode_meeting_transformers": "set a kitchen light",
+    }
+    for run, text in hypotheses.items():
+        name = run.split("_")[1]
+        cuts = write_cuts(tmp_path / f"cuts_{name}.jsonl", [{"id": "utt", "text": right, "language": "en"}])
+        assert score(cuts, {"utt": text}, run=run) == 0
+    capsys.readouterr()
+    assert main(["compare", *(str(tmp_path / run) for run in hypotheses)]) == 0
+    table = capsys.readouterr().out.partition("## all sets\n\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["system", "net WER", "meeting WER"]
+    assert rows[2:] == [["base transformers", "50.00", "100.00"], ["full transformers", "0.00", "25.00"]]
+
+
+def test_one_set_has_no_table_of_sets(tmp_path, cuts, score, capsys):
+    assert score(cuts) == 0
+    assert main(["compare", str(tmp_path / "exp")]) == 0
+    assert "## all sets" not in capsys.readouterr().out

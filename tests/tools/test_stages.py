@@ -29,6 +29,7 @@ case $1 in
     [[ $* == *train_full* ]] && out=$out/model || out=$out/adapter
     mkdir -p "$out" && touch "$out/weights"
     ;;
+  import) mkdir -p "$out" && touch "$out/weights" ;;
   merge) mkdir -p "$2/model" && touch "$2/model/weights" ;;
   export) mkdir -p "$out" && touch "$out/model.bin" ;;
   score) touch "$2/metrics.json" ;;
@@ -57,15 +58,35 @@ make_data() {
 """
 
 
+# A recipe that takes a corpus of the user's.
+CORPUS = RUN.replace("greeting=hello", "corpus= # the corpus\ngreeting=hello").replace(
+    "make_data $greeting", "make_data $greeting $corpus"
+)
+
+
+# Stand-ins for Slurm: they note their options and run the command, sbatch from what it reads.
+SRUN = """#!/usr/bin/env bash
+options=()
+while [[ $1 == -* ]]; do options+=("$1") && shift; done
+echo "srun ${options[*]}" >>"$CALLS"
+exec "$@"
+"""
+SBATCH = """#!/usr/bin/env bash
+echo "sbatch $*" >>"$CALLS"
+exec bash
+"""
+
+
 class Recipe:
     """A recipe in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "egs/test"
-        for name in ("stages.sh", "parse_options.sh"):
+        for name in ("stages.sh", "parse_options.sh", "submit.sh"):
             (folder / "tools").mkdir(exist_ok=True)
             shutil.copy(TOOLS / name, folder / "tools")
         (folder / "tools/setup.sh").write_text("exit 0\n")
+        self.write("tools/hf_download.sh", 'echo "hf_download $*" >>"$CALLS"\n')
         self.write("venv/bin/whisper-recipe", COMMAND)
         self.write("egs/test/run.sh", RUN)
         for name in ("lora", "full"):
@@ -164,13 +185,80 @@ def test_one_method_alone(recipe):
     assert "merge" not in names(calls)
 
 
+def test_settings_may_stand_in_another_folder(recipe):
+    recipe.write("egs/test/conf/large/train_full.yaml", "method: full\n")
+    recipe.run("--stop_stage", "3")
+    options = ("--method", "full", "--stage", "4", "--stop_stage", "4", "--conf")
+    (call,) = recipe.run(*options, "conf/large")[2]
+    assert "--config conf/large/train_full.yaml " in call
+    status, printed, calls = recipe.run(*options, "conf/huge")
+    assert (status, calls) == (1, [])
+    assert "conf/huge/train_full.yaml is missing" in printed
+
+
 def test_the_base_model_may_be_a_name_on_the_hub(recipe):
     status, printed, calls = recipe.run("--base_model", "openai/whisper-small")
     assert status == 0, printed
     assert any(call.startswith("decode openai/whisper-small") for call in calls)
+    assert calls.index("hf_download openai/whisper-small") < names(calls).index("train")
     status, printed, _ = recipe.run("--base_model", "exp/nothing/model", "--stage", "4", "--overwrite", "true")
     assert status == 1
     assert "exp/nothing/model is missing" in printed.splitlines()[-1]
+
+
+def test_a_base_model_of_openai_becomes_a_folder_once(recipe):
+    recipe.write("small.pt", "weights")  # where the user stands, not in the recipe's folder
+    status, printed, calls = recipe.run("--base_model", "small.pt")
+    assert status == 0, printed
+    assert calls.count(f"import {recipe.folder}/small.pt --out exp/base/model") == 1
+    assert any(call.startswith("train") and "--base_model exp/base/model" in call for call in calls)
+    assert set(names(recipe.run("--base_model", "small.pt")[2])) == {"stats", "compare"}
+    recipe.write("small.pt", "other weights")
+    assert {"import", "train", "decode"} <= set(names(recipe.run("--base_model", "small.pt")[2]))
+
+
+def test_a_corpus_is_found_from_where_the_user_stands_and_read_anew_when_it_changes(recipe):
+    recipe.write("egs/test/run.sh", CORPUS)
+    recipe.write("speech/text", "a one\n")
+    assert recipe.run("--stop_stage", "0", "--corpus", "speech")[2] == [f"make_data hello {recipe.folder}/speech"]
+    assert recipe.run("--stop_stage", "0", "--corpus", "speech")[2] == []
+    recipe.write("speech/text", "a one\nb two\n")
+    assert recipe.run("--stop_stage", "0", "--corpus", "speech")[2] == [f"make_data hello {recipe.folder}/speech"]
+
+
+@pytest.fixture
+def slurm(recipe):
+    recipe.write("venv/bin/srun", SRUN)
+    recipe.write("venv/bin/sbatch", SBATCH)
+    recipe.write("egs/test/cmd.sh", 'train_cmd="sbatch --gres=gpu:1 --time=9:00"\ndecode_cmd="srun --gres=gpu:1"\n')
+    return recipe
+
+
+def test_training_and_decoding_alone_run_on_the_cluster(slurm):
+    status, printed, calls = slurm.run()
+    assert status == 0, printed
+    after = {call.split()[0]: [] for call in calls}
+    for before, call in zip(["", *calls], calls, strict=False):
+        after[call.split()[0]].append(before)
+    assert set(after["train"]) == {"sbatch --wait --output=exp/slurm/%j.log --gres=gpu:1 --time=9:00"}
+    assert set(after["decode"]) == {"srun --gres=gpu:1"}
+    assert not {"srun", "sbatch"} & {before.split()[0] for name in ("fbank", "score") for before in after[name]}
+    assert (slurm.path / "exp/slurm").is_dir()  # Slurm makes no folders for its logs
+
+
+def test_a_change_of_cluster_does_nothing_again(slurm):
+    slurm.run()
+    assert set(names(slurm.run("--train_cmd", "srun --mem=1G", "--decode_cmd", "")[2])) == {"stats", "compare"}
+    retrained = slurm.run("--train_cmd", "srun --mem=1G", "--stage", "4", "--stop_stage", "4", "--overwrite", "true")
+    assert names(retrained[2]) == ["srun", "train"] * 2
+
+
+def test_a_job_that_fails_stops_the_run_and_names_its_log(slurm):
+    status, printed, calls = slurm.run("--method", "lora", FAIL="train")
+    assert status == 1
+    assert names(calls)[-1] == "train"
+    assert "stage 4 failed while making exp/lora/adapter" in printed.splitlines()[-1]
+    assert "exp/slurm/<job>.log" in printed
 
 
 def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):

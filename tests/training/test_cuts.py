@@ -120,7 +120,7 @@ def test_a_sampler_that_goes_on_has_the_same_mixture(make_manifest):
     passes = [[(number, [cut.id for cut in batch]) for [(number, batch)] in whole] for _ in range(4)]
     assert passes[0] != passes[1]
     again = BatchSampler(load_cuts([f"{paths[0]}:0.5", f"{paths[1]}:0.5"]), options, shuffle=True, seed=2)
-    again.pass_over(2)
+    again.pass_over(2 * len(whole))
     assert [[(number, [cut.id for cut in batch]) for [(number, batch)] in again] for _ in range(2)] == passes[2:]
 
 

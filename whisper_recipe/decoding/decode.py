@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from whisper_recipe import __version__
 from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
+from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
@@ -88,8 +89,8 @@ def decode(
         "versions": _versions(),
     }
     every = _read_cuts(cuts)
-    by_length = sorted(every, key=lambda cut: (-cut.duration, cut.id))
-    batches = list(_batches(by_length, batch_duration, MAX_SECONDS if pad_to_30s else None))
+    ordered = sorted(every, key=lambda cut: cut.id)
+    batches = list(by_length(ordered, attrgetter("duration"), batch_duration, MAX_SECONDS if pad_to_30s else None))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
     parts = Parts(out, settings | inputs, len(batches), parse_share(part))
     if not (parts.waits or parts.to_do() or parts.is_whole()):
@@ -134,18 +135,6 @@ def _read_cuts(path: Path) -> list[Cut]:
             )
         seen.add(cut.id)
     return cuts
-
-
-def _batches(cuts: list[Cut], batch_duration: float, padded: float | None) -> Iterator[list[Cut]]:
-    """Cut a list sorted by falling duration into batches of at most `batch_duration` seconds, padding counted in."""
-    batch: list[Cut] = []
-    for cut in cuts:
-        if batch and (padded or batch[0].duration) * (len(batch) + 1) > batch_duration:
-            yield batch
-            batch = []
-        batch.append(cut)
-    if batch:
-        yield batch
 
 
 def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:

@@ -13,6 +13,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_FRAMES, MAX_SAMPLES, collate_fbank, log_mel
+from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
@@ -220,16 +221,8 @@ class Decoder:
                 yield batch, []
 
     def _by_length(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
-        """Yield pieces of like lengths, `batch_duration` seconds at most, padding counted in."""
-        batch: list[Piece] = []
-        for piece in sorted(pieces, key=lambda piece: -piece.window.duration):
-            longest = MAX_SECONDS if self.pad_to_30s else (batch or [piece])[0].window.duration
-            if batch and longest * (len(batch) + 1) > self.batch_duration:
-                yield batch
-                batch = []
-            batch.append(piece)
-        if batch:
-            yield batch
+        padded = MAX_SECONDS if self.pad_to_30s else None
+        return by_length(pieces, lambda piece: piece.window.duration, self.batch_duration, padded)
 
     def _collate(self, batch: list[Piece]) -> torch.Tensor:
         return collate_fbank([piece.features for piece in batch], MAX_FRAMES if self.pad_to_30s else None)

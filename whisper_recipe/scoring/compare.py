@@ -41,6 +41,7 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
     """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
 
     A second table has the differences to the first row with a paired test, where the runs have the same utterances.
+    Several sets stand side by side in a table of their own, before the others: rows are systems, columns sets.
 
     Args:
         runs: folders that `whisper-recipe score` wrote, exp/<name>/decode_<split>_<backend>;
@@ -60,6 +61,8 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
     sections = [
         _section(name, {row: run for row, run in scored.items() if run.metrics["set"] == name}) for name in sets
     ]
+    if len(sets) > 1:
+        sections.insert(0, _overview(scored, sets))
     text = "\n".join([*sections, LEGEND, ""])
     print(text)
     if out is not None:
@@ -80,6 +83,24 @@ def _read_metrics(path: Path) -> dict:
     if "set" not in metrics or not isinstance(metrics.get("groups"), dict):
         raise RecipeError("no set and groups in it", where=path, cure="run whisper-recipe score again (stage 7)")
     return metrics
+
+
+def _overview(scored: dict[str, Run], sets: list[str]) -> str:
+    """Return the error rates of whole sets, as the field's papers have them: a row a system, a column a set."""
+    from tabulate import tabulate
+
+    units: dict[str, str] = {}
+    systems: dict[str, dict[str, str]] = {}
+    for row, (_, metrics) in scored.items():
+        name, whole = metrics["set"], metrics["groups"].get(ALL) or {}
+        units[name] = whole.get("unit", "")
+        # `lora test_ct2_int8` and `lora dev_ct2_int8` are one system, `lora ct2_int8`.
+        cells = systems.setdefault(row.replace(f" {name}_", " ", 1), {})
+        if whole.get("error_rate") is not None:
+            cells[name] = f"{100 * whole['error_rate']:.2f}"
+    rows = [[system, *map(cells.get, sets)] for system, cells in systems.items()]
+    headers = ["system", *(f"{name} {units[name]}" for name in sets)]
+    return f"## all sets\n\n{tabulate(rows, headers, 'github', missingval='–', disable_numparse=True)}\n"
 
 
 def _section(name: str, scored: dict[str, Run]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from array import array
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Kept, Lengths, Mixture, Outline, are_sharded, mixed, outlines
@@ -72,32 +74,45 @@ class BatchSampler(Sampler):
     Trainer is as many batches as lhotse's first epoch has, and the next pass goes on where the last one ended: every
     cut is seen once in each of lhotse's epochs.
 
+    Processes that train together deal the batches out: of each `share.count` in a row every one has its own. So they
+    have equally many, and each cut is seen once in an epoch by one of them.
+
     Yields lists of one item, (number of the batch from the start of the training, its cuts): a DataLoader can pass over
     such items without reading features.
     """
 
-    def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        cuts: CutSet,
+        options: BatchOptions,
+        shuffle: bool,
+        seed: int,
+        share: Share = Share(),  # noqa: B008
+    ) -> None:
+        self.share = share
         self.cuts = mixed(cuts, options.language_temperature, seed) if shuffle else cuts
         limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts, "shuffle": shuffle, "seed": seed}
+        limits |= {"world_size": 1, "rank": 0}  # lhotse's own way repeats or leaves out what can't be dealt out evenly
         # Of a small corpus every bucket would hold a cut or two, and so would the batches.
         first = itertools.islice(outlines(self.cuts), options.num_buckets * CUTS_PER_BUCKET)
         buckets = sum(1 for _ in first) // CUTS_PER_BUCKET
         kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
         self.sampler = kind(self.cuts, **limits)
-        self.length = sum(1 for _ in kind(CutSet(Lengths(self.cuts)), **limits))
+        self.batches = sum(1 for _ in kind(CutSet(Lengths(self.cuts)), **limits))
+        self.length = math.ceil(self.batches / share.count)
         self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
-        for item in itertools.islice(self._stream, self.length):
-            yield [item]
+        for _ in range(self.length):
+            yield [list(itertools.islice(self._stream, self.share.count))[self.share.index]]
 
-    def pass_over(self, passes: int) -> None:
-        """Leave out the first passes, for a training that goes on; only the manifest is read."""
+    def pass_over(self, batches: int) -> None:
+        """Leave out the first batches, of all processes, for a training that goes on; only the manifest is read."""
         self._stream = enumerate(self._endless_batches())
-        for _ in itertools.islice(self._stream, passes * self.length):
+        for _ in itertools.islice(self._stream, batches):
             pass
 
     def _endless_batches(self) -> Iterator[CutSet]:
@@ -172,12 +187,14 @@ def make_loader(
     num_mel_bins: int = 80,
     augment: TrainingAugmentation | None = None,
     seed: int = 0,
+    share: Share = Share(),  # noqa: B008
 ) -> DataLoader:
-    """Return a DataLoader over batches of `cuts`; `len()` of it is the number of batches in an epoch."""
+    """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
     sharded = are_sharded(cuts)
+    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, share)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
-        batch_sampler=(ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed),
+        batch_sampler=sampler,
         collate_fn=_only,
         num_workers=options.num_workers,
         persistent_workers=sharded and options.num_workers > 0,  # they hold shards that the next pass goes on with

@@ -13,6 +13,7 @@ from whisper_recipe.files import file_digest, read_json, write_json
 from whisper_recipe.training.cuts import parse_weight
 
 STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
+POSITION = "position.json"  # in a checkpoint: see WholeCheckpoints.position
 RUN = "run.json"  # in the run's folder: what decides about the weights
 # Options of the Trainer that don't change the weights.
 FREE = (
@@ -103,6 +104,10 @@ def _delete(checkpoint: Path) -> None:
 class WholeCheckpoints(Seq2SeqTrainer):
     """A Trainer whose checkpoints get their names when they are whole; transformers writes into the final folder."""
 
+    def position(self) -> dict[str, int]:
+        """Return where in the data the run is: batches of all processes, and the number of processes."""
+        raise NotImplementedError
+
     def _get_output_dir(self, trial: object) -> str:
         return str(Path(self.args.output_dir) / STAGING)
 
@@ -119,6 +124,7 @@ class WholeCheckpoints(Seq2SeqTrainer):
         if self.args.should_save:
             if self.state.best_global_step:
                 self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
+            write_json(staged / POSITION, self.position())
             self.state.save_to_json(str(staged / "trainer_state.json"))
             staged.rename(checkpoint)
             (output_dir / STAGING).rmdir()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from lhotse import CutSet
@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer
 
 from whisper_recipe.data.features import collate_fbank, load_fbank
+from whisper_recipe.data.grouping import by_length
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
@@ -49,7 +50,7 @@ class ErrorRates:
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         model.eval()
         counts: dict[str, list[ErrorCounts]] = defaultdict(list)
-        for batch in self._batches():
+        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration):
             features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch]).to(model.device)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
             ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
@@ -59,16 +60,6 @@ class ErrorRates:
         by_name = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
         rates = {ALL: ErrorCounts.sum(by_name.values()), **by_name}
         return {name: found.rate(found.errors) for name, found in rates.items()}
-
-    def _batches(self) -> Iterator[list[Cut]]:
-        batch: list[Cut] = []
-        for cut in sorted(self.cuts, key=lambda cut: (-cut.duration, cut.id)):
-            if batch and batch[0].duration * (len(batch) + 1) > self.max_duration:
-                yield batch
-                batch = []
-            batch.append(cut)
-        if batch:
-            yield batch
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a run leaves beside its model: train.log, and the environment it ran in."""
+"""What a run leaves beside its model: its logs, its curves, and the environment it ran in."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from whisper_recipe import __version__
 from whisper_recipe.files import write_json, written_aside
+from whisper_recipe.training.distributed import is_main
+
+log = logging.getLogger(__name__)
 
 LOGGED = {"loss": ".4f", "eval_loss": ".4f", "learning_rate": ".3e", "grad_norm": ".3f", "epoch": ".2f"}
 RATES = re.compile("eval_(wer|cer|error_rate)")  # shares, by language; see training/evaluation.py
@@ -76,9 +79,21 @@ def write_curves(folder: Path, history: list[dict]) -> None:
         figure.savefig(aside, dpi=120, format="png")
 
 
+def tell(message: str) -> None:
+    """Write a message to the run's log, and once to the terminal, however many processes there are."""
+    log.info(message)
+    if is_main():
+        print(message)
+
+
 @contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Send the package's log messages to `path`, appended, for as long as the context lasts."""
+def log_to_file(folder: Path, rank: int = 0) -> Iterator[None]:
+    """Send the package's log messages to a run's log, appended, for as long as the context lasts.
+
+    That is train.log for the first of several processes, and log/rank<N>.log for the others.
+    """
+    path = folder / "log" / f"rank{rank}.log" if rank else folder / "train.log"
+    path.parent.mkdir(exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("whisper_recipe")

@@ -19,12 +19,13 @@ from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
-from whisper_recipe.training.checkpoints import describe_run, start_or_go_on
+from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.distributed import ended_together, is_main
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
 from whisper_recipe.training.facts import training_facts
-from whisper_recipe.training.logs import log_to_file, write_curves, write_environment
+from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
@@ -99,10 +100,14 @@ def train(
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
     described = describe_run(trainer, [*train_cuts, *dev_cuts], **options)
-    checkpoint = None if only_a_look else start_or_go_on(output_dir, described, finished)
-    with log_to_file(output_dir / "train.log"):
+    with ended_together(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
+        checkpoint = None
+        if not only_a_look:
+            with trainer.main_process_first(local=False):
+                start = (output_dir, described, finished)
+                checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
         if eval_wer_steps:
@@ -110,9 +115,10 @@ def train(
             evaluation.rates = ErrorRates(*sample, batches.max_duration)
         if cache_encoder:
             model.to(trainer.device)
-            for split, paths in manifests.items():
-                folder = output_dir / "encoder_states" / split
-                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder)
+            with trainer.main_process_first(local=False):  # the others find it stored
+                for split, paths in manifests.items():
+                    folder = output_dir / "encoder_states" / split
+                    cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder)
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
@@ -128,6 +134,8 @@ def train(
         _report_parameters(model)
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.go_on(checkpoint)
+        if not is_main():
+            return
         write_curves(output_dir, run.state.log_history)
         facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with written_aside(finished, replace_folder=True) as aside:
@@ -151,8 +159,7 @@ def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer
 def _report_parameters(model: torch.nn.Module) -> None:
     trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
-    log.info(message)
-    print(message)
+    tell(message)
 
 
 def _trainable(
@@ -166,8 +173,7 @@ def _trainable(
         with written_aside(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
-        log.warning(message)
-        print(message)
+        tell(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
     return kept

@@ -28,12 +28,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
+from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
-from whisper_recipe.training.checkpoints import WholeCheckpoints
+from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.evaluation import Evaluation
-from whisper_recipe.training.logs import LogCallback
+from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
@@ -54,10 +55,12 @@ def make_loaders(
 
     The Trainer itself would count the cuts of a dataset, and ours yields batches.
     """
-    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed)
-    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are.
+    share = Share(args.process_index, args.world_size)
+    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, share)
+    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are. Every process measures all of them.
     dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
-    if args.max_steps < 0:
+    args.by_epochs = args.max_steps < 0
+    if args.by_epochs:
         args.max_steps = math.ceil(args.num_train_epochs * _steps_of_a_pass(train, args))
     return train, dev
 
@@ -91,6 +94,7 @@ class WhisperTrainer(WholeCheckpoints):
     ) -> None:
         self.train_loader, self.dev_loader, self.parameters = train, dev, parameters
         self.evaluation = evaluation or Evaluation()
+        self.by_epochs = getattr(args, "by_epochs", False)
         self.not_finite = 0  # batches in a row whose loss is no number
         super().__init__(
             model,
@@ -107,12 +111,32 @@ class WhisperTrainer(WholeCheckpoints):
     def go_on(self, checkpoint: Path | None) -> None:
         """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
         if checkpoint is not None:
-            steps = read_json(checkpoint / "trainer_state.json")["global_step"]
-            self.train_loader.batch_sampler.pass_over(steps // _steps_of_a_pass(self.train_loader, self.args))
-            message = f"goes on from {checkpoint}"
-            log.info(message)
-            print(message)
+            self._find_place(checkpoint)
+            tell(f"goes on from {checkpoint}")
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def position(self) -> dict[str, int]:
+        """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
+        length = len(self.train_loader)
+        passes, steps = divmod(self.state.global_step, _steps_of_a_pass(self.train_loader, self.args))
+        done = passes * length + min(steps * self.args.gradient_accumulation_steps, length)
+        return {"batches": done * self.args.world_size, "processes": self.args.world_size}
+
+    def _find_place(self, checkpoint: Path) -> None:
+        """Pass over the batches that were done."""
+        sampler, args = self.train_loader.batch_sampler, self.args
+        steps = read_json(checkpoint / "trainer_state.json")["global_step"]
+        before = read_json(checkpoint / POSITION)
+        if before["processes"] == args.world_size:
+            passes = steps // _steps_of_a_pass(self.train_loader, args)
+            sampler.pass_over(passes * len(sampler) * args.world_size)  # the Trainer passes over the rest
+            return
+        # Steps are of another size now: what is left of the epochs decides how many there will be.
+        sampler.pass_over(before["batches"])
+        args.ignore_data_skip = True
+        if self.by_epochs:
+            left = max(0, math.ceil(args.num_train_epochs * sampler.batches) - before["batches"])
+            args.max_steps = steps + math.ceil(left / (args.world_size * args.gradient_accumulation_steps))
 
     def get_train_dataloader(self) -> DataLoader:
         """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""
@@ -191,7 +215,9 @@ class WhisperTrainer(WholeCheckpoints):
                 where=f"step {self.state.global_step}",
                 cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 in place of fp16",
             )
-        return loss.new_zeros((), requires_grad=True)  # a gradient of nothing
+        # A gradient of nothing, but for all parameters: the other processes wait for it.
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        return sum((0 * parameter).nan_to_num().sum() for parameter in trained)
 
 
 def _names(cuts: Iterable[str]) -> str:

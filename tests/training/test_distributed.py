@@ -1,0 +1,159 @@
+"""Processes that train together: what one would have learned, each cut once, going on, and ending together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from tests.training.test_train import weights
+from whisper_recipe.shares import Share
+from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+ALONE = [sys.executable]
+
+
+def command(launcher, corpus, model, out, *options):
+    return [
+        *launcher, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(model),
+        "--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(out), "--batches.num_workers", "0",
+        "--trainer.use_cpu", "true", "--trainer.save_strategy", "no", "--trainer.report_to", "none",
+        "--trainer.logging_steps", "1", *options,
+    ]  # fmt: skip
+
+
+def run(launcher, corpus, model, out, *options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(launcher, corpus, model, out, *options), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def sampler(corpus, share=Share()):  # noqa: B008
+    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=5, num_buckets=2), True, 3, share)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processes):
+    ranks = [sampler(corpus, Share(rank, processes)) for rank in range(processes)]
+    assert len({len(rank) for rank in ranks}) == 1
+    assert ranks[0].batches % 3 or ranks[0].batches % 2, "there should be a remainder"
+    seen = [item for _ in range(4) for rank in ranks for [item] in rank]
+    order = [cut.id for _, cuts in sorted(seen, key=lambda item: item[0]) for cut in cuts]
+    assert len({number for number, _ in seen}) == len(seen)
+    every = [cut.id for cut in load_cuts([corpus])]
+    for epoch in range(3):
+        assert sorted(order[epoch * len(every) : (epoch + 1) * len(every)]) == every
+
+
+def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpus):
+    whole = [sorted(cut.id for cut in cuts) for _ in range(3) for [(_, cuts)] in sampler(corpus)]
+    two = [sampler(corpus, Share(rank, 2)) for rank in range(2)]
+    first = [[sorted(cut.id for cut in cuts) for [(_, cuts)] in rank] for rank in two]
+    done = sum(map(len, first))
+    three = [sampler(corpus, Share(rank, 3)) for rank in range(3)]
+    for rank in three:
+        rank.pass_over(done)
+    rest = [[sorted(cut.id for cut in cuts) for [(_, cuts)] in rank] for rank in three]
+    dealt = [batch for group in zip(*first, strict=True) for batch in group]
+    dealt += [batch for group in zip(*rest, strict=True) for batch in group]
+    assert dealt == whole[: len(dealt)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(corpus, tiny_model, tmp_path, launcher):
+    options = ["--trainer.optim", "sgd", "--trainer.learning_rate", "1.0", "--trainer.max_grad_norm", "0"]
+    options += ["--trainer.lr_scheduler_type", "constant", "--batches.max_cuts", "2"]
+    for steps in ("1", "4"):
+        alone, together = tmp_path / f"alone{steps}", tmp_path / f"together{steps}"
+        steps = ["--trainer.max_steps", steps]
+        run(ALONE, corpus, tiny_model, alone, *options, *steps, "--trainer.gradient_accumulation_steps", "2")
+        done = run(launcher, corpus, tiny_model, together, *options, *steps)
+        start, theirs, ours = weights_of(tiny_model), weights(alone), weights(together)
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0)
+        assert any(not torch.equal(start[name], tensor) for name, tensor in ours.items())
+    assert done.stdout.count("parameters are trained") == 1
+    assert "step 4/4" in (together / "train.log").read_text()
+    assert "parameters are trained" in (together / "log/rank1.log").read_text()
+
+
+def weights_of(folder):
+    from whisper_recipe.model.load import load_model
+
+    return load_model(folder).state_dict()
+
+
+def started(launcher, corpus, model, out, *options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(launcher, corpus, model, out, *options), env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=open(out.with_suffix(".err"), "w"),  # noqa: SIM115
+    )  # fmt: skip
+
+
+def wait_for(path, text, process):
+    deadline = time.monotonic() + 180
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_as_many_or_as_one(corpus, tiny_model, tmp_path):
+    options = ["--batches.max_duration", "4", "--trainer.num_train_epochs", "6", "--trainer.save_strategy", "steps"]
+    options += ["--trainer.save_steps", "3"]
+    run(TORCHRUN, corpus, tiny_model, tmp_path / "whole", *options)
+    for name, launcher in (("same", TORCHRUN), ("one", ALONE)):
+        out = tmp_path / name
+        process = started(TORCHRUN, corpus, tiny_model, out, *options)
+        wait_for(out / "train.log", "step 5/", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "model").exists()
+        done = run(launcher, corpus, tiny_model, out, *options)
+        assert "goes on from" in done.stdout
+    assert all(
+        torch.equal(weights(tmp_path / "whole")[key], value) for key, value in weights(tmp_path / "same").items()
+    )
+    # One process makes a step of each batch that was left.
+    steps = [
+        json.loads((tmp_path / name / "model/whisper_recipe.json").read_text())["steps"] for name in ("same", "one")
+    ]
+    log = (tmp_path / "one/train.log").read_text()
+    at = int(log.split("checkpoint-")[1].split()[0])
+    batches = Counter()
+    batches["epochs"] = 6 * sampler_length(corpus)
+    assert steps[0] == -(-batches["epochs"] // 2)
+    assert steps[1] == at + batches["epochs"] - 2 * at
+
+
+def sampler_length(corpus):
+    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4), True, 42).batches
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_its_checkpoint_stays(corpus, tiny_model, tmp_path):
+    out = tmp_path / "exp"
+    options = ["--trainer.max_steps", "100000", "--trainer.save_strategy", "steps", "--trainer.save_steps", "5"]
+    process = started(TORCHRUN, corpus, tiny_model, out, *options, "--trainer.save_total_limit", "2")
+    wait_for(out / "train.log", "step 12/", process)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    begin = time.monotonic()
+    assert process.wait(timeout=60) != 0
+    assert time.monotonic() - begin < 60
+    assert list(out.glob("checkpoint-*"))
+    assert not (out / "model").exists()
+    assert "exitcode  : -9" in (tmp_path / "exp.err").read_text()

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Fetches a Whisper model from the Hugging Face hub into the cache: bash tools/hf_download.sh openai/whisper-small
+#
+#   HF_ENDPOINT=URL     a mirror of the hub
+#   HF_HUB_OFFLINE=1    no network: says whether the cache has the model
+#   HF_HOME=DIR         where the cache is (default: ~/.cache/huggingface)
+#
+# It fetches configurations, tokenizer and weights (safetensors, or PyTorch's where there are none), not the copies for
+# other libraries. A model that is whole in the cache needs no network. A broken connection is taken up again where it
+# ended; of a download that was killed, the files that were whole are kept (so does huggingface_hub 2).
+set -euo pipefail
+
+fail() {
+  echo "hf_download.sh: error: $*" >&2
+  exit 1
+}
+
+# fetch PATTERN...: what matches; prints the folder in the cache where it is now.
+fetch() { hf download "$name" --quiet "${@/#/--include=}"; }
+
+# whole FOLDER: whether the model can be loaded from it.
+whole() {
+  local index shard
+  [[ -e $1/config.json && -e $1/preprocessor_config.json ]] || return 1
+  [[ -e $1/tokenizer.json || -e $1/vocab.json ]] || return 1
+  for index in "$1"/{model.safetensors,pytorch_model.bin}.index.json; do
+    [[ -e $index ]] || continue
+    while read -r shard; do
+      [[ -e $1/$shard ]] || return 1
+    done < <(grep -oE '(pytorch_)?model-[0-9a-z-]+\.(safetensors|bin)' "$index")
+    return 0
+  done
+  [[ -e $1/model.safetensors || -e $1/pytorch_model.bin ]]
+}
+
+name=${1:-}
+[[ $# == 1 && $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] ||
+  fail "'$*' is no folder here and no name on the hub: give such as openai/whisper-small"
+small=("*.json" "*.txt")
+
+if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"; then
+  echo "$name is in the cache: $folder"
+  exit 0
+fi
+[[ ${HF_HUB_OFFLINE:-0} != 1 ]] || fail "$name is not whole in the cache, and HF_HUB_OFFLINE=1 forbids the network"
+folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors") ||
+  fail "$name can't be fetched from ${HF_ENDPOINT:-https://huggingface.co} (see above); what is whole is kept for the next call"
+whole "$folder" || folder=$(fetch pytorch_model.bin "pytorch_model-*.bin") ||
+  fail "$name can't be fetched (see above); what is whole is kept for the next call"
+whole "$folder" || fail "$name is no whole Whisper model: weights, tokenizer or configurations are missing in $folder"
+echo "$name is in the cache: $folder"

@@ -1,0 +1,44 @@
+"""Several processes that train together: one of them speaks, and all of them end."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from whisper_recipe.errors import RecipeError
+
+# What gloo and NCCL say where a process that they wait for is gone.
+LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints, and writes what all of them share; torchrun numbers them."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+@contextmanager
+def ended_together(output_dir: Path) -> Iterator[None]:
+    """Leave the group of processes in the end: one that does not may abort at its exit.
+
+    Raises:
+        RecipeError: another process has died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not torch.distributed.is_initialized() or not LOST.search(str(error)):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"another process of the run has ended ({reason})",
+            where=f"process {torch.distributed.get_rank()}",
+            cure=f"see {output_dir / 'log'}; the same command goes on from the last checkpoint",
+        ) from error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
