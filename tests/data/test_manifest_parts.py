@@ -16,8 +16,8 @@ def ids(path):
 @pytest.mark.parametrize("count", [1, 5, 12])
 def test_parts_together_are_the_manifest(corpus, tmp_path, count):
     assert main(["split", str(corpus), "--out", str(tmp_path), "--num_parts", str(count)]) == 0
-    parts = [tmp_path / f"cuts_noise.{number}.jsonl.gz" for number in range(1, count + 1)]
-    assert sorted(tmp_path.iterdir()) == sorted(parts)
+    parts = sorted(tmp_path.iterdir())  # as the shell lists them
+    assert [int(part.name.split(".")[1]) for part in parts] == list(range(1, count + 1))
     assert {len(ids(part)) for part in parts} <= {12 // count, -(-12 // count)}
     out = tmp_path / "all.jsonl.gz"
     assert main(["combine", *map(str, parts), "--out", str(out)]) == 0

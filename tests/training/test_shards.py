@@ -22,6 +22,7 @@ from whisper_recipe.data.shar import shar
 from whisper_recipe.data.shards import SHARD, index_place, list_shards, read_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model
+from whisper_recipe.shares import Share
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 from whisper_recipe.training.cuts import cuts_digest
 from whisper_recipe.training.encoder_cache import with_encoder_states
@@ -77,11 +78,6 @@ def server(shards):
         running.shutdown()
 
 
-def of_rank(monkeypatch, rank, ranks):
-    monkeypatch.setenv("RANK", str(rank))
-    monkeypatch.setenv("WORLD_SIZE", str(ranks))
-
-
 def ids(sampler):
     return [[cut.id for cut in cuts] for [(_, cuts)] in sampler]
 
@@ -122,11 +118,11 @@ def test_the_same_cuts_give_the_same_bytes(manifest, shards, tmp_path):
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 1), (2, 2), (3, 1)])
-def test_each_cut_once_an_epoch_over_ranks_and_workers(shards, manifest, monkeypatch, ranks, workers):
+def test_each_cut_once_an_epoch_over_ranks_and_workers(shards, manifest, ranks, workers):
     seen, lengths, shards_of = [], set(), {}
     for rank in range(ranks):
-        of_rank(monkeypatch, rank, ranks)
-        sampler = ShardSampler(load_cuts([shards]), BatchOptions(max_duration=4, num_workers=workers), True, 1)
+        options = BatchOptions(max_duration=4, num_workers=workers)
+        sampler = ShardSampler(load_cuts([shards]), options, True, 1, Share(rank, ranks))
         lengths.add(len(sampler))
         for number, [(_, cuts)] in enumerate(sampler):
             assert 0 < sum(cut.duration for cut in cuts) <= 4 + 1e-9
@@ -149,13 +145,12 @@ def test_epochs_differ_and_each_has_every_cut(shards):
     assert ids(again) == ids(again)
 
 
-def test_training_goes_on_with_the_same_batches_and_reads_nothing_for_those_it_passes_over(server, monkeypatch):
+def test_training_goes_on_with_the_same_batches_and_reads_nothing_for_those_it_passes_over(server):
     url, asked = server
-    of_rank(monkeypatch, 1, 2)
     options = BatchOptions(max_duration=4, num_workers=2)
-    whole = ShardSampler(load_cuts([url]), options, True, 5)
+    whole = ShardSampler(load_cuts([url]), options, True, 5, Share(1, 2))
     passes = [ids(whole) for _ in range(4)]
-    again = ShardSampler(load_cuts([url]), options, True, 5)
+    again = ShardSampler(load_cuts([url]), options, True, 5, Share(1, 2))
     before = asked.total()
     again.pass_over(2 * whole.batches)
     assert asked.total() == before
@@ -195,10 +190,9 @@ def test_cuts_that_can_not_be_trained_on_are_in_no_batch(shards, tokenizer, monk
     assert sorted([*seen, *dropped]) == sorted(cut.id for cut in load_cuts([shards]))
 
 
-def test_more_processes_than_shards_is_one_line(shards, monkeypatch):
-    of_rank(monkeypatch, 0, 5)
-    with pytest.raises(RecipeError, match="8 shards can't feed 5 ranks with 2 loading processes each; use fewer"):
-        ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0)
+def test_more_processes_than_shards_is_one_line(shards):
+    with pytest.raises(RecipeError, match="8 shards can't feed 5 ranks of 2 loading processes each; use fewer"):
+        ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0, Share(0, 5))
 
 
 def test_shards_are_not_mixed_by_languages(shards):

@@ -31,7 +31,7 @@ def split_manifest(manifest: Path, out: Path, num_parts: int | None) -> None:
     name = Path(manifest).name.removesuffix(SUFFIX)
     for number in range(num_parts):
         size = count * (number + 1) // num_parts - count * number // num_parts
-        path = Path(out) / f"{name}.{number + 1}{SUFFIX}"
+        path = Path(out) / f"{name}.{number + 1:0{len(str(num_parts))}d}{SUFFIX}"  # so that *.jsonl.gz is their order
         write_jsonl(path, islice(rows, size))
         print(f"{path}: {size} lines")
 

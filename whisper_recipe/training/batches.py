@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
-from whisper_recipe.training.cuts import Kept, Mixture, Outline, Outlines, are_sharded, mixed, outlines
+from whisper_recipe.training.cuts import Kept, Lengths, Mixture, Outline, are_sharded, mixed, outlines
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 from whisper_recipe.training.shards import ShardSampler
@@ -97,7 +98,7 @@ class BatchSampler(Sampler):
         buckets = sum(1 for _ in first) // CUTS_PER_BUCKET
         kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
         self.sampler = kind(self.cuts, **limits)
-        self.batches = sum(1 for _ in kind(CutSet(Outlines(self.cuts)), **limits))
+        self.batches = sum(1 for _ in kind(CutSet(Lengths(self.cuts)), **limits))
         self.length = math.ceil(self.batches / share.count)
         self._stream = enumerate(self._endless_batches())
 
@@ -190,9 +191,7 @@ def make_loader(
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
     sharded = are_sharded(cuts)
-    sampler = (
-        ShardSampler(cuts, options, shuffle, seed) if sharded else BatchSampler(cuts, options, shuffle, seed, share)
-    )
+    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, share)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
         batch_sampler=sampler,
@@ -211,7 +210,7 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
 
     Times count as tokens; previous text does not, since it is cut to the room there is.
     """
-    dropped = {}
+    dropped, durations = {}, array("d")
     known = set()  # languages and tasks
     for cut in outlines(cuts):
         if (kind := _kind(cut)) not in known:
@@ -219,11 +218,17 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
             known.add(kind)
         if cut.duration > MAX_SECONDS:
             dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
-        elif _most_tokens(cut) > MAX_TOKENS:
-            tokens = len(training_example(tokenizer, cut, timestamps=True)[0])
-            if tokens > MAX_TOKENS:
-                dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
-    return CutSet(Kept(cuts, dropped)) if dropped else cuts, dropped
+        elif (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
+            dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
+        else:
+            durations.append(cut.duration)
+    return CutSet(Kept(cuts, dropped, durations)), dropped
+
+
+def _tokens(cut: Cut | Outline, tokenizer: WhisperTokenizer) -> int:
+    """Return the number of a cut's tokens; a higher one where that is quicker and the model takes them anyway."""
+    most = _most_tokens(cut)
+    return most if most <= MAX_TOKENS else len(training_example(tokenizer, cut, timestamps=True)[0])
 
 
 def _kind(cut: Cut | Outline) -> tuple[str, str, bool]:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,14 +43,24 @@ def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
     return data.outlines() if hasattr(data, "outlines") else cuts
 
 
-class Outlines:
-    """The outlines of cuts, for a sampler of lhotse's."""
+class Length:
+    """What counting batches needs of a cut."""
+
+    __slots__ = ("dataloading_info", "duration", "id")
+
+    def __init__(self, duration: float) -> None:
+        self.id, self.duration = "", duration
+
+
+class Lengths:
+    """Cuts for a sampler of lhotse's whose batches are only counted."""
 
     def __init__(self, cuts: CutSet) -> None:
         self.cuts = cuts
 
-    def __iter__(self) -> Iterator[Outline | Cut]:
-        return iter(outlines(self.cuts))
+    def __iter__(self) -> Iterator[Length | Outline | Cut]:
+        data = self.cuts.data
+        return map(Length, data.durations) if isinstance(data, Kept) else iter(outlines(self.cuts))
 
 
 def load_cuts(manifests: list[str | Path]) -> CutSet:
@@ -157,10 +168,10 @@ class _Tagged:
 
 
 class Kept:
-    """Cuts without those of some ids."""
+    """Cuts without those of some ids, and the durations of those that are left."""
 
-    def __init__(self, cuts: CutSet, dropped: Iterable[str]) -> None:
-        self.cuts, self.dropped = cuts, frozenset(dropped)
+    def __init__(self, cuts: CutSet, dropped: Iterable[str], durations: array) -> None:
+        self.cuts, self.dropped, self.durations = cuts, frozenset(dropped), durations
 
     def __iter__(self) -> Iterator[Cut]:
         return (cut for cut in self.cuts if cut.id not in self.dropped)

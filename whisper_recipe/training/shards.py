@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.shar.readers.utils import pytorch_worker_info
 from torch.utils.data import Sampler
 
 from whisper_recipe.data.shards import SHARD, SHARDS_AT_ONCE
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.shares import Share
 from whisper_recipe.training.cuts import cuts_of_shard, outlines
 
 if TYPE_CHECKING:
@@ -46,31 +46,39 @@ class ShardSampler(Sampler):
         options: how cuts become batches; buckets are not needed.
         shuffle: other shards and batches in each epoch.
         seed: another one gives another order.
+        share: rank and number of ranks.
 
     Raises:
         RecipeError: there are fewer shards than loading processes, or languages are to be mixed.
     """
 
-    def __init__(self, cuts: CutSet, options: BatchOptions, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        cuts: CutSet,
+        options: BatchOptions,
+        shuffle: bool,
+        seed: int,
+        share: Share = Share(),  # noqa: B008
+    ) -> None:
         if shuffle and options.language_temperature is not None:
             cure = "train on manifests, or leave it out"
             raise RecipeError("shards can't be mixed", where="batches.language_temperature", cure=cure)
-        self.options, self.shuffle, self.seed = options, shuffle, seed
-        rank, ranks, *_ = pytorch_worker_info()
+        self.options, self.shuffle, self.seed, self.share = options, shuffle, seed, share
         self.workers = max(1, options.num_workers)
-        self.streams, self.own = ranks * self.workers, range(rank * self.workers, (rank + 1) * self.workers)
+        self.streams = share.count * self.workers
+        self.own = range(share.index * self.workers, (share.index + 1) * self.workers)
         self.durations: dict[str, array] = {}
         for cut in outlines(cuts):
             self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
         if len(self.durations) < self.streams:
             raise RecipeError(
-                f"{len(self.durations)} shards can't feed {ranks} ranks with {self.workers} loading processes each",
+                f"{len(self.durations)} shards can't feed {share.count} ranks of {self.workers} loading processes each",
                 where="batches.num_workers",
                 cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
             )
         self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(functools.partial(cuts_of_shard, cuts))
         self.length = len(self._plan(0))
-        self.batches = self.length * ranks  # of all ranks, in an epoch
+        self.batches = self.length * share.count  # of all ranks, in an epoch
         self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
@@ -78,6 +86,7 @@ class ShardSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
         for number, batch in itertools.islice(self._stream, self.length):
+            number = number * self.share.count + self.share.index  # of those of all ranks
             yield [(number, CutSet.from_cuts(self._cut(place) for place in batch))]
 
     def pass_over(self, batches: int) -> None:
