@@ -1,4 +1,4 @@
-"""Training from mixed corpora by the real command: a killed run ends with the weights of one that was not."""
+"""Training from mixed corpora and from shards: a killed run ends with the weights of one that was not."""
 
 import os
 import shutil
@@ -22,9 +22,13 @@ def command(model, cuts, dev, out):
 
 
 @pytest.mark.slow
-def test_a_killed_run_on_mixed_corpora_ends_with_the_same_weights(corpus, tiny_model, tmp_path):
-    other = shutil.copy(corpus, tmp_path / "other.jsonl.gz")
-    cuts = [f"{corpus}:0.8", f"{other}:0.2"]
+@pytest.mark.parametrize("kind", ["mixed", "shards"])
+def test_a_killed_run_ends_with_the_same_weights(corpus, tiny_model, tmp_path, kind):
+    if kind == "mixed":
+        cuts = [f"{corpus}:0.8", f"{shutil.copy(corpus, tmp_path / 'other.jsonl.gz')}:0.2"]
+    else:
+        cuts = [tmp_path / "shar"]
+        assert main(["shar", str(corpus), "--out", str(cuts[0]), "--shard_size", "4"]) == 0
     assert main(command(tiny_model, cuts, corpus, tmp_path / "whole")) == 0
     killed = command(tiny_model, cuts, corpus, tmp_path / "killed")
     running = subprocess.Popen([sys.executable, "-m", "whisper_recipe", *killed])

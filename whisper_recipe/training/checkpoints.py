@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_json, write_json
-from whisper_recipe.training.cuts import parse_weight
+from whisper_recipe.files import read_json, write_json
+from whisper_recipe.training.cuts import cuts_digest
 
 STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
 POSITION = "position.json"  # in a checkpoint: see WholeCheckpoints.position
@@ -54,7 +54,7 @@ def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **opt
         chosen |= (
             {f"{name}.{key}": x for key, x in asdict(value).items()} if hasattr(value, "__dict__") else {name: value}
         )
-    chosen |= {f"cuts.{path}": file_digest(parse_weight(path)[0]) for path in manifests}
+    chosen |= {f"cuts.{path}": cuts_digest(path) for path in manifests}
     return {
         key: value if isinstance(value, int | float | str | list | None) else str(value)
         for key, value in chosen.items()
