@@ -34,10 +34,9 @@ def run(recipe: Path, *options: str, cwd: Path | None = None) -> str:
 
 def try_to_run(recipe: Path, *options: str, cwd: Path | None = None) -> tuple[int, str]:
     """Run a recipe's script; return its exit status and what it printed."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(recipe / "run.sh"), *options],
-        env={**os.environ, "VENV": sys.prefix, "PATH": path, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
