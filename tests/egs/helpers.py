@@ -38,8 +38,8 @@ def place_for_a_trial(name: str, folder: Path) -> Path:
     return recipe
 
 
-def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run a recipe's script as a user does, with the environment of the tests."""
+def run(recipe: Path, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Run a recipe's script as a user does who stands in `cwd`, with the environment of the tests."""
     environment = {**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         ["bash", str(recipe / "run.sh"), *map(str, options)],
@@ -48,6 +48,7 @@ def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        cwd=cwd,
     )
 
 

@@ -1,25 +1,23 @@
 """Recipes run as users run them, in a folder of their own, on corpora of tones and with a tiny model."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-ROOT = Path(__file__).parents[2]
+from tests.egs import helpers
+
 SAMPLING_RATE = 16000
 
 
 def place(name: str, folder: Path, as_name: str | None = None) -> Path:
     """Copy egs/NAME and the project's tools to a folder; return the recipe's. Trainings there take two steps."""
-    tools = shutil.copytree(ROOT / "tools", folder / "tools")
+    tools = shutil.copytree(helpers.ROOT / "tools", folder / "tools")
     (tools / "setup.sh").write_text("exit 0\n")  # the environment is the tests'
     recipe = folder / "egs" / (as_name or name)
-    shutil.copytree(ROOT / "egs" / name, recipe, ignore=shutil.ignore_patterns("data", "exp"))
+    shutil.copytree(helpers.ROOT / "egs" / name, recipe, ignore=shutil.ignore_patterns("data", "exp"))
     for path in recipe.glob("conf/train_*.yaml"):
         path.write_text(re.sub("^trainer:$", "trainer:\n  max_steps: 2", path.read_text(), flags=re.MULTILINE))
     return recipe
@@ -34,15 +32,7 @@ def run(recipe: Path, *options: str, cwd: Path | None = None) -> str:
 
 def try_to_run(recipe: Path, *options: str, cwd: Path | None = None) -> tuple[int, str]:
     """Run a recipe's script; return its exit status and what it printed."""
-    done = subprocess.run(
-        ["bash", str(recipe / "run.sh"), *options],
-        env={**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=cwd or recipe,
-    )
+    done = helpers.run(recipe, *options, cwd=cwd or recipe)
     return done.returncode, done.stdout
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from tests.egs.helpers import ROOT, place, run
 from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.decoding.decode import decode
 from whisper_recipe.decoding.search import SearchOptions
@@ -24,28 +25,6 @@ from whisper_recipe.model.load import load_model
 from whisper_recipe.scoring.score import score
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-
-
-def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run a recipe's script as a user does, with the environment of the tests."""
-    environment = {**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        ["bash", str(recipe / "run.sh"), *options],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-
-
-def place(recipe: Path, folder: Path) -> Path:
-    """Copy a recipe, without what a run left there, to folder/egs beside the project's tools."""
-    (folder / "egs").mkdir(exist_ok=True)
-    if not (folder / "tools").exists():
-        (folder / "tools").symlink_to(ROOT / "tools")
-    return shutil.copytree(recipe, folder / "egs" / recipe.name, ignore=shutil.ignore_patterns("data", "exp"))
 
 
 @pytest.fixture(scope="module")
