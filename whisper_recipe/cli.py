@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     except RecipeError as error:
         if debug:
             traceback.print_exc()
+        _end_progress_bars()
         # Errors of readers and libraries can hold line breaks; ours is one line.
         print(f"whisper-recipe {argv[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status
@@ -84,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _end_progress_bars() -> None:
+    """Leave the lines of progress bars, so that an error has its own."""
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()
 
 
 def _overview() -> str:

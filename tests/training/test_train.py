@@ -438,3 +438,36 @@ def test_in_bf16_the_trained_weights_stay_float32(corpus, tiny_model, tmp_path, 
     weights = load_file(next(folder.glob("*.safetensors")))
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert set(mixed) == {torch.bfloat16}
+
+
+def without_features(corpus, folder, ids):
+    """The manifest with features that are nowhere, for some of the cuts."""
+    cuts = list(load_cuts([corpus]))
+    for cut in cuts:
+        if cut.id in ids:
+            cut.features.storage_path = str(folder / "nowhere")
+    CutSet.from_cuts(cuts).to_file(folder / "cuts_damaged.jsonl.gz")
+    return folder / "cuts_damaged.jsonl.gz"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_cut_that_can_not_be_read_is_logged_and_left_out(corpus, tiny_model, tmp_path, capsys, workers):
+    damaged = without_features(corpus, tmp_path, {"utt03", "utt07"})
+    options = ["--method", "full", "--train_cuts", str(damaged), "--batches.num_workers", workers]
+    assert train(corpus, tiny_model, tmp_path / "exp", *options, "--trainer.max_steps", "8") == 0
+    log = (tmp_path / "exp/train.log").read_text()
+    for key in ("utt03", "utt07"):
+        assert log.count(f"cut {key} can't be read and is left out: ") == 1
+    assert "2 cuts could not be read and were left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_batch_without_a_readable_cut_ends_the_run_in_one_line(corpus, tiny_model, tmp_path, capsys, workers):
+    damaged = without_features(corpus, tmp_path, {f"utt{number:02d}" for number in range(12)})
+    options = ["--method", "full", "--train_cuts", str(damaged), "--batches.num_workers", workers]
+    assert train(corpus, tiny_model, tmp_path / "exp", *options) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("whisper-recipe train: error: utt")
+    assert "of a batch can be read: " in line and "nowhere" in line and "Traceback" not in line

@@ -141,18 +141,23 @@ class CutDataset(Dataset):
         self.augmenter, self.seed = Augmenter(augment, num_mel_bins), f"{seed} {augment.seed}"
 
     def __getitem__(self, item: tuple[int, CutSet]) -> dict[str, torch.Tensor]:
-        """Return what the encoder takes, decoder_input_ids and labels (batch, tokens), and ids of cuts.
+        """Return what the encoder takes, decoder_input_ids and labels (batch, tokens), ids of cuts, and unreadable.
 
         The encoder's is input_features (batch, mel bins, frames); of cuts with stored encoder outputs, encoder_outputs.
+        A cut that can't be read is left out: unreadable has its id and the reason.
+
+        Raises:
+            RecipeError: none of the cuts can be read.
         """
         number, cuts = item
         # What is drawn depends on the batch alone, not on the process or on what was drawn before.
         draw = random.Random(f"{self.seed} {number}")
         frames = MAX_FRAMES if draw.random() < self.options.pad_to_30s else None
+        unreadable: dict[str, str] = {}
         if has_states(cuts[0]):
             encoder = {"encoder_outputs": (collate_states([load_states(cut) for cut in cuts]),)}
         else:
-            cuts, features = zip(*[self.augmenter.load(cut, draw) for cut in cuts], strict=True)
+            cuts, features = zip(*self._load(cuts, draw, unreadable), strict=True)
             encoder = {"input_features": collate_fbank(features, frames)}
         shares = self.options.timestamps, self.options.prompts
         ids = [training_example(self.tokenizer, cut, *(draw.random() < share for share in shares)) for cut in cuts]
@@ -165,7 +170,21 @@ class CutDataset(Dataset):
             "decoder_input_ids": pad(inputs, batch_first=True, padding_value=self.tokenizer.pad_token_id),
             "labels": pad(labels, batch_first=True, padding_value=IGNORED),
             "cuts": [cut.id for cut in cuts],
+            "unreadable": unreadable,
         }
+
+    def _load(self, cuts: CutSet, draw: random.Random, unreadable: dict[str, str]) -> list[tuple[Cut, torch.Tensor]]:
+        loaded = []
+        for cut in cuts:
+            try:
+                loaded.append(self.augmenter.load(cut, draw))
+            except Exception as error:  # each format of audio and features has errors of its own
+                unreadable[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
+        if not loaded:
+            key, reason = next(iter(unreadable.items()))
+            what = f"none of the {len(unreadable)} cuts of a batch can be read: {reason}"
+            raise RecipeError(what, where=key, cure="check the data with whisper-recipe validate, and run fbank again")
+        return loaded
 
 
 def training_example(

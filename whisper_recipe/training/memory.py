@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 FRAMES_PER_SECOND = 100
+FULL = ("can't allocate memory", "bad_alloc", "could not create a primitive")  # PyTorch, C++ and oneDNN on a CPU
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
@@ -32,7 +33,7 @@ def encoder_input(inputs: dict) -> torch.Tensor:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that a device's memory is full; PyTorch has no type of its own for that of the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in FULL)
 
 
 def out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:

@@ -40,6 +40,8 @@ from whisper_recipe.training.parameters import ParameterOptions, parameter_group
 
 log = logging.getLogger(__name__)
 NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
+MOST_UNREADABLE = 100  # cuts, likewise
+LOADER_ERROR = "Original Traceback"  # in what torch says of an error in a loading process
 
 
 def make_loaders(
@@ -96,6 +98,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.evaluation = evaluation or Evaluation()
         self.by_epochs = getattr(args, "by_epochs", False)
         self.not_finite = 0  # batches in a row whose loss is no number
+        self.unreadable: set[str] = set()  # ids of cuts
         super().__init__(
             model,
             args,
@@ -113,7 +116,15 @@ class WhisperTrainer(WholeCheckpoints):
         if checkpoint is not None:
             self._find_place(checkpoint)
             tell(f"goes on from {checkpoint}")
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except RecipeError as error:
+            if LOADER_ERROR not in str(error):
+                raise
+            # torch puts the traceback of a loading process in front of its error.
+            raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+        if self.unreadable:
+            tell(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
 
     def position(self) -> dict[str, int]:
         """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
@@ -192,6 +203,15 @@ class WhisperTrainer(WholeCheckpoints):
             loss = loss + adapter_regularisation(self.model) / self.current_gradient_accumulation_steps
         return loss
 
+    def _note_unreadable(self, unreadable: dict[str, str]) -> None:
+        for key, reason in unreadable.items():
+            if key not in self.unreadable:
+                log.warning("step %d: cut %s can't be read and is left out: %s", self.state.global_step, key, reason)
+        self.unreadable |= unreadable.keys()
+        if len(self.unreadable) > MOST_UNREADABLE:
+            what = f"more than {MOST_UNREADABLE} cuts can't be read, {min(self.unreadable)} first"
+            raise RecipeError(what, where="train_cuts", cure="the log says why; mend or leave them out")
+
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
         """Return the loss; a batch whose loss is no number is logged and counts nothing.
 
@@ -199,6 +219,7 @@ class WhisperTrainer(WholeCheckpoints):
             RecipeError: so many in a row that there is no use in going on.
         """
         cuts = inputs.pop("cuts")
+        self._note_unreadable(inputs.pop("unreadable", {}))
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not model.training:
             return loss
