@@ -1,12 +1,14 @@
 """`whisper-recipe train` against the common recipe: utterances per second and memory of full fine-tuning.
 
-    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true] [--workers 1]
+    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true] [--workers 2]
 
 Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
 drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
 computed ahead. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
 WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
-stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen.
+stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen. Both load their
+features in the training process, since on two cores loading processes would take the training's; --workers gives ours some,
+to see whether the training waits for them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
     parser.add_argument("--cache-encoder", default="false", choices=["true", "false"])
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cache_encoder == "true":
