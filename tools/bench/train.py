@@ -7,8 +7,8 @@ drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number o
 computed ahead. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
 WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
 stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen. Both load their
-features in the training process, since on two cores loading processes would take the training's; --workers gives ours some,
-to see whether the training waits for them.
+features in the training process, since on two cores loading processes would take the training's; --workers gives ours
+some, to see whether the training waits for them.
 """
 
 from __future__ import annotations
