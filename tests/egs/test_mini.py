@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mini(folder):
-    """The mini recipe after a whole run, and what it printed."""
+    """The mini recipe after its run, and what the last command printed; both fine-tunings at the same time."""
     recipe = place(ROOT / "egs/mini", folder)
-    done = run(recipe)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return recipe, done.stdout
+    finetune = ("--stage", "4", "--stop_stage", "6", "--method")
+    for together in ([("--stop_stage", "3")], [(*finetune, "full"), (*finetune, "lora")], [()]):
+        with ThreadPoolExecutor() as pool:
+            ended = list(pool.map(lambda options: run(recipe, *options), together))
+        for done in ended:
+            assert done.returncode == 0, done.stdout[-3000:]
+    return recipe, ended[0].stdout
 
 
 def rates(decoded: Path) -> dict[str, float]:
@@ -112,11 +117,11 @@ def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini
     """The fully fine-tuned model learns a little more with pad_to_30s; then both lengths give the same error rate."""
     data, model = mini[0] / "data/fbank_whisper80", tmp_path / "exp/model"
     rows = [row for _, row in read_jsonl(data / "cuts_test.jsonl.gz")]
-    write_jsonl(tmp_path / "cuts.jsonl.gz", rows[:: len(rows) // 200])
+    write_jsonl(tmp_path / "cuts.jsonl.gz", rows[:: len(rows) // 150])
     command = ["whisper-recipe", "train", "--config", str(mini[0] / "conf/train_full.yaml")]
     command += ["--base_model", str(mini[0] / "exp/full/model"), "--output_dir", str(tmp_path / "exp")]
     command += ["--train_cuts", str(data / "cuts_train.jsonl.gz"), "--dev_cuts", str(data / "cuts_dev.jsonl.gz")]
-    command += ["--batches.pad_to_30s", "0.5", "--batches.max_duration", "8", "--trainer.max_steps", "120"]
+    command += ["--batches.pad_to_30s", "0.5", "--batches.max_duration", "8", "--trainer.max_steps", "80"]
     command += ["--trainer.learning_rate", "3e-4", "--trainer.warmup_steps", "10", "--trainer.eval_strategy", "no"]
     environment = {**os.environ, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
     subprocess.run(command, cwd=mini[0], env=environment, check=True, capture_output=True)

@@ -93,7 +93,7 @@ def decode(
     batches = list(by_length(ordered, attrgetter("duration"), batch_duration, MAX_SECONDS if pad_to_30s else None))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
     parts = Parts(out, settings | inputs, len(batches), parse_share(part))
-    if not (parts.waits or parts.to_do() or parts.is_whole()):
+    if not (parts.waits or parts.to_do() or (parts.in_shares and parts.is_whole())):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
     check_mel_bins(every[0], backend.num_mel_bins, cuts)

@@ -50,7 +50,8 @@ class Parts:
     def __init__(self, out: Path, settings: dict, count: int, share: Share = Share()) -> None:  # noqa: B008
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.rank, self.processes = share.index * processes + rank, share.count * processes
-        self.waits = rank == 0 and share.count == 1
+        self.in_shares = share.count > 1
+        self.waits = rank == 0 and not self.in_shares
         self.is_first = rank == 0
         self.out, self.count = out, count
         self.settings = json.loads(json.dumps(settings))  # as they are read back
@@ -71,7 +72,7 @@ class Parts:
         """
         while self.waits and not self.is_whole():
             time.sleep(WAIT)
-        return self.waits or (self.is_whole() and claim(self._claimed))
+        return self.waits or (self.in_shares and self.is_whole() and claim(self._claimed))
 
     def announce(self) -> None:
         """Say where the decoding begins, and remove what other decodings have left unfinished here."""
