@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, adapter_regularisation, add_lora, load_adapter
+from whisper_recipe.model.encoder import AnyLengthEncoder
 from whisper_recipe.model.load import load_model, save_model
 from whisper_recipe.training.batches import (
     BatchOptions,
@@ -429,11 +430,15 @@ def test_weights_and_biases_offline_needs_no_account(corpus, tiny_model, tmp_pat
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_in_bf16_the_trained_weights_stay_float32(corpus, tiny_model, tmp_path, method, monkeypatch):
     mixed = []
-    plain = WhisperTrainer.loss
-    monkeypatch.setattr(
-        WhisperTrainer, "loss", lambda *args: mixed.append(torch.get_autocast_dtype("cpu")) or plain(*args)
-    )
-    assert train(corpus, tiny_model, tmp_path, "--method", method, "--trainer.bf16", "true") == 0
+    plain = AnyLengthEncoder.forward
+
+    def forward(self, *args, **kwargs):
+        mixed.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(AnyLengthEncoder, "forward", forward)
+    options = ["--method", method, "--trainer.bf16", "true", "--trainer.use_cpu", "true"]
+    assert train(corpus, tiny_model, tmp_path, *options) == 0
     folder = tmp_path / ("model" if method == "full" else "adapter")
     weights = load_file(next(folder.glob("*.safetensors")))
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
