@@ -319,9 +319,12 @@ def is_ctranslate2(folder: str | Path) -> bool:
     return (Path(folder) / "vocabulary.json").exists()  # the one file that they alone write beside the weights
 
 
-def usual_batch_duration(folder: str | Path) -> float:
-    """Return seconds of audio in a batch that a model folder's backend decodes fast (tools/bench/decode.py)."""
-    return 40.0 if is_ctranslate2(folder) and not ctranslate2.get_cuda_device_count() else 120.0
+def usual_batch_duration() -> float:
+    """Return seconds of audio in a batch that this machine decodes fast (tools/bench/decode.py).
+
+    It is the same for both backends: what an utterance is padded to depends on its batch, and its text may on that.
+    """
+    return 120.0 if torch.cuda.is_available() or ctranslate2.get_cuda_device_count() else 40.0
 
 
 def load_backend(

@@ -52,8 +52,8 @@ def decode(
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: seconds of audio in a batch at most. By default 40 with CTranslate2 on a CPU, where each core
-            has a batch of its own, and 120 else.
+        batch_duration: seconds of audio in a batch at most. By default 120 on a GPU and 40 on a CPU, where
+            CTranslate2 decodes a batch on each core.
         compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
         pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
         language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
@@ -73,7 +73,7 @@ def decode(
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
     if pad_to_30s is None:
         pad_to_30s = not natural_length(model)
-    batch_duration = batch_duration or usual_batch_duration(model)
+    batch_duration = batch_duration or usual_batch_duration()
     if language not in ("given", "detect"):
         language = language_code(language, "language")
     settings = {

@@ -165,7 +165,7 @@ class Decoder:
         self.timestamps = _trained_with_timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
-        self.batch_duration, self.search = batch_duration or usual_batch_duration(model), search
+        self.batch_duration, self.search = batch_duration or usual_batch_duration(), search
 
     def transcribe(
         self, recordings: list[Recording], language: str | None = None, count: Callable[[float], None] = lambda _: None

@@ -51,8 +51,8 @@ def transcribe(
         word_timestamps: the times of words too, in json; ctm has them always.
         sequential: decode the windows of long audio one after the other, each with the text before it as prompt: more
             consistent, slower, and errors may be carried on.
-        batch_duration: seconds of audio in a batch at most. By default 40 with CTranslate2 on a CPU, where each core
-            has a batch of its own, and 120 else.
+        batch_duration: seconds of audio in a batch at most. By default 120 on a GPU and 40 on a CPU, where
+            CTranslate2 decodes a batch on each core.
         compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
         pad_to_30s: pad every window to 30 s, as stock models need it. By default as the model folder records.
         search: how hypotheses are searched for.
