@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.shares import is_main
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -121,7 +122,7 @@ def _run(name: str, argv: list[str]) -> None:
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
         raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
     arguments.pop("config", None)
-    if "output_dir" in arguments and os.environ.get("RANK", "0") == "0":  # of several processes the first
+    if "output_dir" in arguments and is_main():
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)

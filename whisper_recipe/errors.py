@@ -22,6 +22,12 @@ class RecipeError(Exception):
         super().__init__(f"{line}; {cure}" if cure else line)
 
 
+def check_proportion(value: float, option: str) -> None:
+    """RecipeError where an option's value is not from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise RecipeError(f"{value} is no share", where=option, cure="give a number from 0 to 1")
+
+
 class PartialFailure(RecipeError):
     """Some of the inputs were skipped, each with a line that says why; the results of the others are complete."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -26,6 +27,16 @@ class Share(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.index + 1}/{self.count}"
+
+
+def launched() -> Share:
+    """Return which one this is of the processes that torchrun or accelerate have launched together."""
+    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def is_main() -> bool:
+    """Whether this process is the one of them that prints, and writes what all of them share."""
+    return launched().index == 0
 
 
 def parse_share(part: str | None) -> Share:

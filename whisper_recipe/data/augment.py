@@ -20,7 +20,7 @@ from lhotse.cut import Cut, MonoCut
 from lhotse.utils import fastcopy
 
 from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_audio
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.files import read_jsonl, require
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph"})
@@ -50,9 +50,7 @@ class Augmentation:
                 raise RecipeError(f"{factor} is no other speed", where="augment.speed", cure="give 0.9 1.1")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
             raise RecipeError(f"{self.noise_snr} is no range", where="augment.noise_snr", cure="give 5 20")
-        if not 0 <= self.noise_probability <= 1:
-            what = f"{self.noise_probability} is no share"
-            raise RecipeError(what, where="augment.noise_probability", cure="give a number from 0 to 1")
+        check_proportion(self.noise_probability, "augment.noise_probability")
 
 
 def speeds(cut: MonoCut, factors: list[float]) -> Iterator[MonoCut]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from whisper_recipe.data.workers import in_order
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
@@ -60,15 +60,9 @@ class Backend(ABC):
             return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # each worker has one core: for the features too
-        running: deque[Future[Result]] = deque()
         try:
             with ThreadPoolExecutor(self.workers) as pool:
-                for item in items:
-                    running.append(pool.submit(work, item))
-                    if len(running) > self.workers:  # one more, so that no worker waits
-                        yield running.popleft().result()
-                while running:
-                    yield running.popleft().result()
+                yield from in_order((pool.submit(work, item) for item in items), ahead=self.workers)
         finally:
             torch.set_num_threads(threads)
 

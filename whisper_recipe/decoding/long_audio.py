@@ -18,15 +18,13 @@ from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.words import word_times
-from whisper_recipe.files import read_json
-from whisper_recipe.model.load import RECIPE_CONFIG, natural_length
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.model.load import natural_length, timestamps
+from whisper_recipe.text.prompt import MAX_SECONDS, TIME_STEP
 from whisper_recipe.text.tokenizer import NO_TIMESTAMPS, TIMESTAMPS
 
 # A pause that ends a stretch of speech. faster-whisper takes 2 s where it only leaves out silence and 0.16 s in its
 # batched pipeline, which joins the stretches again; between sentences speakers pause for half a second.
 MIN_SILENCE_MS = 500
-TIME_PRECISION = 0.02  # seconds between timestamp tokens, whisper/tokenizer.py of openai/whisper
 
 
 class Window(NamedTuple):
@@ -92,7 +90,7 @@ def split_at_timestamps(ids: list[int], tokenizer: WhisperTokenizer, duration: f
     segments, text, start = [], [], 0.0
     for token in ids:
         if first <= token < first + TIMESTAMPS:
-            time = min(max(start, (token - first) * TIME_PRECISION), duration)
+            time = min(max(start, (token - first) * TIME_STEP), duration)
             if text:
                 segments.append(TimedIds(start, time, text))
             text, start = [], time
@@ -162,7 +160,7 @@ class Decoder:
         parallel = 1 if sequential else torch.get_num_threads()
         self.backend = load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
-        self.timestamps = _trained_with_timestamps(model)
+        self.timestamps = timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
         self.batch_duration, self.search = batch_duration or usual_batch_duration(), search
@@ -261,9 +259,3 @@ def _segments(
         text = decode(ids).strip()
         if text:
             yield Segment(offset + start, offset + end, text, None if spoken is None else tuple(words))
-
-
-def _trained_with_timestamps(folder: str | Path) -> bool:
-    """Whether a model may be asked for timestamps: stock models may, ours as the folder records."""
-    facts = Path(folder) / RECIPE_CONFIG
-    return not facts.exists() or bool(read_json(facts).get("timestamps", True))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from whisper_recipe.shares import Share, claim
+from whisper_recipe.shares import Share, claim, launched
 
 WAIT = 0.5  # seconds between looks at what the other processes have done
 
@@ -48,7 +48,7 @@ class Parts:
     """
 
     def __init__(self, out: Path, settings: dict, count: int, share: Share = Share()) -> None:  # noqa: B008
-        rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, processes = launched()
         self.rank, self.processes = share.index * processes + rank, share.count * processes
         self.in_shares = share.count > 1
         self.waits = rank == 0 and not self.in_shares

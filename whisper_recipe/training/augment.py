@@ -17,7 +17,7 @@ from lhotse.dataset.signal_transforms import SpecAugment
 from whisper_recipe.data.audio import read_audio
 from whisper_recipe.data.augment import Augmentation, Noises, audio_files, load_samples, speeds
 from whisper_recipe.data.features import load_fbank, log_mel
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.text.prompt import MAX_SECONDS
 
 
@@ -64,9 +64,7 @@ class TrainingAugmentation(Augmentation):
             what = "lhotse's SpecAugment masks one stretch of time at least"
             raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")
         for name in ("reverberation_probability", "spec_augment", "time_masked"):
-            if not 0 <= getattr(self, name) <= 1:
-                what = f"{getattr(self, name)} is no share"
-                raise RecipeError(what, where=f"augment.{name}", cure="give a number from 0 to 1")
+            check_proportion(getattr(self, name), f"augment.{name}")
 
     @property
     def of_waveforms(self) -> bool:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
@@ -59,9 +59,7 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         for name in ("pad_to_30s", "timestamps", "prompts"):
-            if not 0 <= getattr(self, name) <= 1:
-                what = f"{getattr(self, name)} is no share"
-                raise RecipeError(what, where=f"batches.{name}", cure="use a number from 0 to 1")
+            check_proportion(getattr(self, name), f"batches.{name}")
         if self.language_temperature is not None and not self.language_temperature > 0:
             what = f"{self.language_temperature} is no temperature"
             raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")

@@ -1,8 +1,7 @@
-"""Several processes that train together: one of them speaks, and all of them end."""
+"""Several processes that train together end together."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,6 @@ from whisper_recipe.errors import RecipeError
 
 # What gloo and NCCL say where a process that they wait for is gone.
 LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
-
-
-def is_main() -> bool:
-    """Whether this process is the one that prints, and writes what all of them share; torchrun numbers them."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 @contextmanager

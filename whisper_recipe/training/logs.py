@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from whisper_recipe import __version__
 from whisper_recipe.files import write_json, written_aside
-from whisper_recipe.training.distributed import is_main
+from whisper_recipe.shares import is_main
 
 log = logging.getLogger(__name__)
 

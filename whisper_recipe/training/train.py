@@ -17,10 +17,11 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
+from whisper_recipe.shares import is_main
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
-from whisper_recipe.training.distributed import ended_together, is_main
+from whisper_recipe.training.distributed import ended_together
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
