@@ -4,11 +4,12 @@
 
 Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
 drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
-computed ahead. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
-WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
-stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen. Both load their
-features in the training process, since on two cores loading processes would take the training's; --workers gives ours
-some, to see whether the training waits for them.
+computed ahead. Ours takes all utterances once; the common recipe, to which they are all equally long, --steps batches.
+The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer, WhisperFeatureExtractor's
+padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from stored encoder outputs (the
+time to store them is printed), the common recipe with its encoder frozen. Ours loads its features in the training
+process, since on two cores loading processes would take the training's; --workers gives it some, to see whether the
+training waits for them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
         {"ours": train_ours, "common": train_common}[side](Path(folder), options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), 4 * BATCH * (options.steps + WARM_UP))
+        make(Path(folder), 8 * BATCH * (options.steps + WARM_UP))
         found = {"whisper-recipe": [], "common recipe": []}
         for _ in range(options.rounds):
             for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
@@ -144,7 +145,8 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
     from whisper_recipe.training.parameters import ParameterOptions, freeze
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
-    args = Seq2SeqTrainingArguments(**arguments(folder, options))
+    # An epoch, since a few batches would be of lengths that are not those of all.
+    args = Seq2SeqTrainingArguments(**arguments(folder, options) | {"max_steps": -1, "num_train_epochs": 1})
     cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
     model, tokenizer = load_model(folder / "model"), load_processor(folder / "model").tokenizer
     parameters = ParameterOptions(freeze_encoder=options.freeze_encoder == "true")
@@ -154,7 +156,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
         manifest = folder / "cuts_noise.jsonl.gz"
         cuts = with_encoder_states(cuts, [manifest], "model", model, folder / "states")
     encoding = time.perf_counter() - start
-    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=8, num_workers=options.workers)
+    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=20, num_workers=options.workers)
     loaders = make_loaders(cuts, cuts, tokenizer, batches, 80, args)
     trainer = clocked(WhisperTrainer, options)(model, args, *loaders, parameters)
     trainer.encoding = encoding

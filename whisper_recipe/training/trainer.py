@@ -35,7 +35,13 @@ from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
-from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
+from whisper_recipe.training.memory import (
+    add_looked_up_rows,
+    encoder_input,
+    is_out_of_memory,
+    keep_freed_memory,
+    out_of_memory,
+)
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
@@ -99,6 +105,10 @@ class WhisperTrainer(WholeCheckpoints):
         self.by_epochs = getattr(args, "by_epochs", False)
         self.not_finite = 0  # batches in a row whose loss is no number
         self.unreadable: set[str] = set()  # ids of cuts
+        if args.device.type == "cpu":
+            keep_freed_memory()
+            if args.world_size == 1 and not args.deepspeed:  # they add gradients up before they are whole
+                add_looked_up_rows(model)
         super().__init__(
             model,
             args,
