@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.training.test_train import weights
 from whisper_recipe.shares import Share
@@ -18,7 +21,9 @@ from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cut
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+ACCELERATE_ZERO = [*ACCELERATE[:3], *ACCELERATE[4:], "--use_deepspeed", "--deepspeed_config_file"]
 ALONE = [sys.executable]
+CONFIGS = Path(__file__).parents[2] / "egs/template/conf"
 
 
 def command(launcher, corpus, model, out, *options):
@@ -71,19 +76,42 @@ def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpu
     assert dealt == whole[: len(dealt)]
 
 
+def zero(stage):
+    return ["--trainer.deepspeed", str(CONFIGS / f"deepspeed_zero{stage}.json")]
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tiny_model, tmp_path_factory):
+    """Folders of runs of one process with twice the accumulation, by their steps."""
+    folder = tmp_path_factory.mktemp("alone")
+    for steps in STEPS:
+        twice = ["--trainer.gradient_accumulation_steps", "2", "--trainer.max_steps", steps]
+        run(ALONE, corpus, tiny_model, folder / steps, *PLAIN, *twice)
+    return folder
+
+
+STEPS = ("1", "4")
+PLAIN = ["--trainer.optim", "sgd", "--trainer.learning_rate", "1.0", "--trainer.max_grad_norm", "0"]
+PLAIN += ["--trainer.lr_scheduler_type", "constant", "--batches.max_cuts", "2"]
+WAYS = {
+    "torchrun": (TORCHRUN, [], STEPS),
+    "accelerate": (ACCELERATE, [], STEPS[1:]),
+    "zero1": (TORCHRUN, zero(1), STEPS[1:]),
+    "zero2": (TORCHRUN, zero(2), STEPS[1:]),
+    "zero3": (TORCHRUN, zero(3), STEPS),
+    "accelerate zero2": ([*ACCELERATE_ZERO, str(CONFIGS / "deepspeed_zero2.json")], [], STEPS[1:]),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "counts"), [(TORCHRUN, "14"), (ACCELERATE, "4")], ids=["torchrun", "accelerate"])
-def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(
-    corpus, tiny_model, tmp_path, launcher, counts
-):
-    options = ["--trainer.optim", "sgd", "--trainer.learning_rate", "1.0", "--trainer.max_grad_norm", "0"]
-    options += ["--trainer.lr_scheduler_type", "constant", "--batches.max_cuts", "2"]
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(corpus, tiny_model, alone, tmp_path, way):
+    launcher, options, counts = WAYS[way]
     for steps in counts:
-        alone, together = tmp_path / f"alone{steps}", tmp_path / f"together{steps}"
-        steps = ["--trainer.max_steps", steps]
-        run(ALONE, corpus, tiny_model, alone, *options, *steps, "--trainer.gradient_accumulation_steps", "2")
-        done = run(launcher, corpus, tiny_model, together, *options, *steps)
-        start, theirs, ours = weights_of(tiny_model), weights(alone), weights(together)
+        together = tmp_path / steps
+        done = run(launcher, corpus, tiny_model, together, *PLAIN, "--trainer.max_steps", steps, *options)
+        start, theirs, ours = weights_of(tiny_model), weights(alone / steps), weights(together)
+        assert ours.keys() == theirs.keys()
         for name, tensor in theirs.items():
             torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0)
         assert any(not torch.equal(start[name], tensor) for name, tensor in ours.items())
@@ -144,6 +172,43 @@ def test_killed_processes_go_on_as_many_or_as_one(corpus, tiny_model, tmp_path):
 
 def sampler_length(corpus):
     return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4), True, 42).batches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp_path, stage):
+    options = [*zero(stage), "--batches.max_duration", "4", "--trainer.num_train_epochs", "4"]
+    options += ["--trainer.save_strategy", "steps", "--trainer.save_steps", "3"]
+    whole = tmp_path / "whole"
+    run(TORCHRUN, corpus, tiny_model, whole, *options)
+    for name, launcher in (("same", TORCHRUN), ("one", [*TORCHRUN[:-1], "1"])):
+        out = tmp_path / name
+        shutil.copytree(whole, out, ignore=shutil.ignore_patterns("model", "checkpoint-[!3]*"))
+        assert "goes on from" in run(launcher, corpus, tiny_model, out, *options).stdout
+    same, one = weights(tmp_path / "same"), weights(tmp_path / "one")
+    assert all(torch.equal(tensor, same[name]) for name, tensor in weights(whole).items())
+    assert one.keys() == same.keys()
+    steps = json.loads((tmp_path / "one/model/whisper_recipe.json").read_text())["steps"]
+    assert steps == 3 + 4 * sampler_length(corpus) - 2 * 3
+    # What the first three steps taught is there: each step moves a weight by little more than the learning rate.
+    start = weights_of(tiny_model)
+    assert all((one[name] - tensor).abs().max() < 2 * steps * 5e-5 for name, tensor in start.items())
+    assert any((one[name] - tensor).abs().max() > 1e-5 for name, tensor in start.items())
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_those_of_every_process(corpus, tiny_model, tmp_path):
+    options = ["--trainer.eval_strategy", "steps", "--trainer.eval_steps", "2", "--trainer.save_strategy", "steps"]
+    options += ["--trainer.save_steps", "2", "--trainer.max_steps", "6", "--trainer.learning_rate", "1.0"]
+    options += ["--trainer.load_best_model_at_end", "true", "--trainer.metric_for_best_model", "eval_loss"]
+    done = run(TORCHRUN, corpus, tiny_model, tmp_path, *options)
+    assert "Could not locate the best model" not in done.stderr
+    state = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
+    best = min(losses, key=losses.get)
+    theirs = load_file(tmp_path / f"checkpoint-{best}/model.safetensors")
+    ours = weights(tmp_path)
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items() if name in ours)
 
 
 @pytest.mark.slow

@@ -121,9 +121,9 @@ class WholeCheckpoints(Seq2SeqTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
+        if self.state.best_global_step:  # every process reads the best weights in the end
+            self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
         if self.args.should_save:
-            if self.state.best_global_step:
-                self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
             write_json(staged / POSITION, self.position())
             self.state.save_to_json(str(staged / "trainer_state.json"))
             staged.rename(checkpoint)

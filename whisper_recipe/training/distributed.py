@@ -1,15 +1,20 @@
-"""Several processes that train together end together."""
+"""Several processes that train together: DeepSpeed's partitions, and ending together."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
+from transformers.integrations import deepspeed
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.shares import is_main
 
 # What gloo and NCCL say where a process that they wait for is gone.
 LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
@@ -36,3 +41,50 @@ def ended_together(output_dir: Path) -> Iterator[None]:
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def built_whole(args: TrainingArguments) -> Iterator[None]:
+    """Have models made here be whole, and partitioned by DeepSpeed later.
+
+    With ZeRO 3 transformers 5.23 would make them in partitions, at which Whisper's initialiser of sinusoids fails.
+    """
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if args.deepspeed_plugin is not None:
+            deepspeed.set_hf_deepspeed_config(args.deepspeed_plugin.hf_ds_config)
+
+
+@contextmanager
+def gathered(model: torch.nn.Module) -> Iterator[None]:
+    """Bring what ZeRO 3 has partitioned together for as long as the context lasts; all processes must enter it."""
+    partitioned = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not partitioned:
+        yield
+        return
+    from deepspeed.runtime.zero import GatheredParameters
+
+    with GatheredParameters(partitioned):
+        yield
+
+
+def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
+    """Let DeepSpeed go on from a checkpoint of another number of processes, by its universal form of checkpoints.
+
+    Raises:
+        RecipeError: DeepSpeed can't convert it.
+    """
+    if is_main():
+        [state] = (
+            path for path in checkpoint.glob("global_step*") if path.name.removeprefix("global_step").isdecimal()
+        )
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+        command += ["--input_folder", str(state), "--output_folder", f"{state}_universal"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            what = f"DeepSpeed can't convert the checkpoint ({done.stderr.strip().splitlines()[-1]})"
+            raise RecipeError(what, where=checkpoint, cure="start as many processes as wrote it")
+    torch.distributed.barrier()
+    args.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}

@@ -10,7 +10,14 @@ from typing import Literal
 
 import torch
 from lhotse import CutSet
-from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer, set_seed
+from peft import PeftModel
+from transformers import (
+    Seq2SeqTrainingArguments,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+    set_seed,
+)
 
 from whisper_recipe.data.features import check_mel_bins
 from whisper_recipe.errors import RecipeError
@@ -21,7 +28,7 @@ from whisper_recipe.shares import is_main
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
-from whisper_recipe.training.distributed import ended_together
+from whisper_recipe.training.distributed import built_whole, ended_together, gathered
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
@@ -92,7 +99,8 @@ def train(
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
     processor = load_processor(base_model)
-    model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
+    with built_whole(trainer):
+        model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
@@ -135,16 +143,20 @@ def train(
         _report_parameters(model)
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.go_on(checkpoint)
-        if not is_main():
-            return
-        write_curves(output_dir, run.state.log_history)
         facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
-        with written_aside(finished, replace_folder=True) as aside:
-            if method == "lora":
-                model.save_pretrained(aside, save_embedding_layers=False)
-                write_json(aside / RECIPE_CONFIG, facts)
-            else:
-                save_model(aside, model, processor, facts)
+        with gathered(model):
+            if is_main():
+                write_curves(output_dir, run.state.log_history)
+                _write(finished, model, processor, facts)
+
+
+def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
+    with written_aside(finished, replace_folder=True) as aside:
+        if isinstance(model, PeftModel):
+            model.save_pretrained(aside, save_embedding_layers=False)
+            write_json(aside / RECIPE_CONFIG, facts)
+        else:
+            save_model(aside, model, processor, facts)
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer) -> str:

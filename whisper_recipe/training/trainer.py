@@ -33,6 +33,7 @@ from whisper_recipe.text.prompt import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
+from whisper_recipe.training.distributed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import (
@@ -107,7 +108,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.unreadable: set[str] = set()  # ids of cuts
         if args.device.type == "cpu":
             keep_freed_memory()
-            if args.world_size == 1 and not args.deepspeed:  # they add gradients up before they are whole
+            if args.world_size == 1 and args.deepspeed_plugin is None:  # they add gradients up before they are whole
                 add_looked_up_rows(model)
         super().__init__(
             model,
@@ -152,6 +153,8 @@ class WhisperTrainer(WholeCheckpoints):
             passes = steps // _steps_of_a_pass(self.train_loader, args)
             sampler.pass_over(passes * len(sampler) * args.world_size)  # the Trainer passes over the rest
             return
+        if args.deepspeed_plugin is not None:
+            load_other_partitions(checkpoint, args)
         # Steps are of another size now: what is left of the epochs decides how many there will be.
         sampler.pass_over(before["batches"])
         args.ignore_data_skip = True
