@@ -1,4 +1,4 @@
-"""Work on a Dask cluster; without Dask, on a stand-in of its client."""
+"""Work on a Dask cluster of two workers, and on a stand-in of its client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import distributed
 import pytest
 
 from whisper_recipe.cli import main
@@ -60,7 +61,6 @@ def test_a_cluster_gives_what_one_process_gives(corpus, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_real_cluster_gives_what_one_process_gives(corpus, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         same_as_one_process(corpus, tmp_path, cluster.scheduler_address, monkeypatch)
 

@@ -99,3 +99,20 @@ def test_gradients_of_tied_embeddings_are_those_of_transformers(tiny_model, meth
         assert (mine.grad is None) == (other.grad is None), name
         if mine.grad is not None:
             torch.testing.assert_close(mine.grad, other.grad, atol=1e-7, rtol=1e-5)
+
+
+def test_freed_memory_is_kept_for_the_next_step():
+    script = (
+        "import sys, numpy\n"
+        "from whisper_recipe.training.memory import keep_freed_memory\n"
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "before, block = resident(), numpy.ones(5_000_000)\n"  # 40 MB
+        "del block\n"
+        "print((resident() - before) / 2**20)\n"
+    )
+    left = {
+        what: float(subprocess.run([sys.executable, "-c", script, what], capture_output=True, text=True).stdout)
+        for what in ("keep", "give back")
+    }
+    assert left["keep"] > 30 > 5 > left["give back"]
