@@ -21,6 +21,11 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     assert all(any(line.strip().startswith(command + " ") for line in text) for command in COMMANDS)
 
 
+def test_libraries_say_nothing_of_their_own_at_a_start():
+    done = subprocess.run([sys.executable, "-m", "whisper_recipe", "train", "--help"], capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as stop:

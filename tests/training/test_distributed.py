@@ -23,6 +23,7 @@ ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
 ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 ACCELERATE_ZERO = [*ACCELERATE[:3], *ACCELERATE[4:], "--use_deepspeed", "--deepspeed_config_file"]
 ALONE = [sys.executable]
+NO_COMPILER = not shutil.which(os.environ.get("CXX", "c++")) and "on a CPU DeepSpeed needs a C++ compiler (c++ or CXX)"
 CONFIGS = Path(__file__).parents[2] / "egs/template/conf"
 
 
@@ -106,6 +107,8 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_learn_what_one_learns_with_twice_the_accumulation(corpus, tiny_model, alone, tmp_path, way):
+    if "zero" in way and NO_COMPILER:
+        pytest.skip(NO_COMPILER)
     launcher, options, counts = WAYS[way]
     for steps in counts:
         together = tmp_path / steps
@@ -175,6 +178,7 @@ def sampler_length(corpus):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(bool(NO_COMPILER), reason=str(NO_COMPILER))
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp_path, stage):
     options = [*zero(stage), "--batches.max_duration", "4", "--trainer.num_train_epochs", "4"]

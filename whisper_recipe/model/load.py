@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,6 @@ from whisper_recipe.model.generation import complete_generation_config
 
 # Its bars for reading and writing weights would stand between the lines that a stage prints.
 transformers.utils.logging.disable_progress_bar()
-# It tells at every start that kernels for 4-bit models on a CPU could be downloaded.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
