@@ -10,8 +10,9 @@ from lhotse import CutSet
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.cli import main
-from whisper_recipe.decoding.backends import CTranslate2Backend, TransformersBackend, load_backend
+from whisper_recipe.decoding.backends import CTranslate2Backend, load_backend
 from whisper_recipe.decoding.search import SearchOptions
+from whisper_recipe.decoding.transformers_backend import TransformersBackend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.files import read_jsonl

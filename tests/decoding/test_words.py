@@ -11,7 +11,7 @@ from whisper_recipe.decoding.long_audio import Decoder, Recording
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.export.ct2 import export
-from whisper_recipe.model.load import load_processor
+from whisper_recipe.model.load import load_tokenizer
 
 TEXTS = [" turn on the light, in the kitchen!", "", "三月五号，星期一"]
 FRAMES = [700, 500, 333]
@@ -24,7 +24,7 @@ def features():
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_transformers_and_ctranslate2_find_the_same_times(tiny_model, ct2_model, features, language):
-    tokenizer = load_processor(tiny_model).tokenizer
+    tokenizer = load_tokenizer(tiny_model)
     texts = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
     found = [
         word_times(load_backend(model), tokenizer, features, FRAMES, texts, language, "transcribe")
@@ -38,7 +38,7 @@ def test_transformers_and_ctranslate2_find_the_same_times(tiny_model, ct2_model,
 
 
 def test_words_of_a_translation_are_english_words(tiny_model, features):
-    tokenizer = load_processor(tiny_model).tokenizer
+    tokenizer = load_tokenizer(tiny_model)
     texts = [tokenizer(TEXTS[0], add_special_tokens=False).input_ids]
     found = word_times(load_backend(tiny_model), tokenizer, features[:1], FRAMES[:1], texts, "zh", "translate")
     assert [word.word.strip() for word, _ in found[0]] == TEXTS[0].split()
@@ -48,7 +48,7 @@ def test_words_of_a_translation_are_english_words(tiny_model, features):
 def test_times_are_those_of_faster_whisper(full_vocabulary_model, features, tmp_path):
     export(full_vocabulary_model, tmp_path / "ct2")
     reader = WhisperModel(str(tmp_path / "ct2"), device="cpu", compute_type="float32")
-    tokenizer = load_processor(full_vocabulary_model).tokenizer
+    tokenizer = load_tokenizer(full_vocabulary_model)
     # Without punctuation, which they join to words later.
     text = tokenizer(" turn on the light in the kitchen", add_special_tokens=False).input_ids
     theirs = reader.find_alignment(

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corpus import make_model, make_noise
-from measure import report, spread
+from measure import child, report, spread
 
 END_OF_TEXT = 50257  # of Whisper's vocabulary of 51,865; never written here, so that all texts are equally long
 BATCH = 16
@@ -47,7 +46,7 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in SIDES}
         for _ in range(options.rounds):
             for name in SIDES:
-                speeds[name].append(child(name, folder))
+                speeds[name].append(json.loads(child(__file__, name, folder).splitlines()[-1]))
     ours = {name: speeds[name] for name in SIDES if name.startswith("whisper-recipe")}
     rows = []
     for name, found in speeds.items():
@@ -67,14 +66,6 @@ def make(folder: Path, count: int) -> None:
     make_noise(folder, count)
     fbank("noise", folder, folder, storage="none")
     export(make_model(folder), folder / "int8", "int8")
-
-
-def child(side: str, folder: str) -> float:
-    """Decode in a process of its own; return utterances per second."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", side, folder]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def ours(model: str) -> Callable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,21 @@ def cost(*command: str) -> Cost:
     if status:
         sys.exit(f"failed: {' '.join(command)}")
     return Cost(time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def child(script: str, what: str, folder: str, *launcher: str, **variables: str) -> str:
+    """Start a benchmark's own script for one of the things that it measures; return what that prints.
+
+    Args:
+        script: the benchmark's, started with the options that it was given and `--child what folder`.
+        what: to measure.
+        folder: of its data and models.
+        launcher: options of Python before the script, such as -m torch.distributed.run.
+        variables: of the environment, besides.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", **variables}
+    command = [sys.executable, *launcher, script, *sys.argv[1:], "--child", what, folder]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def machine() -> str:

@@ -14,17 +14,16 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from corpus import make_model, make_noise
-from measure import report, spread
+from decode import END_OF_TEXT
+from measure import child, report, spread
 from train import arguments, clocked
 
-END_OF_TEXT = 50257
 TOKENS = 20
 
 
@@ -46,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), options.utterances)
         for work in ("training", "decoding"):
-            speeds = [[child(work, folder, count) for count in (1, options.processes)] for _ in range(options.rounds)]
+            speeds = [[speed(work, folder, count) for count in (1, options.processes)] for _ in range(options.rounds)]
             one, many = zip(*speeds, strict=True)
             rows.append(
                 {
@@ -69,20 +68,18 @@ def make(folder: Path, count: int) -> None:
     export(make_model(folder), folder / "int8", "int8")
 
 
-def child(work: str, folder: str, processes: int) -> float:
+def speed(work: str, folder: str, processes: int) -> float:
     """Start the processes; return the utterances per second of all of them."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command += [__file__, *sys.argv[1:], "--child", work, folder]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return sum(json.loads(line)["speed"] for line in done.stdout.splitlines() if line.startswith('{"speed"'))
+    torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)
+    printed = child(__file__, work, folder, *torchrun, OMP_NUM_THREADS="1")
+    return sum(json.loads(line)["speed"] for line in printed.splitlines() if line.startswith('{"speed"'))
 
 
 def train(folder: Path, options: argparse.Namespace) -> None:
     """Train; each process prints its own utterances per second."""
     from transformers import Seq2SeqTrainingArguments
 
-    from whisper_recipe.model.load import load_model, load_processor
+    from whisper_recipe.model.load import load_model, load_tokenizer
     from whisper_recipe.training.batches import BatchOptions, load_cuts
     from whisper_recipe.training.distributed import ended_together
     from whisper_recipe.training.parameters import ParameterOptions
@@ -90,7 +87,7 @@ def train(folder: Path, options: argparse.Namespace) -> None:
 
     args = Seq2SeqTrainingArguments(**arguments(folder, options))
     cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
-    model, tokenizer = load_model(folder / "model"), load_processor(folder / "model").tokenizer
+    model, tokenizer = load_model(folder / "model"), load_tokenizer(folder / "model")
     with ended_together(folder):
         loaders = make_loaders(cuts, cuts, tokenizer, BatchOptions(max_duration=100, num_workers=0), 80, args)
         trainer = clocked(WhisperTrainer, options)(model, args, *loaders, ParameterOptions())

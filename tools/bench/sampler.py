@@ -116,10 +116,10 @@ def make_tokenizer(folder: Path) -> Path:
 
 
 def _loader(cuts: Path, tokenizer: Path, **limits: float) -> object:
-    from whisper_recipe.model.load import load_processor
+    from whisper_recipe.model.load import load_tokenizer
     from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 
-    tokenizer = load_processor(str(tokenizer)).tokenizer
+    tokenizer = load_tokenizer(str(tokenizer))
     kept, _ = drop_untrainable(load_cuts([cuts]), tokenizer)
     return make_loader(kept, tokenizer, BatchOptions(**limits), shuffle=True)
 

@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from corpus import TEXT, make_model, make_noise
-from measure import report, spread
+from measure import child, report, spread
 
 BATCH = 8
 WARM_UP = 2  # steps before the clock starts
@@ -52,7 +49,7 @@ def main() -> None:
         found = {"whisper-recipe": [], "common recipe": []}
         for _ in range(options.rounds):
             for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
-                found[name].append(child(side, folder))
+                found[name].append(json.loads(child(__file__, side, folder).splitlines()[-1]))
     rows = []
     for name, runs in found.items():
         ratios = [run["speed"] / peer["speed"] for run, peer in zip(runs, found["common recipe"], strict=True)]
@@ -72,14 +69,6 @@ def main() -> None:
         seconds = [run["encoding"] for run in found["whisper-recipe"] if run["encoding"]]
         frozen += f", ours from stored outputs (made once in {spread(seconds)} s)"
     report(f"Full fine-tuning{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
-
-
-def child(side: str, folder: str) -> dict:
-    """Train in a process of its own; return its speed and peak memory."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", side, folder]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make(folder: Path, count: int) -> None:
@@ -139,7 +128,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
     """Train by the parts of `whisper-recipe train`."""
     from transformers import Seq2SeqTrainingArguments
 
-    from whisper_recipe.model.load import load_model, load_processor
+    from whisper_recipe.model.load import load_model, load_tokenizer
     from whisper_recipe.training.batches import BatchOptions, load_cuts
     from whisper_recipe.training.encoder_cache import with_encoder_states
     from whisper_recipe.training.parameters import ParameterOptions, freeze
@@ -148,7 +137,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
     # An epoch, since a few batches would be of lengths that are not those of all.
     args = Seq2SeqTrainingArguments(**arguments(folder, options) | {"max_steps": -1, "num_train_epochs": 1})
     cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
-    model, tokenizer = load_model(folder / "model"), load_processor(folder / "model").tokenizer
+    model, tokenizer = load_model(folder / "model"), load_tokenizer(folder / "model")
     parameters = ParameterOptions(freeze_encoder=options.freeze_encoder == "true")
     freeze(model, parameters)
     start = time.perf_counter()

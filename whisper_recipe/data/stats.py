@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from whisper_recipe.data.text_rules import is_punctuation
-from whisper_recipe.data.tokens import load_tokenizer
+from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
@@ -149,7 +149,7 @@ def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
     return groups
 
 
-_tokenizer = functools.cache(load_tokenizer)
+_tokenizer = functools.cache(token_counter)
 
 
 def _write_groups(path: Path, groups: Groups) -> None:

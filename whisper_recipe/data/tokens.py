@@ -8,7 +8,7 @@ from pathlib import Path
 from whisper_recipe.errors import RecipeError
 
 
-def load_tokenizer(name: str) -> Callable[[list[str]], list[int]]:
+def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     """Return a function that counts the tokens of each of some texts, special ones left out.
 
     Args:

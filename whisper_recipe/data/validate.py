@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.data.corpus import scan_corpus
-from whisper_recipe.data.tokens import load_tokenizer
+from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
 
@@ -86,7 +86,7 @@ def check_corpus(
 def _check_texts(scan: Scan, tokenizer: str | None) -> None:
     # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts are done with at once.
     long = [utterance for utterance in scan.utterances if len(utterance.text.encode()) > MAX_TEXT_TOKENS]
-    count = load_tokenizer(tokenizer) if tokenizer else None
+    count = token_counter(tokenizer) if tokenizer else None
     for utterance in long:
         text = utterance.text
         words, characters = len(text.split()), len(text)

@@ -1,4 +1,4 @@
-"""One interface over the programs that decode: transformers and CTranslate2."""
+"""One interface over the programs that decode, and CTranslate2's; transformers' has a module of its own."""
 
 from __future__ import annotations
 
@@ -11,24 +11,12 @@ from typing import NamedTuple, TypeVar
 
 import ctranslate2
 import torch
-from transformers import (
-    GenerationMixin,
-    LogitsProcessor,
-    LogitsProcessorList,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-    WhisperForConditionalGeneration,
-)
-from transformers.modeling_outputs import BaseModelOutput
 
 from whisper_recipe.data.workers import in_order
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
-from whisper_recipe.model.generation import generate
-from whisper_recipe.model.load import load_model, load_processor, pick_device
+from whisper_recipe.model.load import load_tokenizer
 
 SEED = 1  # of sampling
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -51,7 +39,7 @@ class Backend(ABC):
     workers = 1  # batches that it decodes at the same time
 
     def __init__(self, folder: str | Path) -> None:
-        self.tokenizer = load_processor(folder).tokenizer
+        self.tokenizer = load_tokenizer(folder)
 
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield work(item) in the order of the items; as many at the same time as the backend has workers."""
@@ -107,128 +95,6 @@ class Backend(ABC):
         """Decode at one temperature; all prompts have one length."""
 
 
-class TransformersBackend(Backend):
-    """Decoding by transformers, on the GPU where there is one."""
-
-    name = "transformers"
-
-    def __init__(self, folder: str | Path, compute_type: str, assistant_model: str | None = None) -> None:
-        if compute_type not in ("default", "float32", "float16", "bfloat16"):
-            raise RecipeError(
-                f"transformers can't compute in {compute_type}",
-                where="compute_type",
-                cure="use float32, float16 or bfloat16, or an exported CTranslate2 folder",
-            )
-        super().__init__(folder)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(_gpu(torch.cuda.device_count()))
-        self.compute_type = "float32" if compute_type == "default" else compute_type
-        self.model = self._load(folder)
-        self.assistant = None
-        if assistant_model:
-            self.assistant = self._load(assistant_model)
-            self.assistant.__class__ = _PlainGenerate
-            if self.assistant.config.vocab_size != self.model.config.vocab_size:
-                raise RecipeError("its vocabulary is not the model's", where=assistant_model, cure="use another one")
-        self.device = str(self.model.device)
-        self.num_mel_bins = self.model.config.num_mel_bins
-
-    def _load(self, folder: str | Path) -> WhisperForConditionalGeneration:
-        return load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
-
-    @torch.inference_mode()
-    def detect_languages(self, features: torch.Tensor) -> list[str]:
-        """See Backend."""
-        if not getattr(self.model.generation_config, "lang_to_id", None):
-            raise _not_multilingual()
-        ids = self.model.detect_language(features.to(self.model.device, self.model.dtype))
-        return [token.strip("<|>") for token in self.tokenizer.convert_ids_to_tokens(ids.tolist())]
-
-    @torch.inference_mode()
-    def _search(
-        self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, temperature: float, scored: bool
-    ) -> list[Hypothesis]:
-        if self.assistant is not None and len(prompts) > 1:  # transformers takes one utterance at a time then
-            rows = zip(features.split(1), prompts, strict=True)
-            return [self._search(row, [prompt], search, temperature, scored)[0] for row, prompt in rows]
-        features = features.to(self.model.device, self.model.dtype)
-        encoded = self.model.get_encoder()(features)
-        states = encoded.last_hidden_state.split(1)  # `generate` repeats those in `encoded` for its beams
-        rules = self._rules(search, len(prompts[0]))
-        torch.manual_seed(SEED)
-        ids = generate(
-            self.model,
-            features,
-            prompts,
-            encoder_outputs=encoded,
-            num_beams=1 if temperature else search.beam_size,
-            do_sample=temperature > 0,
-            **({"temperature": temperature, "top_k": 0} if temperature else {}),
-            max_new_tokens=search.max_new_tokens,
-            # In `rules`, because scores must follow them too.
-            suppress_tokens=None,
-            begin_suppress_tokens=None,
-            logits_processor=rules,
-            assistant_model=self.assistant,
-        )
-        if not scored:
-            return [Hypothesis(row, 0.0) for row in ids]
-        return [
-            Hypothesis(row, self._average_logprob(state, start, row, rules, search.max_new_tokens))
-            for state, start, row in zip(states, prompts, ids, strict=True)
-        ]
-
-    def _rules(self, search: SearchOptions, start: int) -> LogitsProcessorList:
-        """Return what is forbidden or made less likely; the prompt, `start` tokens, does not count as repeated."""
-        config, device = self.model.generation_config, self.model.device
-        rules = LogitsProcessorList()
-        if search.repetition_penalty != 1:
-            rules.append(RepetitionPenaltyLogitsProcessor(search.repetition_penalty, prompt_ignore_length=start))
-        if search.no_repeat_ngram_size:
-            rules.append(_AfterPrompt(NoRepeatNGramLogitsProcessor(search.no_repeat_ngram_size), start))
-        suppressed = suppressed_ids(search, config.suppress_tokens or [], self.model.config.vocab_size)
-        if suppressed:
-            rules.append(SuppressTokensLogitsProcessor(suppressed, device=device))
-        if search.suppress_blank and config.begin_suppress_tokens:
-            rules.append(SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, start, device=device))
-        return rules
-
-    def _average_logprob(
-        self, states: torch.Tensor, prompt: list[int], ids: list[int], rules: LogitsProcessorList, max_new_tokens: int
-    ) -> float:
-        """Return the average log-probability of a hypothesis as openai/whisper has it: the end counts as a token.
-
-        It is computed from the text afterwards: the scores of all steps, beams and tokens would fill the memory.
-        """
-        ended = len(ids) < max_new_tokens
-        written = [*ids, self.model.generation_config.eos_token_id] if ended else ids
-        row = torch.tensor([[*prompt, *written]], device=states.device)
-        logits = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=row[:, :-1], use_cache=False
-        ).logits.float()
-        total = 0.0
-        for position in range(len(prompt), row.shape[1]):
-            scores = rules(row[:, :position], logits[:, position - 1])
-            total += scores.log_softmax(-1)[0, row[0, position]].item()
-        return total / (len(ids) + 1)
-
-
-class _PlainGenerate(WhisperForConditionalGeneration):
-    """An assistant that generates from inputs of any length, see TransformersBackend._search."""
-
-    generate = GenerationMixin.generate
-
-
-class _AfterPrompt(LogitsProcessor):
-    """A processor that sees only what was written after the prompt, `start` tokens."""
-
-    def __init__(self, processor: LogitsProcessor, start: int) -> None:
-        self.processor, self.start = processor, start
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return self.processor(input_ids[:, self.start :], scores)
-
-
 class CTranslate2Backend(Backend):
     """Decoding by CTranslate2, on the GPU where there is one."""
 
@@ -252,7 +118,7 @@ class CTranslate2Backend(Backend):
             self.model = ctranslate2.models.Whisper(
                 str(folder),
                 device=self.device,
-                device_index=_gpu(gpus),
+                device_index=own_gpu(gpus),
                 compute_type=compute_type,
                 inter_threads=self.workers,
                 intra_threads=threads // self.workers,
@@ -266,7 +132,7 @@ class CTranslate2Backend(Backend):
     def detect_languages(self, features: torch.Tensor) -> list[str]:
         """See Backend."""
         if not self.model.is_multilingual:
-            raise _not_multilingual()
+            raise not_multilingual()
         return [languages[0][0].strip("<|>") for languages in self.model.detect_language(_storage(features))]
 
     def _search(
@@ -299,12 +165,12 @@ def _storage(features: torch.Tensor) -> ctranslate2.StorageView:
     return ctranslate2.StorageView.from_array(features.contiguous().numpy())
 
 
-def _gpu(count: int) -> int:
+def own_gpu(count: int) -> int:
     """Return the GPU of this process: accelerate and torchrun number the processes of a machine by LOCAL_RANK."""
     return int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1)
 
 
-def _not_multilingual() -> RecipeError:
+def not_multilingual() -> RecipeError:
     return RecipeError("the model can't tell languages apart", where="language", cure="give the language's code")
 
 
@@ -341,4 +207,7 @@ def load_backend(
                 cure="decode the folder it came from",
             )
         return CTranslate2Backend(folder, compute_type, parallel)
+    # Its import takes seconds, which CTranslate2 does not need.
+    from whisper_recipe.decoding.transformers_backend import TransformersBackend
+
     return TransformersBackend(folder, compute_type, assistant_model)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import transformers
-from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
-from whisper_recipe.model.encoder import accept_any_length
-from whisper_recipe.model.generation import complete_generation_config
+
+if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
+    from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 # Its bars for reading and writing weights would stand between the lines that a stage prints.
 transformers.utils.logging.disable_progress_bar()
@@ -32,6 +33,10 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     Raises:
         RecipeError: no such folder, no weights in it, weights that can't be read, or no bitsandbytes for this device.
     """
+    from transformers import WhisperForConditionalGeneration
+
+    from whisper_recipe.model.encoder import accept_any_length
+
     name = _check_folder(name, WEIGHTS)
     quantized = {} if quantize == "none" else {"quantization_config": _quantization(quantize)}
     try:
@@ -61,6 +66,8 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
     except (ImportError, OSError, RuntimeError) as error:  # not installed; no library for this device
         what = f"bitsandbytes can't be used here ({error})"
         raise RecipeError(what, where="lora.quantize_base", cure="install it, or set none") from error
+    from transformers import BitsAndBytesConfig
+
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
@@ -68,11 +75,22 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
 
 def load_processor(name: str | Path) -> WhisperProcessor:
     """Load the tokenizer and the feature extractor of a folder or hub name; RecipeError where missing."""
+    from transformers import WhisperProcessor
+
+    return _load_text_part(WhisperProcessor, "processor", name)
+
+
+def load_tokenizer(name: str | Path) -> WhisperTokenizer:
+    """Load the tokenizer of a folder or hub name; RecipeError where missing."""
+    return _load_text_part(WhisperTokenizer, "tokenizer", name)
+
+
+def _load_text_part(kind: type, what: str, name: str | Path) -> object:
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
     try:
-        return WhisperProcessor.from_pretrained(name, local_files_only=Path(name).is_dir())
+        return kind.from_pretrained(name, local_files_only=Path(name).is_dir())
     except Exception as error:
-        raise _unreadable("processor", name, error) from error
+        raise _unreadable(what, name, error) from error
 
 
 def save_model(
@@ -86,6 +104,8 @@ def save_model(
         processor: the model's.
         facts: what the model was trained for (`training.facts`), written beside the weights; None for stock models.
     """
+    from whisper_recipe.model.generation import complete_generation_config
+
     data = (facts or {}).get("data", [])
     languages, tasks = (sorted({row[key] for row in data}) for key in ("language", "task"))
     complete_generation_config(model, processor.tokenizer, languages, tasks)
