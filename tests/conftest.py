@@ -19,9 +19,20 @@ ROOT = Path(__file__).parent.parent
 SENTENCES = ["turn on the light in the kitchen", "三月五号星期一", "enciende la luz de la cocina", "set 29 degrees"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the mini recipe's test asks for."""
+    parser.addoption("--whole", action="store_true", help="run the mini recipe on all of its corpus, not half")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the mini recipe, which takes as long as all others together."""
     items.sort(key=lambda item: item.path.name != "test_mini.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_here(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what DeepSpeed compiles out of the user's cache, where the lock of a killed process would stop the tests."""
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(tmp_path_factory.mktemp("extensions"))
 
 
 @pytest.fixture(scope="session")

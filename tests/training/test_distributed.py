@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.file_baton import FileBaton
 
 from tests.training.test_train import weights
 from whisper_recipe.shares import Share
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
+from whisper_recipe.training.distributed import tell_of_locks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -81,16 +83,6 @@ def zero(stage):
     return ["--trainer.deepspeed", str(CONFIGS / f"deepspeed_zero{stage}.json")]
 
 
-@pytest.fixture(scope="module")
-def alone(corpus, tiny_model, tmp_path_factory):
-    """Folders of runs of one process with twice the accumulation, by their steps."""
-    folder = tmp_path_factory.mktemp("alone")
-    for steps in STEPS:
-        twice = ["--trainer.gradient_accumulation_steps", "2", "--trainer.max_steps", steps]
-        run(ALONE, corpus, tiny_model, folder / steps, *PLAIN, *twice)
-    return folder
-
-
 STEPS = ("1", "4")
 PLAIN = ["--trainer.optim", "sgd", "--trainer.learning_rate", "1.0", "--trainer.max_grad_norm", "0"]
 PLAIN += ["--trainer.lr_scheduler_type", "constant", "--batches.max_cuts", "2"]
@@ -102,6 +94,16 @@ WAYS = {
     "zero3": (TORCHRUN, zero(3), STEPS),
     "accelerate zero2": ([*ACCELERATE_ZERO, str(CONFIGS / "deepspeed_zero2.json")], [], STEPS[1:]),
 }
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tiny_model, tmp_path_factory):
+    """Folders of runs of one process with twice the accumulation, by their steps."""
+    folder = tmp_path_factory.mktemp("alone")
+    for steps in STEPS:
+        twice = ["--trainer.gradient_accumulation_steps", "2", "--trainer.max_steps", steps]
+        run(ALONE, corpus, tiny_model, folder / steps, *PLAIN, *twice)
+    return folder
 
 
 @pytest.mark.slow
@@ -198,6 +200,17 @@ def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp
     start = weights_of(tiny_model)
     assert all((one[name] - tensor).abs().max() < 2 * steps * 5e-5 for name, tensor in start.items())
     assert any((one[name] - tensor).abs().max() > 1e-5 for name, tensor in start.items())
+
+
+def test_a_lock_that_deepspeed_would_wait_for_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    tell_of_locks()
+    assert capsys.readouterr().out == ""
+    lock = tmp_path / "deepspeed_shm_comm/lock"
+    lock.parent.mkdir()
+    assert FileBaton(str(lock)).try_acquire()  # and is killed
+    tell_of_locks()
+    assert str(lock) in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from transformers.integrations import deepspeed
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import is_main
+from whisper_recipe.training.logs import tell
 
 # What gloo and NCCL say where a process that they wait for is gone.
 LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
@@ -57,17 +59,26 @@ def built_whole(args: TrainingArguments) -> Iterator[None]:
             deepspeed.set_hf_deepspeed_config(args.deepspeed_plugin.hf_ds_config)
 
 
-@contextmanager
-def gathered(model: torch.nn.Module) -> Iterator[None]:
+def tell_of_locks() -> None:
+    """Say what DeepSpeed will wait for: without a word and, where its owner was killed, without an end.
+
+    Whoever compiles a part of DeepSpeed, or only looks whether it must, holds a lock (torch.utils.file_baton).
+    """
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob("**/lock"):
+        tell(f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it")
+
+
+def gathered(model: torch.nn.Module) -> AbstractContextManager:
     """Bring what ZeRO 3 has partitioned together for as long as the context lasts; all processes must enter it."""
     partitioned = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not partitioned:
-        yield
-        return
+        return nullcontext()
     from deepspeed.runtime.zero import GatheredParameters
 
-    with GatheredParameters(partitioned):
-        yield
+    return GatheredParameters(partitioned)
 
 
 def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
@@ -77,9 +88,7 @@ def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
         RecipeError: DeepSpeed can't convert it.
     """
     if is_main():
-        [state] = (
-            path for path in checkpoint.glob("global_step*") if path.name.removeprefix("global_step").isdecimal()
-        )
+        [state] = checkpoint.glob("global_step*[0-9]")  # without an earlier conversion's global_step<N>_universal
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
         command += ["--input_folder", str(state), "--output_folder", f"{state}_universal"]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

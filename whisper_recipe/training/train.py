@@ -28,7 +28,7 @@ from whisper_recipe.shares import is_main
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
-from whisper_recipe.training.distributed import built_whole, ended_together, gathered
+from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
@@ -141,6 +141,8 @@ def train(
             print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer))
             return
         _report_parameters(model)
+        if trainer.deepspeed_plugin is not None:
+            tell_of_locks()
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.go_on(checkpoint)
         facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
