@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash tools/setup.sh --dev
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
-export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
+export HF_HUB_OFFLINE=1
 ruff check .
 ruff format --check .
 mapfile -t scripts < <(find .ci/run tools egs tests -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)

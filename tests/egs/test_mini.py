@@ -1,6 +1,7 @@
 """The mini recipe from nothing to its table, by its own script, and real recordings through the same stages.
 
-One run serves all tests here; it takes about twenty minutes on two cores.
+One run serves all tests here: on half of the corpus, after which a model is half trained and bounds are wide; or with
+pytest's --whole on all of it, as RESULTS.md has it.
 """
 
 import json
@@ -25,7 +26,7 @@ from whisper_recipe.model.adapters import load_adapter
 from whisper_recipe.model.load import load_model
 from whisper_recipe.scoring.score import score
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4500)]
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mini(folder):
+def whole(request):
+    return request.config.getoption("--whole")
+
+
+@pytest.fixture(scope="module")
+def mini(folder, whole):
     """The mini recipe after its run, and what the last command printed; both fine-tunings at the same time."""
     recipe = place(ROOT / "egs/mini", folder)
+    scale = ("--scale", "1.0" if whole else "0.5")
     finetune = ("--stage", "4", "--stop_stage", "6", "--method")
     for together in ([("--stop_stage", "3")], [(*finetune, "full"), (*finetune, "lora")], [()]):
         with ThreadPoolExecutor() as pool:
-            ended = list(pool.map(lambda options: run(recipe, *options), together))
+            ended = list(pool.map(lambda options: run(recipe, *scale, *options), together))
         for done in ended:
             assert done.returncode == 0, done.stdout[-3000:]
     return recipe, ended[0].stdout
@@ -50,12 +57,6 @@ def rates(decoded: Path) -> dict[str, float]:
     """Error rates in % of a decoded set, by language and task."""
     groups = json.loads((decoded / "metrics.json").read_text())["groups"]
     return {group: 100 * values["error_rate"] for group, values in groups.items()}
-
-
-def chance(differ: int, decoded: Path) -> float:
-    """Points of error rate that so many hypotheses that differ may make by chance: one error more or less in each."""
-    words = json.loads((decoded / "metrics.json").read_text())["groups"]["all"]["total"]
-    return 100 * 2 * differ**0.5 / words
 
 
 def hypotheses(decoded: Path) -> dict[str, str]:
@@ -77,18 +78,19 @@ def test_the_table_is_printed_and_written_with_every_system_and_set(mini):
         assert group in table
 
 
-def test_fine_tuning_cuts_the_error_of_the_base_model(mini):
+def test_fine_tuning_cuts_the_error_of_the_base_model(mini, whole):
     exp = mini[0] / "exp"
     base, lora, full = (rates(exp / name / "decode_test_transformers") for name in ("base", "lora", "full"))
-    assert lora["all"] <= 0.5 * base["all"]
-    assert full["all"] <= 0.3 * base["all"]
-    assert all(rate <= 8 for rate in full.values()), full
+    assert lora["all"] <= (0.5 if whole else 0.8) * base["all"]
+    assert full["all"] <= (0.3 if whole else 0.65) * base["all"]
+    assert not whole or all(rate <= 8 for rate in full.values()), full
 
 
-def test_the_base_model_has_learned_its_own_speech(mini):
+def test_the_base_model_has_learned_its_own_speech(mini, whole):
     base = rates(mini[0] / "exp/base/decode_test_base_transformers")
-    assert base["en transcribe"] <= 20
-    assert base["zh transcribe"] <= 20
+    most = 20 if whole else 70  # a model that does not listen has more than 90
+    assert base["en transcribe"] <= most
+    assert base["zh transcribe"] <= most
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])
@@ -102,7 +104,8 @@ def test_ctranslate2_says_what_transformers_says(mini, name, split):
     int8, float32 = (rates(exp / f"decode_{split}_ct2_{quantization}")["all"] for quantization in ("int8", "float32"))
     # Rounded weights turn a word here and there, for better or worse: beside half a point, what chance explains.
     differ = sum(ours[key] != text for key, text in hypotheses(exp / f"decode_{split}_ct2_int8").items())
-    assert abs(int8 - float32) <= 0.5 + chance(differ, exp / f"decode_{split}_ct2_int8")
+    words = json.loads((exp / f"decode_{split}_ct2_int8/metrics.json").read_text())["groups"]["all"]["total"]
+    assert abs(int8 - float32) <= 0.5 + 100 * 2 * differ**0.5 / words
 
 
 def test_the_merged_model_computes_what_the_adapter_does(mini, monkeypatch):
@@ -118,7 +121,7 @@ def test_the_merged_model_computes_what_the_adapter_does(mini, monkeypatch):
     assert (merged - adapted).abs().max() < 1e-3
 
 
-def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini, tmp_path):
+def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini, whole, tmp_path):
     """The fully fine-tuned model learns a little more with pad_to_30s; then both lengths give the same error rate."""
     data, model = mini[0] / "data/fbank_whisper80", tmp_path / "exp/model"
     rows = [row for _, row in read_jsonl(data / "cuts_test.jsonl.gz")]
@@ -130,22 +133,21 @@ def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini
     command += ["--trainer.learning_rate", "1.5e-4", "--trainer.warmup_steps", "10", "--trainer.eval_strategy", "no"]
     environment = {**os.environ, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
     subprocess.run(command, cwd=mini[0], env=environment, check=True, capture_output=True)
-    found, texts = {}, {}
+    found = {}
     for padded in (False, True):
         out = tmp_path / f"decode_{padded}"
         decode(str(model), tmp_path / "cuts.jsonl.gz", out, pad_to_30s=padded, search=SearchOptions(max_new_tokens=64))
         score(out, tmp_path / "cuts.jsonl.gz")
-        found[padded], texts[padded] = rates(out)["all"], hypotheses(out)
-    differ = sum(texts[True][key] != text for key, text in texts[False].items())
-    assert abs(found[True] - found[False]) <= 1.0 + chance(differ, out), found
-    assert found[False] <= 10
+        found[padded] = rates(out)["all"]
+    assert abs(found[True] - found[False]) <= (1 if whole else 3), found
+    assert not whole or found[False] <= 8
 
 
-def test_a_second_run_does_nothing_again(mini):
+def test_a_second_run_does_nothing_again(mini, whole):
     table = mini[0] / "exp/RESULTS.md"
     weights = mini[0] / "exp/lora/adapter/adapter_model.safetensors"
     before = weights.stat().st_mtime
-    done = run(mini[0], "--stop_stage", "7")
+    done = run(mini[0], "--scale", "1.0" if whole else "0.5", "--stop_stage", "7")
     assert done.returncode == 0
     assert "whisper-recipe train" not in done.stdout
     assert "whisper-recipe decode" not in done.stdout
@@ -167,7 +169,7 @@ def test_real_recordings_pass_through_the_same_stages_and_are_learned_by_heart(m
     shutil.copy(ROOT / "tests/egs/train_by_heart.yaml", recipe / "conf/train_full.yaml")
     sets = [word for split in ("train", "dev", "test") for word in (f"--{split}_sets", "all")]
     corpus = ["--corpus", str(shared_data / "aishell_multitask"), "--base_model", str(mini[0] / "exp/base/model")]
-    done = run(recipe, *corpus, *sets, "--method", "full", "--max_new_tokens", "64")
+    done = run(recipe, *corpus, *sets, "--method", "full", "--max_new_tokens", "64", "--quantizations", "float32")
     assert done.returncode == 0, done.stdout[-3000:]
     found = rates(recipe / "exp/full/decode_all_ct2_float32")
     assert found["zh transcribe"] <= 10
