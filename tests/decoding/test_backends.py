@@ -1,5 +1,8 @@
 """Search options: both backends obey each of them, in the same way, and as Whisper's own programs do."""
 
+import subprocess
+import sys
+
 import ctranslate2
 import pytest
 import torch
@@ -242,3 +245,17 @@ def test_what_a_backend_can_not_do_is_one_clear_line(tiny_model, ct2_model, tran
 def test_impossible_search_options_are_refused_by_name(options):
     with pytest.raises(RecipeError, match=f"search.{next(iter(options))}"):
         SearchOptions(**options)
+
+
+def test_a_backend_leaves_its_threads_to_the_next(ct2_model):
+    """In a process that imports PyTorch first, CTranslate2 sets its threads too."""
+    code = """
+import sys, torch
+from whisper_recipe.decoding.backends import load_backend
+torch.set_num_threads(2)
+for _ in range(2):
+    backend = load_backend(sys.argv[1], parallel=4)
+    print(backend.workers, *backend.each(lambda _: torch.get_num_threads(), range(3)), torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code, ct2_model], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 1 1 1 2"] * 2

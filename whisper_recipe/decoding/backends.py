@@ -125,6 +125,7 @@ class CTranslate2Backend(Backend):
             )
         except (ValueError, RuntimeError) as error:
             raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it anew (stage 6)") from error
+        torch.set_num_threads(threads)  # CTranslate2 has set its own number for this thread too
         self.models_own = read_json(Path(folder) / "config.json").get("suppress_ids", [])
         self.compute_type = self.model.compute_type
         self.num_mel_bins = self.model.n_mels
