@@ -40,10 +40,14 @@ def whole(request):
 
 
 @pytest.fixture(scope="module")
-def mini(folder, whole):
+def scale(whole):
+    return "--scale", "1.0" if whole else "0.5"
+
+
+@pytest.fixture(scope="module")
+def mini(folder, scale):
     """The mini recipe after its run, and what the last command printed; both fine-tunings at the same time."""
     recipe = place(ROOT / "egs/mini", folder)
-    scale = ("--scale", "1.0" if whole else "0.5")
     finetune = ("--stage", "4", "--stop_stage", "6", "--method")
     for together in ([("--stop_stage", "3")], [(*finetune, "full"), (*finetune, "lora")], [()]):
         with ThreadPoolExecutor() as pool:
@@ -144,11 +148,11 @@ def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini
     assert not whole or found[False] <= 8
 
 
-def test_a_second_run_does_nothing_again(mini, whole):
+def test_a_second_run_does_nothing_again(mini, scale):
     table = mini[0] / "exp/RESULTS.md"
     weights = mini[0] / "exp/lora/adapter/adapter_model.safetensors"
     before = weights.stat().st_mtime
-    done = run(mini[0], "--scale", "1.0" if whole else "0.5", "--stop_stage", "7")
+    done = run(mini[0], *scale, "--stop_stage", "7")
     assert done.returncode == 0
     assert "whisper-recipe train" not in done.stdout
     assert "whisper-recipe decode" not in done.stdout

@@ -77,15 +77,15 @@ def load_processor(name: str | Path) -> WhisperProcessor:
     """Load the tokenizer and the feature extractor of a folder or hub name; RecipeError where missing."""
     from transformers import WhisperProcessor
 
-    return _load_text_part(WhisperProcessor, "processor", name)
+    return _load_with_tokenizer(WhisperProcessor, "processor", name)
 
 
 def load_tokenizer(name: str | Path) -> WhisperTokenizer:
     """Load the tokenizer of a folder or hub name; RecipeError where missing."""
-    return _load_text_part(WhisperTokenizer, "tokenizer", name)
+    return _load_with_tokenizer(WhisperTokenizer, "tokenizer", name)
 
 
-def _load_text_part(kind: type, what: str, name: str | Path) -> object:
+def _load_with_tokenizer(kind: type, what: str, name: str | Path) -> object:
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
     try:
         return kind.from_pretrained(name, local_files_only=Path(name).is_dir())

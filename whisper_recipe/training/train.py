@@ -115,6 +115,8 @@ def train(
         checkpoint = None
         if not only_a_look:
             with trainer.main_process_first(local=False):
+                if trainer.deepspeed_plugin is not None and is_main():
+                    tell_of_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
                 checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
@@ -141,8 +143,6 @@ def train(
             print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer))
             return
         _report_parameters(model)
-        if trainer.deepspeed_plugin is not None:
-            tell_of_locks()
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.go_on(checkpoint)
         facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
