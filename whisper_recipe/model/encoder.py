@@ -9,6 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.model.lean import Recomputed
 
 
 class AnyLengthEncoder(WhisperEncoder):
@@ -24,8 +25,8 @@ class AnyLengthEncoder(WhisperEncoder):
         Raises:
             RecipeError: more frames than the model has positions for.
         """
-        hidden = nn.functional.gelu(self.conv1(input_features))
-        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        with Recomputed(nn.functional.gelu, self.conv1(input_features)) as hidden:
+            hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
         length = hidden.shape[1]
         if length > self.max_source_positions:
             raise RecipeError(

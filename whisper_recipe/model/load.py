@@ -36,6 +36,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     from transformers import WhisperForConditionalGeneration
 
     from whisper_recipe.model.encoder import accept_any_length
+    from whisper_recipe.model.lean import make_lean
 
     name = _check_folder(name, WEIGHTS)
     quantized = {} if quantize == "none" else {"quantization_config": _quantization(quantize)}
@@ -57,7 +58,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
             module.support_avx512bf16_for_cpu = False
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
-    return accept_any_length(model)
+    return make_lean(accept_any_length(model))
 
 
 def _quantization(bits: str) -> BitsAndBytesConfig:

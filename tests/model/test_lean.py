@@ -1,0 +1,92 @@
+"""Layers that keep and copy less compute what transformers' own do."""
+
+import weakref
+
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from whisper_recipe.model.lean import LeanAttention, LeanEncoderLayer, Recomputed, make_lean
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_outputs_and_gradients_are_those_of_transformers(tiny_model, attention, checkpointing):
+    ours, theirs = (
+        WhisperForConditionalGeneration.from_pretrained(tiny_model, attn_implementation=attention).train()
+        for _ in range(2)
+    )
+    make_lean(ours)
+    assert {type(layer) for layer in ours.model.encoder.layers} == {LeanEncoderLayer}
+    assert {type(layer.encoder_attn) for layer in ours.model.decoder.layers} == {LeanAttention}
+    if checkpointing:
+        ours.gradient_checkpointing_enable()
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 80, 3000, generator=generator)
+    ids = torch.randint(0, 300, (2, 7), generator=generator)
+    results = []
+    for model in (ours, theirs):
+        result = model(input_features=features, decoder_input_ids=ids, labels=ids.flip(1), use_cache=False)
+        result.loss.backward()
+        results.append(result.logits.detach())
+    torch.testing.assert_close(*results)
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (mine.grad is None) == (other.grad is None), name
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_a_mask_and_a_cache_are_heeded(tiny_model):
+    ours, theirs = (WhisperForConditionalGeneration.from_pretrained(tiny_model).eval() for _ in range(2))
+    make_lean(ours)
+    features = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(10).view(2, 5)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    with torch.no_grad():
+        for options in ({"use_cache": False}, {"use_cache": True}):
+            found, expected = (
+                model(input_features=features, decoder_input_ids=ids, decoder_attention_mask=mask, **options).logits
+                for model in (ours, theirs)
+            )
+            torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
+        found, expected = (model.generate(features, max_new_tokens=5) for model in (ours, theirs))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("keep", "calls"), [(False, 2), (True, 1)])
+def test_what_is_recomputed_is_not_kept(keep, calls):
+    called = []
+
+    def function(tensor):
+        called.append(tensor.shape)
+        return torch.nn.functional.gelu(tensor)
+
+    layer = torch.nn.Linear(4, 3)
+    inner = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with Recomputed(function, inner, keep=keep) as activated:
+        outer = layer(activated)
+    outer.square().sum().backward()
+    assert len(called) == calls
+    found = inner.grad, layer.weight.grad
+    plain = inner.detach().requires_grad_()
+    expected = torch.autograd.grad(layer(torch.nn.functional.gelu(plain)).square().sum(), (plain, layer.weight))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("lean", "kept"), [(False, 2), (True, 0)])
+def test_gelu_s_outputs_are_gone_after_the_forward_pass(tiny_model, lean, kept):
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_model).train()
+    layers = (make_lean(model) if lean else model).model.encoder.layers
+    outputs = []
+
+    class Gelu(torch.nn.GELU):
+        def forward(self, tensor):
+            result = super().forward(tensor)
+            outputs.append(weakref.ref(result))
+            return result
+
+    for layer in layers:
+        layer.activation_fn = Gelu()
+    last = model.model.encoder(torch.ones(1, 80, 3000)).last_hidden_state
+    assert sum(output() is not None for output in outputs) == kept
+    last.sum().backward()
