@@ -10,7 +10,7 @@ from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import SENTENCES
 from tests.training.test_train import train
-from whisper_recipe.training.memory import _largest, add_looked_up_rows
+from whisper_recipe.training.memory import _largest
 from whisper_recipe.training.trainer import WhisperTrainer
 
 START = r"<\|startoftranscript\|> -> <\|(en|zh)\|><\|transcribe\|><\|notimestamps\|>"
@@ -82,37 +82,3 @@ def test_max_duration_is_measured_where_the_memory_has_an_edge(corpus, tiny_mode
 def test_a_cpu_without_a_limit_is_not_filled_up(corpus, tiny_model, tmp_path, capsys):
     assert train(corpus, tiny_model, tmp_path, "--method", "full", "--find-max-duration") == 1
     assert "has no edge to find" in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_gradients_of_tied_embeddings_are_those_of_transformers(tiny_model, method):
-    ours, theirs = (WhisperForConditionalGeneration.from_pretrained(tiny_model).train() for _ in range(2))
-    ids = torch.randint(0, 300, (3, 9), generator=torch.Generator().manual_seed(0))
-    for model in (ours, theirs):
-        model.model.decoder.embed_tokens.requires_grad_(method == "full")
-    add_looked_up_rows(ours)
-    for model in (ours, theirs):
-        for batch in (ids, ids[:1]):  # two micro-batches
-            features = torch.ones(len(batch), 80, 3000)
-            model(input_features=features, decoder_input_ids=batch, labels=batch.flip(1)).loss.backward()
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert (mine.grad is None) == (other.grad is None), name
-        if mine.grad is not None:
-            torch.testing.assert_close(mine.grad, other.grad, atol=1e-7, rtol=1e-5)
-
-
-def test_freed_memory_is_kept_for_the_next_step():
-    script = (
-        "import sys, numpy\n"
-        "from whisper_recipe.training.memory import keep_freed_memory\n"
-        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096\n"
-        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
-        "before, block = resident(), numpy.ones(5_000_000)\n"  # 40 MB
-        "del block\n"
-        "print((resident() - before) / 2**20)\n"
-    )
-    left = {
-        what: float(subprocess.run([sys.executable, "-c", script, what], capture_output=True, text=True).stdout)
-        for what in ("keep", "give back")
-    }
-    assert left["keep"] > 30 > 5 > left["give back"]

@@ -24,6 +24,8 @@ import numpy as np
 from corpus import TEXT, make_model, make_noise
 from measure import child, report, spread
 
+from whisper_recipe.malloc import tunables
+
 BATCH = 8
 WARM_UP = 2  # steps before the clock starts
 
@@ -49,7 +51,9 @@ def main() -> None:
         found = {"whisper-recipe": [], "common recipe": []}
         for _ in range(options.rounds):
             for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
-                found[name].append(json.loads(child(__file__, side, folder).splitlines()[-1]))
+                # `whisper-recipe train` starts itself with them.
+                environment = tunables() if side == "ours" else {}
+                found[name].append(json.loads(child(__file__, side, folder, **environment).splitlines()[-1]))
     rows = []
     for name, runs in found.items():
         ratios = [run["speed"] / peer["speed"] for run, peer in zip(runs, found["common recipe"], strict=True)]
@@ -145,7 +149,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
         manifest = folder / "cuts_noise.jsonl.gz"
         cuts = with_encoder_states(cuts, [manifest], "model", model, folder / "states")
     encoding = time.perf_counter() - start
-    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=20, num_workers=options.workers)
+    batches = BatchOptions(max_duration=1000, max_cuts=BATCH, num_buckets=40, num_workers=options.workers)
     loaders = make_loaders(cuts, cuts, tokenizer, batches, 80, args)
     trainer = clocked(WhisperTrainer, options)(model, args, *loaders, parameters)
     trainer.encoding = encoding

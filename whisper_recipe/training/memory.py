@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import resource
@@ -25,45 +24,6 @@ FULL = ("can't allocate memory", "bad_alloc", "could not create a primitive")  #
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
-
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
-MEGABYTE = 1 << 20
-
-
-def keep_freed_memory() -> None:
-    """Have a CPU's freed memory used again, where glibc would give it back and have the next step fetch it anew.
-
-    The pages of a step's large tensors are zeroed by the kernel each time: a fifth of the step's time with a small
-    model. Blocks over 64 MB are given back still, since they leave holes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        _ = mallopt(MMAP_THRESHOLD, 64 * MEGABYTE) or mallopt(MMAP_THRESHOLD, 32 * MEGABYTE)  # glibc before 2.35
-        mallopt(TRIM_THRESHOLD, 2047 * MEGABYTE)
-
-
-def add_looked_up_rows(model: torch.nn.Module) -> None:
-    """Have the lookup of trained tied embeddings add its few rows to the gradient where that stands.
-
-    PyTorch would make a matrix of zeros as large as the embeddings for them (80 MB with whisper-tiny), and another for
-    its sum with the output layer's gradient.
-    """
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = type(embedding) is torch.nn.Embedding and embedding.weight is getattr(head, "weight", None)
-    if not tied or not embedding.weight.requires_grad:
-        return
-
-    def lookup(ids: torch.Tensor) -> torch.Tensor:
-        rows = torch.nn.functional.embedding(ids, embedding.weight.detach())
-        if torch.is_grad_enabled():
-            # The output layer's backward pass comes first, so the gradient is there.
-            rows.requires_grad_().register_hook(lambda grad: add(ids, grad))
-        return rows
-
-    def add(ids: torch.Tensor, grad: torch.Tensor) -> None:
-        embedding.weight.grad.index_add_(0, ids.flatten(), grad.flatten(0, -2))
-
-    embedding.forward = lookup
 
 
 def encoder_input(inputs: dict) -> torch.Tensor:

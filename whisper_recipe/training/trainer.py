@@ -36,14 +36,9 @@ from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.distributed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
-from whisper_recipe.training.memory import (
-    add_looked_up_rows,
-    encoder_input,
-    is_out_of_memory,
-    keep_freed_memory,
-    out_of_memory,
-)
+from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
+from whisper_recipe.training.tied import TiedEmbeddings, are_trained_tied
 
 log = logging.getLogger(__name__)
 NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
@@ -106,10 +101,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.by_epochs = getattr(args, "by_epochs", False)
         self.not_finite = 0  # batches in a row whose loss is no number
         self.unreadable: set[str] = set()  # ids of cuts
-        if args.device.type == "cpu":
-            keep_freed_memory()
-            if args.world_size == 1 and args.deepspeed_plugin is None:  # they add gradients up before they are whole
-                add_looked_up_rows(model)
+        self.tied = TiedEmbeddings(model) if are_trained_tied(model, args) else None
         super().__init__(
             model,
             args,
@@ -233,9 +225,12 @@ class WhisperTrainer(WholeCheckpoints):
         """
         cuts = inputs.pop("cuts")
         self._note_unreadable(inputs.pop("unreadable", {}))
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not model.training:
-            return loss
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        if self.tied is None:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        else:
+            loss = self.tied.loss(inputs, kwargs.get("num_items_in_batch"), self.args.label_smoothing_factor)
         if torch.isfinite(loss):
             self.not_finite = 0
             return loss
