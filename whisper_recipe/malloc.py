@@ -12,7 +12,7 @@ from pathlib import Path
 # fastbins) lie between large ones and keep these from becoming one again, which took half as much memory again.
 TUNABLES = {"tcache_count": 0, "mxfast": 0, "mmap_threshold": 32 << 20, "trim_threshold": (1 << 31) - 1}
 VARIABLE = "GLIBC_TUNABLES"
-ACCELERATORS = ("nvidiactl", "kfd")  # of NVIDIA and AMD; the tensors are in their memory then
+ACCELERATORS = ("nvidiactl", "kfd", "dxg")  # of NVIDIA, AMD and WSL; the tensors are in their memory then
 
 
 def tunables() -> dict[str, str]:

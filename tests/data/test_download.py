@@ -205,8 +205,8 @@ def test_archives_in_the_archive_are_unpacked_where_they_lie(tmp_path):
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("old_python", [False, True])
 def test_what_leads_outside_is_refused_and_nothing_is_left(tmp_path, monkeypatch, members, nested, old_python):
-    if old_python:  # before 3.11.4 tarfile has no filters
-        monkeypatch.delattr(tarfile, "data_filter")
+    if old_python:  # before 3.11.4, as in Debian 12, tarfile has no filters
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     archive = make_tar(tmp_path / "bad.tar.gz", {"fine": b"1"} | members)
     if nested:
         archive = make_tar(tmp_path / "outer.tgz", {"wav/bad.tar.gz": archive.read_bytes()})

@@ -26,7 +26,8 @@ class AnyLengthEncoder(WhisperEncoder):
             RecipeError: more frames than the model has positions for.
         """
         with Recomputed(nn.functional.gelu, self.conv1(input_features)) as hidden:
-            hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+            hidden = self.conv2(hidden)
+        hidden = nn.functional.gelu(hidden).transpose(1, 2)
         length = hidden.shape[1]
         if length > self.max_source_positions:
             raise RecipeError(
