@@ -177,6 +177,18 @@ def train(corpus, model, folder, *options):
     )
 
 
+def test_a_run_killed_after_its_last_step_makes_no_step_more(corpus, tiny_model, tmp_path):
+    options = ["--method", "full", "--trainer.save_strategy", "steps", "--trainer.save_steps", "3"]
+    options += ["--batches.max_cuts", "1"]  # an epoch is longer than the run
+    assert train(corpus, tiny_model, tmp_path, *options) == 0
+    weights = load_file(tmp_path / "model/model.safetensors")
+    shutil.rmtree(tmp_path / "model")  # which the killed run had not written yet
+    assert train(corpus, tiny_model, tmp_path, *options) == 0
+    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    again = load_file(tmp_path / "model/model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_leaves_model_log_events_configuration_and_environment(corpus, tiny_model, tmp_path, method):

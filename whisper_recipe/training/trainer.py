@@ -154,6 +154,13 @@ class WhisperTrainer(WholeCheckpoints):
             left = max(0, math.ceil(args.num_train_epochs * sampler.batches) - before["batches"])
             args.max_steps = steps + math.ceil(left / (args.world_size * args.gradient_accumulation_steps))
 
+    def _run_epoch(self, *args, **kwargs) -> None:
+        """Take a pass over the batches; none where a run was killed after its last step, or it would make one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def get_train_dataloader(self) -> DataLoader:
         """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""
         return self.train_loader
