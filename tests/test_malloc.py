@@ -11,7 +11,6 @@ from whisper_recipe import malloc
 from whisper_recipe.cli import main
 from whisper_recipe.malloc import VARIABLE, restart_with_tunables, tunables
 
-START = "import os, sys\nfrom whisper_recipe.malloc import restart_with_tunables\n"
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
 
@@ -24,9 +23,13 @@ def run(script, *arguments, **variables):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reads the variable")
 @pytest.mark.parametrize(("given", "expected"), [({}, tunables()[VARIABLE]), ({VARIABLE: "mine"}, "mine")])
 def test_a_process_starts_anew_once_with_its_arguments(given, expected):
-    script = START + "import whisper_recipe.malloc as m\nm.ACCELERATORS = ()\n"
-    script += (
-        f"print('start')\nsys.stdout.flush()\nrestart_with_tunables()\nprint(os.environ['{VARIABLE}'], sys.argv[1:])"
+    script = (
+        "import os, sys\n"
+        "from whisper_recipe import malloc\n"
+        "malloc.ACCELERATORS = ()\n"
+        "print('start', flush=True)\n"
+        "malloc.restart_with_tunables()\n"
+        f"print(os.environ['{VARIABLE}'], sys.argv[1:])\n"
     )
     starts = "start\n" * (1 if given else 2)
     assert run(script, "a b", "--c", **given) == f"{starts}{expected} ['a b', '--c']"

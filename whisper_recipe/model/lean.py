@@ -16,7 +16,7 @@ def make_lean(model: WhisperForConditionalGeneration) -> WhisperForConditionalGe
 
     Parameters and their names stay, and so does what it saves.
     """
-    for module in list(model.modules()):
+    for module in model.modules():
         if type(module) is WhisperAttention:
             module.__class__ = LeanAttention
         elif type(module) is WhisperEncoderLayer:

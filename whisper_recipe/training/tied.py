@@ -38,7 +38,7 @@ class TiedEmbeddings:
         total = _CrossEntropy.apply(
             hidden.flatten(0, 1), self.model.proj_out.weight, labels, label_smoothing, self.gradient
         )
-        return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
+        return over_tokens(total, labels, num_items_in_batch)
 
     def _look_up(self, ids: torch.Tensor) -> torch.Tensor:
         weight = self.model.proj_out.weight
@@ -61,6 +61,13 @@ def are_trained_tied(model: torch.nn.Module, args: Seq2SeqTrainingArguments) -> 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = type(embedding) is torch.nn.Embedding and embedding.weight is getattr(head, "weight", None)
     return tied and embedding.weight.requires_grad
+
+
+def over_tokens(
+    total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Return a sum over tokens, divided by the number of tokens in the step; by that of the labels where it is None."""
+    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
 
 
 def _add_rows(gradient: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> None:
@@ -93,12 +100,13 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, scale: torch.Tensor) -> tuple:
         """Add to weight.grad; return the gradient of hidden."""
         hidden, weight, labels, log_probs = ctx.saved_tensors
-        scored = (labels != IGNORED).nonzero().squeeze(1)
+        ignored = labels == IGNORED
+        scored = (~ignored).nonzero().squeeze(1)
         grad = log_probs.exp_()  # the probabilities less what the labels say
         if ctx.smoothing:
             grad -= ctx.smoothing / weight.shape[0]
         grad[scored, labels[scored]] -= 1 - ctx.smoothing
-        grad[labels == IGNORED] = 0
+        grad[ignored] = 0
         first = weight.grad is None
         if first:
             weight.grad = ctx.gradient

@@ -38,7 +38,7 @@ from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
-from whisper_recipe.training.tied import TiedEmbeddings, are_trained_tied
+from whisper_recipe.training.tied import TiedEmbeddings, are_trained_tied, over_tokens
 
 log = logging.getLogger(__name__)
 NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
@@ -232,12 +232,12 @@ class WhisperTrainer(WholeCheckpoints):
         """
         cuts = inputs.pop("cuts")
         self._note_unreadable(inputs.pop("unreadable", {}))
-        if not model.training:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        if self.tied is None:
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
-        else:
+        if model.training and self.tied is not None:
             loss = self.tied.loss(inputs, kwargs.get("num_items_in_batch"), self.args.label_smoothing_factor)
+        else:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not model.training:
+            return loss
         if torch.isfinite(loss):
             self.not_finite = 0
             return loss
@@ -281,4 +281,4 @@ def token_loss(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
+    return over_tokens(total, labels, num_items_in_batch)
