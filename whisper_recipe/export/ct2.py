@@ -16,6 +16,15 @@ PREPROCESSOR = "preprocessor_config.json"
 COPIED = ("tokenizer.json", "tokenizer_config.json", PREPROCESSOR, "generation_config.json")
 CONVERTED = ("model.bin", "config.json", "vocabulary.json")
 
+EXAMPLE = """\
+```python
+from faster_whisper import WhisperModel
+
+model = WhisperModel("path/of/this/folder")
+segments, info = model.transcribe("audio.wav"{arguments})
+print("".join(segment.text for segment in segments))
+```"""
+
 
 def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
     """Convert a Whisper folder to CTranslate2, with the files that programs look for beside the weights.
@@ -42,6 +51,12 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
     with written_aside(out) as aside:
         TransformersConverter(str(model), copy_files=copied).convert(str(aside), quantization=quantization)
         _check_written(aside, model)
+
+
+def use(asked: dict[str, str], timestamps: bool) -> str:
+    """Return the model card's example; see card.Target."""
+    options = asked | ({} if timestamps else {"without_timestamps": True})
+    return EXAMPLE.format(arguments="".join(f", {key}={value!r}" for key, value in options.items()))
 
 
 def _check_written(folder: Path, model: Path) -> None:
