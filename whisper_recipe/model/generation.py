@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import torch
-from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from whisper_recipe.languages import LANGUAGES
+from whisper_recipe.model.alignment_heads import alignment_heads
 from whisper_recipe.tasks import TASKS
-from whisper_recipe.text.prompt import MAX_TOKENS
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_TRANSCRIPT
+from whisper_recipe.text.prompt import no_speech_id
+from whisper_recipe.text.tokenizer import (
+    END_OF_TEXT,
+    ENGLISH_VOCAB_SIZE,
+    NO_TIMESTAMPS,
+    START_OF_PREVIOUS,
+    START_OF_TRANSCRIPT,
+)
 
 
 def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
@@ -18,35 +31,57 @@ def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
 
 
-def make_generation_config(tokenizer: WhisperTokenizer, decoder_layers: int, attention_heads: int) -> GenerationConfig:
-    """Return what `generate` needs to know of a multilingual Whisper, with the keys of OpenAI's folders on the hub."""
+def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
+    """Whether a model of this tokenizer knows languages and tasks; OpenAI's tiny.en to medium.en don't.
+
+    Their tokenizer has tokens of languages too, which were never trained. It has one text token less.
+    """
+    return len(tokenizer) != ENGLISH_VOCAB_SIZE and bool(_language_ids(tokenizer))
+
+
+def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, name: str = "") -> GenerationConfig:
+    """Return what `generate` needs to know of a Whisper model, with the keys and values of OpenAI's folders on the hub.
+
+    Args:
+        tokenizer: the model's; it decides whether the model is multilingual.
+        config: the model's; it decides which attention heads give word times.
+        name: OpenAI's name of the model where it is known, see `alignment_heads`.
+    """
+    from faster_whisper.tokenizer import Tokenizer
+
     ids = tokenizer.convert_tokens_to_ids
-    languages = [f"<|{code}|>" for code in LANGUAGES if f"<|{code}|>" in tokenizer.get_vocab()]
-    # OpenAI's multilingual tokenizers name it <|nocaptions|> before large-v3.
-    no_speech = {"<|nospeech|>", "<|nocaptions|>"} & tokenizer.get_vocab().keys()
-    upper = range(decoder_layers // 2, decoder_layers)
+    multilingual = is_multilingual(tokenizer)
+    options = {}
+    if multilingual:
+        options = {
+            "lang_to_id": _language_ids(tokenizer),
+            "task_to_id": {task: ids(f"<|{task}|>") for task in TASKS},
+            # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up;
+            # with neither, `generate` without arguments leaves the task out of the prompt.
+            "task": TASKS[0],
+        }
+    # OpenAI's rule, by which no speaker tags and marks of sounds are written: ( SPEAKING FOREIGN LANGUAGE ).
+    non_speech = Tokenizer(tokenizer.backend_tokenizer, False).non_speech_tokens
+    special = [START_OF_TRANSCRIPT, "<|startoflm|>", START_OF_PREVIOUS, *(f"<|{task}|>" for task in TASKS)]
     return GenerationConfig(
         **special_token_ids(tokenizer),
-        lang_to_id={token: ids(token) for token in languages},
-        task_to_id={task: ids(f"<|{task}|>") for task in TASKS},
-        # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up; with
-        # neither, `generate` without arguments leaves the task out of the prompt.
-        task=TASKS[0],
+        **options,
+        is_multilingual=multilingual,
         no_timestamps_token_id=ids(NO_TIMESTAMPS),
-        prev_sot_token_id=ids("<|startofprev|>"),
-        is_multilingual=True,
+        prev_sot_token_id=ids(START_OF_PREVIOUS),
         return_timestamps=False,
-        max_length=MAX_TOKENS,
+        max_length=config.max_target_positions,
         max_initial_timestamp_index=50,
-        # Tokens that never are text; as in OpenAI's folders, which also keep some punctuation out.
-        suppress_tokens=sorted(
-            {ids(START_OF_TRANSCRIPT), ids("<|startoflm|>"), ids("<|startofprev|>"), *map(ids, no_speech)}
-            | {ids(f"<|{task}|>") for task in TASKS}
-        ),
-        begin_suppress_tokens=[ids(END_OF_TEXT)],
-        # All heads of the upper half, as CTranslate2 takes them where a model names none.
-        alignment_heads=[[layer, head] for layer in upper for head in range(attention_heads)],
+        suppress_tokens=sorted({*non_speech, *map(ids, special), no_speech_id(tokenizer)}),
+        # No text begins with a blank or the end (SuppressBlank of openai/whisper, whisper/decoding.py).
+        begin_suppress_tokens=[*tokenizer(" ", add_special_tokens=False).input_ids, ids(END_OF_TEXT)],
+        alignment_heads=alignment_heads(config, multilingual, name),
     )
+
+
+def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
+    vocabulary = tokenizer.get_vocab()
+    return {token: vocabulary[token] for code in LANGUAGES if (token := f"<|{code}|>") in vocabulary}
 
 
 def complete_generation_config(
@@ -71,7 +106,7 @@ def complete_generation_config(
             del holder.forced_decoder_ids
     if getattr(config, "is_multilingual", True) is False:  # `generate` refuses language and task of such a model
         return
-    default = make_generation_config(tokenizer, model.config.decoder_layers, model.config.decoder_attention_heads)
+    default = make_generation_config(tokenizer, model.config)
     for key, value in default.to_diff_dict().items():
         if getattr(config, key, None) is None:
             setattr(config, key, value)

@@ -12,11 +12,12 @@ from transformers import AddedToken, WhisperTokenizer
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import LANGUAGES
 
-# Whisper's multilingual layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of
-# `special_tokens()`. large-v3 knows one language more, so all that comes after it is one higher.
+# Whisper's layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of `special_tokens()`. large-v3
+# knows one language more, so all that comes after it is one higher; tiny.en to medium.en have one text token less.
 TEXT_TOKENS = 50257
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 0.02 s
-WHISPER_VOCAB_SIZES = {51865: 99, 51866: 100}  # vocabulary size -> languages
+ENGLISH_VOCAB_SIZE = 51864
+WHISPER_VOCAB_SIZES = {ENGLISH_VOCAB_SIZE: 99, 51865: 99, 51866: 100}  # vocabulary size -> languages
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TRANSCRIPT = "<|startoftranscript|>"
@@ -45,23 +46,26 @@ def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) ->
     Args:
         lines: training text.
         bpe_size: BPE tokens at most, the 256 bytes included.
-        vocab_size: 0: as small as the BPE allows. 51865 or 51866 (large-v3): unused text tokens fill the vocabulary, so
-            that every special token has the id it has in OpenAI's models; programs such as faster-whisper take a model
-            as multilingual only then.
+        vocab_size: 0: as small as the BPE allows. 51865, 51866 (large-v3) or 51864 (English-only): unused text tokens
+            fill the vocabulary, so that every special token has the id it has in OpenAI's models; programs such as
+            faster-whisper take a model as multilingual only then.
 
     Raises:
         RecipeError: another `vocab_size`, a `bpe_size` out of range, or no text.
     """
     if vocab_size and vocab_size not in WHISPER_VOCAB_SIZES:
-        raise RecipeError(f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51865 or 51866")
+        raise RecipeError(
+            f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51864, 51865 or 51866"
+        )
     if not 256 <= bpe_size < TEXT_TOKENS:
         raise RecipeError(f"{bpe_size} is out of range", where="bpe_size", cure=f"use 256 to {TEXT_TOKENS - 1}")
     vocab, merges = _train_bpe(lines, bpe_size)
     for unused in range(len(vocab), TEXT_TOKENS - 1 if vocab_size else 0):
         vocab[f"<unused{unused}>"] = unused
-    # OpenAI's multilingual models, and they alone, have an empty token here; CTranslate2 tells them by it
-    # (src/models/whisper.cc).
-    vocab[""] = len(vocab)
+    if vocab_size != ENGLISH_VOCAB_SIZE:
+        # OpenAI's multilingual models, and they alone, have an empty token here; CTranslate2 tells them by it
+        # (src/models/whisper.cc).
+        vocab[""] = len(vocab)
     tokenizer = WhisperTokenizer(vocab=vocab, merges=merges, model_max_length=1024 * 1024)
     specials = special_tokens(WHISPER_VOCAB_SIZES.get(vocab_size, 99))
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
