@@ -16,7 +16,7 @@ from whisper_recipe.data.workers import in_order
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
-from whisper_recipe.model.load import load_tokenizer
+from whisper_recipe.model.load import is_ctranslate2, load_tokenizer
 
 SEED = 1  # of sampling
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -173,11 +173,6 @@ def own_gpu(count: int) -> int:
 
 def not_multilingual() -> RecipeError:
     return RecipeError("the model can't tell languages apart", where="language", cure="give the language's code")
-
-
-def is_ctranslate2(folder: str | Path) -> bool:
-    """Whether a folder was made by CTranslate2's converters."""
-    return (Path(folder) / "vocabulary.json").exists()  # the one file that they alone write beside the weights
 
 
 def usual_batch_duration() -> float:

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper_recipe.decoding.backends import SEED, Backend, Hypothesis, not_multilingual, own_gpu
 from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.generation import generate
+from whisper_recipe.model.generation import complete_generation_config, generate
 from whisper_recipe.model.load import load_model, pick_device
 
 
@@ -51,7 +51,9 @@ class TransformersBackend(Backend):
         self.num_mel_bins = self.model.config.num_mel_bins
 
     def _load(self, folder: str | Path) -> WhisperForConditionalGeneration:
-        return load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        model = load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        complete_generation_config(model, self.tokenizer)
+        return model
 
     @torch.inference_mode()
     def detect_languages(self, features: torch.Tensor) -> list[str]:

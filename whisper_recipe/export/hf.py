@@ -41,13 +41,6 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
             cure="use float32, float16 or bfloat16, or --to ct2",
         )
     loaded, processor = load_model(model), load_processor(model)
-    bins, size = loaded.config.num_mel_bins, processor.feature_extractor.feature_size
-    if bins != size:
-        raise RecipeError(
-            f"the feature extractor has {size} mel bins, and the weights take {bins}",
-            where=model,
-            cure="copy preprocessor_config.json from the base model",
-        )
     with written_aside(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
         _write_vocabulary(aside, processor.tokenizer)

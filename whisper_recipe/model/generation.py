@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from transformers import (
     GenerationConfig,
@@ -85,12 +87,15 @@ def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
 
 
 def complete_generation_config(
-    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, languages: list[str], tasks: list[str]
+    model: WhisperForConditionalGeneration,
+    tokenizer: WhisperTokenizer,
+    languages: Sequence[str] = (),
+    tasks: Sequence[str] = (),
 ) -> None:
-    """Give the model's generation config what it lacks, and take from it what transformers 5 has given up.
+    """Give the model's generation config what it lacks, and take from it what does not fit the model.
 
-    What stands there already is kept, except `forced_decoder_ids`: it wins over language detection, and transformers
-    warns of it at every call.
+    Ids of special tokens, languages and tasks are the tokenizer's. What else is there is kept where it is valid, except
+    `forced_decoder_ids`: it wins over language detection, and transformers warns of it at every call.
 
     Args:
         model: a Whisper model; its configurations change in place.
@@ -100,20 +105,65 @@ def complete_generation_config(
             (https://github.com/huggingface/transformers/issues/21937).
         tasks: the tasks that it was trained on; likewise, and `transcribe` where there are both.
     """
-    config = model.generation_config
+    config, made = model.generation_config, make_generation_config(tokenizer, model.config)
+    # Made by transformers from config.json where there is no generation_config.json. It ignores a saved config that is
+    # marked so.
+    config._from_model_config = False
     for holder in (config, model.config):
         if hasattr(holder, "forced_decoder_ids"):
             del holder.forced_decoder_ids
-    if getattr(config, "is_multilingual", True) is False:  # `generate` refuses language and task of such a model
+        for key, value in special_token_ids(tokenizer).items():
+            setattr(holder, key, value)
+    config.no_timestamps_token_id, config.prev_sot_token_id = made.no_timestamps_token_id, made.prev_sot_token_id
+    _keep_valid(config, made, model.config)
+    config.is_multilingual = made.is_multilingual and getattr(config, "is_multilingual", None) is not False
+    if not config.is_multilingual:
+        for key in {"lang_to_id", "task_to_id", "language", "task"} & vars(config).keys():
+            delattr(config, key)  # `generate` refuses language and task of such a model
         return
-    default = make_generation_config(tokenizer, model.config)
-    for key, value in default.to_diff_dict().items():
-        if getattr(config, key, None) is None:
-            setattr(config, key, value)
-    if languages:  # also to take away what the base model had here
+    vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
+    added = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
+    config.lang_to_id, config.task_to_id = made.lang_to_id | added, made.task_to_id
+    if languages or f"<|{getattr(config, 'language', None)}|>" not in config.lang_to_id:
         config.language = languages[0] if len(languages) == 1 else None
-    if tasks:
+    if tasks or getattr(config, "task", None) not in TASKS:
         config.task = tasks[0] if len(tasks) == 1 else TASKS[0]
+
+
+def _items(value: object) -> Iterable[tuple[str, int]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _keep_valid(config: GenerationConfig, made: GenerationConfig, sizes: WhisperConfig) -> None:
+    """Replace by `made` what is missing in a generation config or of a wrong type; leave out what the model has not."""
+
+    def is_id(value: object) -> bool:
+        return type(value) is int and 0 <= value < sizes.vocab_size
+
+    def is_head(value: object) -> bool:
+        pair = value if isinstance(value, (list, tuple)) and all(type(part) is int for part in value) else ()
+        return len(pair) == 2 and 0 <= pair[0] < sizes.decoder_layers and 0 <= pair[1] < sizes.decoder_attention_heads
+
+    for key, is_valid in (("suppress_tokens", is_id), ("begin_suppress_tokens", is_id), ("alignment_heads", is_head)):
+        values = getattr(config, key, None)
+        valid = [value for value in values if is_valid(value)] if isinstance(values, list) else None
+        if valid is None or (values and not valid) or (is_valid is is_head and not valid):
+            valid = getattr(made, key)
+        elif len(valid) < len(values):
+            print(
+                f"generation config: {len(values) - len(valid)} of {len(values)} {key} are not in the model, left out"
+            )
+        setattr(config, key, valid)
+    if not 0 < _as_int(config.max_length) <= sizes.max_target_positions:
+        config.max_length = made.max_length
+    if _as_int(getattr(config, "max_initial_timestamp_index", None)) < 0:
+        config.max_initial_timestamp_index = made.max_initial_timestamp_index
+    if not isinstance(getattr(config, "return_timestamps", None), bool):
+        config.return_timestamps = made.return_timestamps
+
+
+def _as_int(value: object) -> int:
+    return value if type(value) is int else -1
 
 
 def generate(

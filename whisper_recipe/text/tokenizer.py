@@ -40,6 +40,40 @@ def special_tokens(languages: int = 99) -> list[str]:
     ]
 
 
+def complete_tokenizer(tokenizer: WhisperTokenizer, where: str) -> WhisperTokenizer:
+    """Give a tokenizer what older folders and other programs leave out; return it.
+
+    Folders differ in what they say of the same tokens. Without the list of special tokens, transformers writes them
+    into texts and takes other ids for times; folders from before 2023 have no time tokens, whose ids follow
+    `<|notimestamps|>` in every Whisper.
+
+    Raises:
+        RecipeError: it has no such tokens at all, or others in their places.
+    """
+    vocabulary = tokenizer.get_vocab()
+    required = [END_OF_TEXT, START_OF_TRANSCRIPT, START_OF_PREVIOUS, "<|translate|>", "<|transcribe|>", NO_TIMESTAMPS]
+    if missing := [token for token in required if token not in vocabulary]:
+        raise RecipeError(f"the tokenizer has no {missing[0]}", where=where, cure="copy it from the base model")
+    last = vocabulary[NO_TIMESTAMPS]
+    specials = tokenizer.convert_ids_to_tokens(range(vocabulary[END_OF_TEXT], last + 1))
+    if tokenizer.all_special_ids[-1] != last or not set(specials) <= set(tokenizer.all_special_tokens):
+        others = [token for token in tokenizer.all_special_tokens if token not in specials]
+        # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
+        tokenizer.add_special_tokens({"extra_special_tokens": [*others, *specials[1:]]})
+    times = time_tokens()
+    if last == len(tokenizer) - 1:
+        tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in times])
+    if tokenizer.convert_tokens_to_ids(times) != list(range(last + 1, last + 1 + TIMESTAMPS)):
+        what = f"the tokenizer has other tokens than {times[0]} to {times[-1]} after {NO_TIMESTAMPS}"
+        raise RecipeError(what, where=where, cure="copy it from the base model")
+    return tokenizer
+
+
+def time_tokens() -> list[str]:
+    """Return Whisper's time tokens in the order of their ids."""
+    return [f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)]
+
+
 def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) -> WhisperTokenizer:
     """Train a byte-level BPE on text and give it Whisper's special, language, task and timestamp tokens.
 
@@ -71,9 +105,8 @@ def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) ->
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
     tokenizer.add_special_tokens({"extra_special_tokens": specials[1:], "pad_token": END_OF_TEXT})
-    timestamps = [f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)]
     # Not special, as in OpenAI's folders on the hub: `skip_special_tokens` leaves timestamps to the tokenizer.
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in timestamps])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in time_tokens()])
     return tokenizer
 
 
