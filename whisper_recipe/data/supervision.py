@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from whisper_recipe.data.utterance import Segment
+from whisper_recipe.data.utterance import Segment, are_in_order
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES, language_code
 from whisper_recipe.tasks import check_task
@@ -161,7 +161,6 @@ def _joined(parts: list[Any], cut: Cut | Outline, labelled: bool) -> Supervision
             start, end = max(0.0, start), min(cut.duration, end)
             if text and start < end:
                 segments.append(Segment(start, end, text))
-    overlap = any(second.start < first.end for first, second in zip(segments, segments[1:], strict=False))
     speakers = {one.speaker for one in found}
     between = "" if task == "transcribe" and language in CHARACTER_LANGUAGES else " "
     return Supervision(
@@ -169,7 +168,7 @@ def _joined(parts: list[Any], cut: Cut | Outline, labelled: bool) -> Supervision
         language,
         task,
         speakers.pop() if len(speakers) == 1 else None,
-        () if overlap else tuple(segments),
+        tuple(segments) if are_in_order(segments) else (),
         found[0].prompt,
     )
 
