@@ -118,7 +118,8 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False, needs_audio: bool
         if key in stretches:
             spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
             spoken["prompt"] = more["utt2prompt"].get(key, (0, ""))[1]
-            speaker, duration = _of(more["utt2spk"], key)[1] or _base(key), _duration(directory, more["utt2dur"], key)
+            speaker = "_".join(_of(more["utt2spk"], key)[1].split()) or _base(key)  # as a list's, an id
+            duration = _duration(directory, more["utt2dur"], key)
             scan.add(Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict()))
         elif row not in scan.lost:
             scan.lose(row, "missing audio: see the problems of wav.scp and segments")
