@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from whisper_recipe.data.audio_headers import CURE, DamagedAudio, claim_in_doubt, truncated
-from whisper_recipe.data.signals import Signals
+from whisper_recipe.data.signals import INTEGER_SCALE, Signals
 from whisper_recipe.errors import RecipeError
 
 SAMPLING_RATE = 16000  # whisper/audio.py of openai/whisper
@@ -86,23 +86,25 @@ def opened(audio: str | Path) -> soundfile.SoundFile:
     source = _source(audio)
     try:
         file = soundfile.SoundFile(source)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        if isinstance(source, io.BytesIO) and not source.getbuffer().nbytes:
-            raise DamagedAudio(f"can't be read as audio ({error})", where=audio, cure=CURE) from None
-        return _by_ffmpeg(source, audio)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
+        file = None
     try:
         with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else open(source, "rb") as raw:
             claimed = claim_in_doubt(raw, file, audio)
-        if claimed is None:
+        if file is not None and claimed is None:
             return file
-        decoded = _by_ffmpeg(source, audio, claimed / file.samplerate)
-    except BaseException:
-        file.close()
+        decoded = _by_ffmpeg(source, audio, claimed / file.samplerate if file else 0.0)
+    except BaseException as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, OSError):
+            raise RecipeError(f"can't be read as audio ({error.strerror})", where=audio, cure=CURE) from None
         raise
-    same = (decoded.samplerate, decoded.channels) == (file.samplerate, file.channels)
-    if same and abs(decoded.frames - file.frames) <= DURATION_TOLERANCE * file.samplerate:
-        return file
-    file.close()
+    if file is not None:
+        same = (decoded.samplerate, decoded.channels) == (file.samplerate, file.channels)
+        if same and abs(decoded.frames - file.frames) <= DURATION_TOLERANCE * file.samplerate:
+            return file
+        file.close()
     return decoded
 
 
@@ -239,6 +241,9 @@ def _mono(file: soundfile.SoundFile, audio: str | Path) -> tuple[np.ndarray, str
         wrong = f"ends {lacking:.2f} s too early"
     if not np.isfinite(samples).all():
         raise RecipeError("has samples that are NaN or infinite", where=audio, cure=CURE)
+    if power.high.max() > INTEGER_SCALE:
+        wrong = "floating-point samples in the scale of 16 bits, which are divided by 32,768"
+        samples = samples / np.float32(1 << 15)
     return _resampled(samples, file.samplerate), wrong
 
 

@@ -52,7 +52,7 @@ def decode(source: str | Path | io.BytesIO, where: str | Path) -> ByFfmpeg:
 
     memory = io.BytesIO()
     # `file:` keeps a name with a colon from being read as a protocol.
-    name = source if isinstance(source, io.BytesIO) else f"file:{Path(source).absolute()}"
+    name = io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else f"file:{Path(source).absolute()}"
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
         with av.open(name, options=options) as container:

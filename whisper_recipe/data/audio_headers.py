@@ -24,7 +24,6 @@ WIDTHS |= {"DOUBLE": 8}
 SAMPLES_PER_BYTE = 10_000
 # Decoders add or leave out the frame or two with which an MP3 file begins and ends.
 MP3_FRAMES = 2
-GUID_BYTES, W64_HEADER = 16, 24
 FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
 
 
@@ -37,26 +36,28 @@ def truncated(what: str, where: str | os.PathLike) -> DamagedAudio:
     return DamagedAudio(f"truncated: {what}", where=where, cure=CURE)
 
 
-def claim_in_doubt(raw: BinaryIO, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
+def claim_in_doubt(raw: BinaryIO, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
     """Return how many samples of one channel audio claims to have, 0 where it doesn't say.
 
     None is the usual answer: the claim fits the bytes, and libsndfile's count (`sound.frames`) is right.
 
     Args:
         raw: the same file's bytes.
-        sound: the file as libsndfile opened it.
+        sound: the file as libsndfile opened it; None where it could not.
         where: names it in errors.
 
     Raises:
-        DamagedAudio: bytes are missing at its end.
+        DamagedAudio: bytes are missing at its end, or another file is joined to it that nothing would read.
     """
     size = raw.seek(0, os.SEEK_END)
-    if sound.frames > SAMPLES_PER_BYTE * size:
+    raw.seek(0)
+    mark = raw.read(4)
+    check = _chunked if mark in _CHUNKS else sound and _CHECKS.get(sound.format)
+    if sound and sound.frames > SAMPLES_PER_BYTE * size:
         return 0
-    check = _CHECKS.get(sound.format, _chunked if sound.format in _CHUNKS else None)
     try:
         return check(raw, size, sound, where) if check else None
-    except struct.error:  # the header itself ends early
+    except (IndexError, struct.error):  # the header itself ends early
         return 0
 
 
@@ -69,6 +70,7 @@ class _Chunks(NamedTuple):
         sound: id of the chunk of samples.
         align: chunks begin at multiples of this.
         skipped: bytes of that chunk before the samples.
+        counted: bytes of a chunk's header that its size counts.
     """
 
     header: str
@@ -76,56 +78,50 @@ class _Chunks(NamedTuple):
     sound: bytes
     align: int = 2
     skipped: int = 0
+    counted: int = 0
 
 
 _WAV = _Chunks("<4sI", 12, b"data")
 _CHUNKS = {
-    "WAV": _WAV,
-    "WAVEX": _WAV,
-    "RF64": _WAV,
-    "AIFF": _Chunks(">4sI", 12, b"SSND", skipped=8),
-    "CAF": _Chunks(">4sQ", 8, b"data", align=1, skipped=4),
-    "W64": _Chunks("<16sQ", 40, b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", align=8),
+    b"RIFF": _WAV,
+    b"RF64": _WAV,
+    b"RIFX": _WAV._replace(header=">4sI"),
+    b"FORM": _Chunks(">4sI", 12, b"SSND", skipped=8),
+    b"caff": _Chunks(">4sQ", 8, b"data", align=1, skipped=4),
+    b"riff": _Chunks("<16sQ", 40, b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", align=8, counted=24),
 }
 
 
-def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
-    layout = _CHUNKS[sound.format]
+def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
     raw.seek(0)
-    header = ">4sI" if raw.read(4) == b"RIFX" else layout.header
-    length = struct.calcsize(header)
+    mark = raw.read(4)
+    layout = _CHUNKS[mark]
+    length = struct.calcsize(layout.header)
     at, long_size = layout.first, None
     while True:
         raw.seek(at)
-        name, claimed = struct.unpack(header, raw.read(length))
+        name, claimed = struct.unpack(layout.header, raw.read(length))
+        at, claimed = at + length, claimed - layout.counted
         if name == layout.sound:
             break
         if name == b"ds64":  # of RF64, whose data chunk says 0xFFFFFFFF: https://tech.ebu.ch/docs/tech/tech3306v1_0.pdf
             long_size = struct.unpack("<8xQ", raw.read(16))[0]
-        inside = claimed - (W64_HEADER if sound.format == "W64" else 0)
-        if not 0 <= inside <= size:
+        if not 0 <= claimed <= size:
             return 0
-        at += length + inside + -(length + inside) % layout.align
+        at += claimed + -(at + claimed) % layout.align
     if long_size is not None and claimed == 0xFFFFFFFF:
         claimed = long_size
-    before = W64_HEADER if sound.format == "W64" else layout.skipped
-    _refuse_joined(raw, at + length + claimed - (before - layout.skipped), layout, where)
-    return _of_bytes(max(0, claimed - before), size - at - length - layout.skipped, sound, where)
-
-
-def _refuse_joined(raw: BinaryIO, end: int, layout: _Chunks, where: str | os.PathLike) -> None:
-    """DamagedAudio where a second file begins after the samples of the first, which every program stops at."""
-    raw.seek(0)
-    mark = raw.read(4)
+    end = at + max(0, claimed)
     raw.seek(end + -end % layout.align)
-    if raw.read(4) == mark:
+    if raw.read(4) == mark:  # programs stop at the end of the first
         raise DamagedAudio("another file is joined to it, which is not read", where=where, cure="part them")
+    return _of_bytes(max(0, claimed - layout.skipped), size - at - layout.skipped, sound, where)
 
 
-def _of_bytes(claimed: int, there: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
+def _of_bytes(claimed: int, there: int, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
     """Compare libsndfile's count with the bytes of samples that a header claims and that there are."""
     missing = claimed - there
-    block = WIDTHS.get(sound.subtype, 0) * sound.channels
+    block = WIDTHS.get(sound.subtype, 0) * sound.channels if sound else 0
     if _is_placeholder(claimed):
         claimed = there
     elif missing > 0:

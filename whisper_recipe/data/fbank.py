@@ -275,7 +275,8 @@ def _finish(work: Unfinished, path: Path, final: Path) -> list[str]:
     unread = [row for name in lists for row in name.read_text(encoding="utf-8").splitlines()]
     with written_aside(path) as manifest:
         if not write_jsonl(manifest, (row for piece in work.pieces() for _, row in read_jsonl(piece))):
-            raise RecipeError(f"no audio can be read; the first: {unread[0]}", where=path, cure="validate the corpus")
+            what = f"no audio can be read; the first: {unread[0].partition(chr(9))[2]}"
+            raise RecipeError(what, where=path, cure="whisper-recipe validate lists all")
         features = work.folder / FEATURES
         if features.exists():  # otherwise they stand there, and only the manifest was missing
             if final.exists():
