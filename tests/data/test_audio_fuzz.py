@@ -82,12 +82,16 @@ def mutated(contents, draw):
 
 def fault(path, seconds):
     """Return what is wrong with how a file is read that lasts so many seconds by FFmpeg; "" where all is well."""
-    for read in (audio_info, decode_fully, read_audio, read_mono):
+    damaged = False
+    for read in (decode_fully, audio_info, read_audio, read_mono):
         try:
             found = read(path)
         except RecipeError as error:
             if "\n" in str(error):
                 return f"{read.__name__}: {error!r} has several lines"
+            damaged = damaged or read is decode_fully
+            continue
+        if damaged and read is audio_info:  # which knows the header alone
             continue
         wrong = ""
         match read.__name__:

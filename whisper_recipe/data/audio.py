@@ -25,6 +25,7 @@ SAMPLING_RATE = 16000  # whisper/audio.py of openai/whisper
 MAX_SECONDS = 30.0  # one input of Whisper
 # Seconds by which a header, utt2dur, segments and the samples may disagree: rounding, and the padding of MP3 frames.
 DURATION_TOLERANCE = 0.1
+RATES = (1000, 1_000_000)  # Hz; beyond are damaged headers
 BLOCK = 1 << 16  # samples decoded at a time
 ARK_ENTRY = re.compile(r"(.+\.ark):(\d+)")
 # What kaldiio may read at an ark's offset. It would also unpickle what begins with PKL, and a pickle can run code.
@@ -89,23 +90,32 @@ def opened(audio: str | Path) -> soundfile.SoundFile:
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
         file = None
     try:
-        with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else open(source, "rb") as raw:
-            claimed = claim_in_doubt(raw, file, audio)
-        if file is not None and claimed is None:
-            return file
-        decoded = _by_ffmpeg(source, audio, claimed / file.samplerate if file else 0.0)
-    except BaseException as error:
+        right = _right(file, source, audio)
+        if not RATES[0] <= right.samplerate <= RATES[1]:
+            raise DamagedAudio(f"{right.samplerate} Hz by its header", where=audio, cure=CURE)
+    except BaseException:
         if file is not None:
             file.close()
-        if isinstance(error, OSError):
-            raise RecipeError(f"can't be read as audio ({error.strerror})", where=audio, cure=CURE) from None
         raise
-    if file is not None:
-        same = (decoded.samplerate, decoded.channels) == (file.samplerate, file.channels)
-        if same and abs(decoded.frames - file.frames) <= DURATION_TOLERANCE * file.samplerate:
-            return file
+    if file is not None and right is not file:
         file.close()
-    return decoded
+    return right
+
+
+def _right(file: soundfile.SoundFile | None, source: str | io.BytesIO, audio: str | Path) -> soundfile.SoundFile:
+    """Return the file as libsndfile opened it, if it could and is right about its length, or as FFmpeg decodes it."""
+    try:
+        with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else open(source, "rb") as raw:
+            claimed = claim_in_doubt(raw, file, audio)
+    except OSError as error:
+        raise RecipeError(f"can't be read as audio ({error.strerror})", where=audio, cure=CURE) from None
+    if file is None:
+        return _by_ffmpeg(source, audio)
+    if claimed is None:
+        return file
+    decoded = _by_ffmpeg(source, audio, claimed / file.samplerate)
+    alike = (decoded.samplerate, decoded.channels) == (file.samplerate, file.channels)
+    return file if alike and abs(decoded.frames - file.frames) <= DURATION_TOLERANCE * file.samplerate else decoded
 
 
 def _by_ffmpeg(source: str | io.BytesIO, audio: str | Path, claimed: float = 0.0) -> soundfile.SoundFile:
@@ -230,7 +240,7 @@ def _mono(file: soundfile.SoundFile, audio: str | Path) -> tuple[np.ndarray, str
     for block in _blocks(file, audio):
         power.add(block)
         blocks.append(block.mean(axis=1))
-    wrong = "" if power.num_samples else "no samples in it"
+    wrong = ""
     if power.cancelled:
         file.seek(0)
         blocks = [block[:, power.loudest].copy() for block in _blocks(file, audio)]
@@ -244,7 +254,8 @@ def _mono(file: soundfile.SoundFile, audio: str | Path) -> tuple[np.ndarray, str
     if power.high.max() > INTEGER_SCALE:
         wrong = "floating-point samples in the scale of 16 bits, which are divided by 32,768"
         samples = samples / np.float32(1 << 15)
-    return _resampled(samples, file.samplerate), wrong
+    samples = _resampled(samples, file.samplerate)
+    return samples, wrong if len(samples) else "no samples in it"
 
 
 def _blocks(file: soundfile.SoundFile, audio: str | Path) -> Iterator[np.ndarray]:

@@ -24,6 +24,7 @@ WIDTHS |= {"DOUBLE": 8}
 SAMPLES_PER_BYTE = 10_000
 # Decoders add or leave out the frame or two with which an MP3 file begins and ends.
 MP3_FRAMES = 2
+MP3_FRAME_BYTES = 24  # at least: 8 kbit/s at 24 kHz
 FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
 
 
@@ -111,7 +112,7 @@ def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile | None, where:
         at += claimed + -(at + claimed) % layout.align
     if long_size is not None and claimed == 0xFFFFFFFF:
         claimed = long_size
-    end = at + max(0, claimed)
+    end = min(at + max(0, claimed), size)
     raw.seek(end + -end % layout.align)
     if raw.read(4) == mark:  # programs stop at the end of the first
         raise DamagedAudio("another file is joined to it, which is not read", where=where, cure="part them")
@@ -170,8 +171,8 @@ def _flac(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.
     tail = raw.read(window)
     at = len(tail)
     while total and (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        if _end_of_flac_frame(tail[at : at + 16], block) == total:
-            return None
+        if (end := _end_of_flac_frame(tail[at : at + 16], block)) is not None:
+            return None if end == total else total
     return total
 
 
@@ -233,9 +234,9 @@ def _mp3(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.P
         return 0
     frames, length = struct.unpack(">II", tag[8:16])
     excess = size - start - length - _tags_at_the_end(raw, size)
-    if frames and abs(excess) <= MP3_FRAMES * length / frames:
-        return None
-    return sound.frames
+    by_frames = frames * (1152 if mpeg1 else 576)
+    fits = 0 < frames * MP3_FRAME_BYTES <= length and abs(excess) <= MP3_FRAMES * length / frames
+    return None if fits and abs(by_frames - sound.frames) <= MP3_FRAMES * 1152 else sound.frames
 
 
 def _after_id3(raw: BinaryIO) -> int:
