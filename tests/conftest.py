@@ -45,6 +45,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of audio that went wrong, where the machine has it."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"the files of {folder} are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Kaldi `text` file for the tokenizers of tiny models."""
     path = tmp_path_factory.mktemp("text") / "text"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from whisper_recipe.data.corpus import Dropped, write_corpus
 from whisper_recipe.data.validate import check_corpus
@@ -19,6 +20,7 @@ def fix(
     allow_pipes: bool = False,
     language: str | None = None,
     num_jobs: int = 2,
+    channel: int | Literal["mix", "auto"] = 0,
 ) -> None:
     """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
 
@@ -35,13 +37,14 @@ def fix(
         allow_pipes: run the shell commands that stand for audio.
         language: of a list's utterances that name none.
         num_jobs: threads that decode.
+        channel: of audio with several channels, as `prepare` will use it: recordings that are silent there are dropped.
 
     Raises:
         RecipeError: no utterance is valid.
     """
     from tabulate import tabulate
 
-    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
     kept = {utterance.row: replace(utterance, duration=durations[utterance.row]) for utterance in scan.sound()}
     dropped = [Dropped(key, row, "; ".join(scan.lost[row])) for row, key in scan.rows.items() if row not in kept]
     changed = [Dropped(kept[row].id, row, "; ".join(reasons)) for row, reasons in scan.changed.items() if row in kept]

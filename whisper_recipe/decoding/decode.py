@@ -16,6 +16,7 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
+from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
@@ -129,7 +130,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     for cut in cuts:
         if cut.id in seen:
             raise RecipeError(f"cut {cut.id} is there twice", where=path, cure="remove one")
-        if cut.duration > MAX_SECONDS:
+        if is_longer(cut.duration):
             raise RecipeError(
                 f"cut {cut.id} lasts {cut.duration:.2f} s, over {MAX_SECONDS}", where=path, cure="cut it into pieces"
             )

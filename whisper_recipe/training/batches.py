@@ -17,6 +17,7 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
+from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError, check_proportion
@@ -231,7 +232,7 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
         if (kind := _kind(cut)) not in known:
             training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
             known.add(kind)
-        if cut.duration > MAX_SECONDS:
+        if is_longer(cut.duration, MAX_SECONDS):
             dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
         elif (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
             dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
