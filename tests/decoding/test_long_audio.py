@@ -16,8 +16,8 @@ from whisper_recipe.data.audio import read_audio
 from whisper_recipe.data.features import log_mel
 from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.decoding.long_audio import (
-    Decoder,
     Recording,
+    Transcriber,
     Window,
     find_windows,
     split_at_timestamps,
@@ -210,15 +210,15 @@ def test_batches_give_what_one_by_one_gives(our_model, our_ct2_model, vad, backe
     vad(*STRETCHES)
     model = our_model if backend == "transformers" else our_ct2_model
     options = {"pad_to_30s": True, "search": SHORT}  # at natural length, batches are padded to their longest
-    together = list(Decoder(model, batch_duration=1e9, **options).transcribe(recordings(), "en"))
-    alone = list(Decoder(model, batch_duration=0.1, **options).transcribe(recordings(), "en"))
+    together = list(Transcriber(model, batch_duration=1e9, **options).transcribe(recordings(), "en"))
+    alone = list(Transcriber(model, batch_duration=0.1, **options).transcribe(recordings(), "en"))
     assert together == alone
     assert [len(transcript.segments) for transcript in together] == [1, 1, 1, 4, 1, 0]
 
 
 def test_texts_are_those_of_transformers_on_the_same_samples(our_model, tokenizer, vad):
     vad(*STRETCHES)
-    found = list(Decoder(our_model, pad_to_30s=True, search=SHORT).transcribe(recordings(), "zh"))
+    found = list(Transcriber(our_model, pad_to_30s=True, search=SHORT).transcribe(recordings(), "zh"))
     theirs = WhisperForConditionalGeneration.from_pretrained(our_model)
 
     def text(samples):
@@ -248,7 +248,7 @@ def asked(decoder):
 
 def test_a_model_without_timestamps_is_not_asked_for_them_and_speech_gives_the_times(our_model, tokenizer, vad):
     vad(*STRETCHES)
-    decoder = Decoder(our_model, search=SHORT)
+    decoder = Transcriber(our_model, search=SHORT)
     prompts = asked(decoder)
     found = list(decoder.transcribe(recordings(), "en"))
     assert prompts == [prompt_ids(tokenizer, "en", "transcribe")] * 8
@@ -258,7 +258,7 @@ def test_a_model_without_timestamps_is_not_asked_for_them_and_speech_gives_the_t
 
 def test_a_stock_model_is_asked_for_timestamps_in_joined_windows(tiny_model, tokenizer, vad):
     vad(*STRETCHES)
-    decoder = Decoder(tiny_model, search=SHORT, task="translate")
+    decoder = Transcriber(tiny_model, search=SHORT, task="translate")
     prompts = asked(decoder)
     found = list(decoder.transcribe(recordings(), "zh"))
     assert prompts == [prompt_ids(tokenizer, "zh", "translate")[:-1]] * 7
@@ -270,7 +270,7 @@ def test_a_stock_model_is_asked_for_timestamps_in_joined_windows(tiny_model, tok
 
 def test_sequential_decoding_shows_the_model_what_it_wrote_before(our_model, tokenizer, vad):
     vad(*STRETCHES)
-    decoder = Decoder(our_model, sequential=True, search=SHORT)
+    decoder = Transcriber(our_model, sequential=True, search=SHORT)
     samples = recordings()[3].samples
     prompt = prompt_ids(tokenizer, "en", "transcribe")
     previous, expected = [], []
@@ -288,7 +288,7 @@ def test_sequential_decoding_shows_the_model_what_it_wrote_before(our_model, tok
 
 def test_languages_are_detected_for_each_recording(our_model, vad):
     vad(*STRETCHES)
-    decoder = Decoder(our_model, search=SHORT)
+    decoder = Transcriber(our_model, search=SHORT)
     prompts = asked(decoder)
     found = {transcript.name: transcript.language for transcript in decoder.transcribe(recordings())}
     for number, recording in enumerate(recordings()[:5]):
@@ -306,7 +306,7 @@ def test_segments_of_windows_are_those_of_faster_whispers_batches(full_vocabular
     stretches = [(0, 30), (31, 61), (65, 95)]
     vad(*stretches)
     samples = np.concatenate([noise(35, seed) * (1 + seed) for seed in range(3)])
-    ours = next(Decoder(tmp_path / "ct2", search=SHORT).transcribe([Recording("x", samples)], "en"))
+    ours = next(Transcriber(tmp_path / "ct2", search=SHORT).transcribe([Recording("x", samples)], "en"))
     reader = BatchedInferencePipeline(WhisperModel(str(tmp_path / "ct2"), device="cpu", compute_type="float32"))
     theirs, _ = reader.transcribe(
         samples,
@@ -329,5 +329,5 @@ def test_segments_of_windows_are_those_of_faster_whispers_batches(full_vocabular
 def test_all_seconds_are_counted_once(our_model, vad):
     vad()
     counted = []
-    list(Decoder(our_model, search=SHORT).transcribe(recordings(), "en", counted.append))
+    list(Transcriber(our_model, search=SHORT).transcribe(recordings(), "en", counted.append))
     assert sum(counted) == pytest.approx(83.3)

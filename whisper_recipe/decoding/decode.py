@@ -99,7 +99,7 @@ def decode(
     check_mel_bins(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
-    decoder = _Decoder(backend, search, language, task, pad_to_30s)
+    decoder = _CutDecoder(backend, search, language, task, pad_to_30s)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
     if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -137,7 +137,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     return cuts
 
 
-def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
+def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
     """Decode the batches of this process that are not finished; the bar counts seconds of audio."""
     to_do = parts.to_do()
     total = sum(cut.duration for number in to_do for cut in batches[number])
@@ -157,7 +157,7 @@ def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, t
             progress.set_postfix(RTF=f"{processing / audio:.4f}" if audio else "")
 
 
-class _Decoder:
+class _CutDecoder:
     """What is the same for all batches."""
 
     def __init__(self, backend: Backend, search: SearchOptions, language: str, task: str, pad_to_30s: bool) -> None:

@@ -128,7 +128,7 @@ class Recording:
         return len(self.samples) / SAMPLING_RATE
 
 
-class Decoder:
+class Transcriber:
     """A loaded model and how it is used.
 
     A model that was trained without timestamps is never asked for them: it would answer with loops and invented text

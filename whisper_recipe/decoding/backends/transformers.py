@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from whisper_recipe.decoding.backends import SEED, Backend, Hypothesis, not_multilingual, own_gpu
+from whisper_recipe.decoding.backends.base import SEED, Backend, Hypothesis, not_multilingual, own_gpu
 from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
