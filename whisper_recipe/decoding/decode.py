@@ -28,6 +28,7 @@ from whisper_recipe.model.load import natural_length
 from whisper_recipe.shares import parse_share
 from whisper_recipe.tasks import check_task
 from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.text.tokenizer import decode_text
 
 
 def decode(
@@ -188,9 +189,10 @@ class _CutDecoder:
             search_prompt(tokenizer, language, self._task(cut), self.search)
             for cut, language in zip(cuts, languages, strict=True)
         ]
-        texts = tokenizer.batch_decode(self.backend.decode(batch, prompts, self.search), skip_special_tokens=True)
+        found = self.backend.decode(batch, prompts, self.search)
         return [
-            self._row(cut, language, text.strip()) for cut, language, text in zip(cuts, languages, texts, strict=True)
+            self._row(cut, language, decode_text(tokenizer, ids).strip())
+            for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
 
     def _language(self, cut: Cut) -> str:

@@ -13,7 +13,8 @@ __all__ = ["Backend", "is_ctranslate2", "load_backend", "usual_batch_duration"]
 
 def is_ctranslate2(folder: str | Path) -> bool:
     """Whether a folder was made by CTranslate2's converters."""
-    return (Path(folder) / "vocabulary.json").exists()  # the one file that they alone write beside the weights
+    # The one file that they alone write beside the weights; version 3 and older wrote plain text.
+    return any((Path(folder) / f"vocabulary.{suffix}").exists() for suffix in ("json", "txt"))
 
 
 def load_backend(

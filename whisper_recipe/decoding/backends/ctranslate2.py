@@ -48,7 +48,7 @@ class CTranslate2Backend(Backend):
         self.compute_type = self.model.compute_type
         self.num_mel_bins = self.model.n_mels
 
-    def detect_languages(self, features: torch.Tensor) -> list[str]:
+    def _detect_languages(self, features: torch.Tensor) -> list[str]:
         """See Backend."""
         if not self.model.is_multilingual:
             raise not_multilingual()
@@ -68,16 +68,18 @@ class CTranslate2Backend(Backend):
             suppress_blank=search.suppress_blank,
             no_repeat_ngram_size=search.no_repeat_ngram_size,
             repetition_penalty=search.repetition_penalty,
-            return_scores=scored,
+            return_scores=scored or search.no_speech_threshold < 1,
+            return_no_speech_prob=search.no_speech_threshold < 1,
             **sampling,
         )
-        return [_hypothesis(result, scored) for result in results]
+        return [_hypothesis(result) for result in results]
 
 
-def _hypothesis(result: ctranslate2.models.WhisperGenerationResult, scored: bool) -> Hypothesis:
+def _hypothesis(result: ctranslate2.models.WhisperGenerationResult) -> Hypothesis:
     ids = result.sequences_ids[0]
     # CTranslate2 divides the sum, the end's score in it, by the tokens without the end; openai/whisper counts the end.
-    return Hypothesis(ids, result.scores[0] * len(ids) / (len(ids) + 1) if scored and ids else 0.0)
+    average = result.scores[0] * len(ids) / (len(ids) + 1) if result.scores and ids else 0.0
+    return Hypothesis(ids, average, result.no_speech_prob)
 
 
 def _storage(features: torch.Tensor) -> ctranslate2.StorageView:
