@@ -14,7 +14,7 @@ from tqdm import tqdm
 from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_mono
 from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
 from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
-from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import printable, written_aside
@@ -64,7 +64,7 @@ def transcribe(
     """
     code = None if language == "auto" else language_code(language, where="language")
     sources = find_sources(inputs)
-    decoder = Decoder(
+    decoder = Transcriber(
         model,
         compute_type=compute_type,
         pad_to_30s=pad_to_30s,
