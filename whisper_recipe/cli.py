@@ -53,7 +53,7 @@ COMMANDS = {
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(
-        "scoring.verify", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
+        "export.export", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),

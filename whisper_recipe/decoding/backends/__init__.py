@@ -7,14 +7,9 @@ from pathlib import Path
 from whisper_recipe.decoding.backends.base import Backend, usual_batch_duration
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
+from whisper_recipe.model.load import is_ctranslate2
 
-__all__ = ["Backend", "is_ctranslate2", "load_backend", "usual_batch_duration"]
-
-
-def is_ctranslate2(folder: str | Path) -> bool:
-    """Whether a folder was made by CTranslate2's converters."""
-    # The one file that they alone write beside the weights; version 3 and older wrote plain text.
-    return any((Path(folder) / f"vocabulary.{suffix}").exists() for suffix in ("json", "txt"))
+__all__ = ["Backend", "load_backend", "usual_batch_duration"]
 
 
 def load_backend(

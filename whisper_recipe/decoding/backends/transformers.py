@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from whisper_recipe.decoding.backends.base import SEED, Backend, Hypothesis, not_multilingual, own_gpu
 from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.generation import generate
+from whisper_recipe.model.generation import complete_generation_config, generate
 from whisper_recipe.model.load import load_model, pick_device
 from whisper_recipe.text.prompt import no_speech_id
 from whisper_recipe.text.tokenizer import END_OF_TEXT, START_OF_TRANSCRIPT, first_timestamp
@@ -60,7 +60,9 @@ class TransformersBackend(Backend):
         self.num_mel_bins = self.model.config.num_mel_bins
 
     def _load(self, folder: str | Path) -> WhisperForConditionalGeneration:
-        return load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        model = load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        complete_generation_config(model, self.tokenizer)
+        return model
 
     @torch.inference_mode()
     def _detect_languages(self, features: torch.Tensor) -> list[str]:
