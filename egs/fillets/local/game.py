@@ -87,7 +87,9 @@ def find_game(languages: list[str], corpus: Path | None, url: str, downloads: Pa
     try:
         archive = download(f"{url}/{UPSTREAM}", downloads / UPSTREAM, SHA256)
     except RecipeError as error:
-        cure = f"get {UPSTREAM} from sourceforge.net/projects/fillets, or Debian's {' '.join(packages)} (.deb), and give"
+        cure = (
+            f"get {UPSTREAM} from sourceforge.net/projects/fillets, or Debian's {' '.join(packages)} (.deb), and give"
+        )
         raise RecipeError(f"no data: {error.what}", cure=f"{cure} the folder as --corpus") from None
     return [unpack(archive, downloads / "upstream")]
 

@@ -35,13 +35,10 @@ def join(utterances: list[Utterance], out: Path, pauses: tuple[float, float]) ->
         pause = np.zeros(round(rng.uniform(*pauses) * SAMPLING_RATE), np.float32)
         pieces += [samples, pause]
         position += len(pause)
-    with written_aside(out.with_suffix(".tsv")) as aside:
-        aside.write_text("".join(rows), encoding="utf-8")
-    with written_aside(out.with_suffix(".txt")) as aside:
-        aside.write_text("".join(f"{utterance.text}\n" for utterance in utterances), encoding="utf-8")
-    with written_aside(out.with_suffix(".flac")) as aside:
-        soundfile.write(aside, np.concatenate(pieces), SAMPLING_RATE)
-    print(f"{out}.flac: {len(utterances)} utterances, {position / SAMPLING_RATE / 60:.1f} minutes", flush=True)
+    out.with_suffix(".tsv").write_text("".join(rows), encoding="utf-8")
+    out.with_suffix(".txt").write_text("".join(f"{utterance.text}\n" for utterance in utterances), encoding="utf-8")
+    soundfile.write(out.with_suffix(".flac"), np.concatenate(pieces), SAMPLING_RATE)
+    print(f"{out.name}.flac: {len(utterances)} utterances, {position / SAMPLING_RATE / 60:.1f} minutes", flush=True)
 
 
 def main() -> None:
@@ -53,10 +50,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         utterances = [row for row in read_corpus(options.data) if row.task == "transcribe"]
-        for language in sorted({utterance.language for utterance in utterances}):
-            rows = [utterance for utterance in utterances if utterance.language == language]
-            rows.sort(key=lambda utterance: Path(utterance.audio).parts[-3:])  # one level after the other
-            join(rows, options.out / language, tuple(options.pauses))
+        with written_aside(options.out, replace_folder=True) as aside:
+            aside.mkdir()
+            for language in sorted({utterance.language for utterance in utterances}):
+                rows = [utterance for utterance in utterances if utterance.language == language]
+                rows.sort(key=lambda utterance: Path(utterance.audio).parts[-3:])  # one level after the other
+                join(rows, aside / language, tuple(options.pauses))
     except RecipeError as error:
         sys.exit(f"join.py: error: {error}")
 

@@ -20,8 +20,8 @@ from whisper_recipe.text.normalize import get_normalizer, text_language
 # In the order of their names every eighth level from the seventh on, and every sixteenth from the third on. All others,
 # and the lines that levels share, are for training.
 SPLITS = {
-    "test": "bathyscaph cave crabshow emulator grail labyrinth party1 reef tank windoze".split(),
-    "dev": "atlantis columns fdto map stairs".split(),
+    "test": ["bathyscaph", "cave", "crabshow", "emulator", "grail", "labyrinth", "party1", "reef", "tank", "windoze"],
+    "dev": ["atlantis", "columns", "fdto", "map", "stairs"],
     "train": [],
 }
 MAX_SECONDS = 30.0  # what Whisper takes
