@@ -105,7 +105,7 @@ def drop_shared(rows: dict[str, list[Utterance]], dropped: dict[str, list[Droppe
         kept = []
         for row in utterances:
             language = text_language(row.language, row.task)
-            text = f"{language} {get_normalizer('whisper', language)(row.text)}"
+            text = " ".join([language, *get_normalizer("whisper", language)(row.text).split()])
             if (other := heard.setdefault(text, split)) == split:
                 kept.append(row)
             else:
