@@ -9,8 +9,8 @@ from faster_whisper import WhisperModel
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
 
 from tests.conftest import make_model
+from whisper_recipe.decoding.backends.transformers import TransformersBackend
 from whisper_recipe.decoding.search import SearchOptions
-from whisper_recipe.decoding.transformers_backend import TransformersBackend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.text.prompt import prompt_ids

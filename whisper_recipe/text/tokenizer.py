@@ -15,6 +15,7 @@ from whisper_recipe.languages import LANGUAGES
 # Whisper's layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of `special_tokens()`. large-v3
 # knows one language more, so all that comes after it is one higher; tiny.en to medium.en have one text token less.
 TEXT_TOKENS = 50257
+ENGLISH_ONLY_TEXT_TOKENS = 50256
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 0.02 s
 ENGLISH_VOCAB_SIZE = 51864
 WHISPER_VOCAB_SIZES = {ENGLISH_VOCAB_SIZE: 99, 51865: 99, 51866: 100}  # vocabulary size -> languages
@@ -108,6 +109,42 @@ def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) ->
     # Not special, as in OpenAI's folders on the hub: `skip_special_tokens` leaves timestamps to the tokenizer.
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in time_tokens()])
     return tokenizer
+
+
+def is_english_only(tokenizer: WhisperTokenizer) -> bool:
+    """Whether it is GPT-2's, of OpenAI's models for English alone (tiny.en): they know no language and no task."""
+    return tokenizer.convert_tokens_to_ids(END_OF_TEXT) == ENGLISH_ONLY_TEXT_TOKENS
+
+
+def first_timestamp(tokenizer: WhisperTokenizer) -> int:
+    """Return the id of <|0.00|>, whether the tokenizer lists the timestamps or not."""
+    return tokenizer.convert_tokens_to_ids(NO_TIMESTAMPS) + 1
+
+
+def text_only(tokenizer: WhisperTokenizer, ids: Iterable[int], timestamps: bool = False) -> list[int]:
+    """Return the ids that are text.
+
+    Special tokens and timestamps are known by their ids, from <|endoftext|> to <|30.00|>: the tokenizer's own list
+    (`all_special_ids`) is missing in many folders. Tokens that were added after them are text unless they look special.
+
+    Args:
+        tokenizer: the model's.
+        ids: of text and other tokens.
+        timestamps: keep the timestamps too.
+    """
+    end, first = tokenizer.convert_tokens_to_ids(END_OF_TEXT), first_timestamp(tokenizer)
+
+    def is_kept(index: int) -> bool:
+        if index < first + TIMESTAMPS:
+            return index < end or (timestamps and index >= first)
+        return not f"{tokenizer.convert_ids_to_tokens(index)}".startswith("<|")
+
+    return [index for index in ids if is_kept(index)]
+
+
+def decode_text(tokenizer: WhisperTokenizer, ids: Iterable[int]) -> str:
+    """Return the text of ids, without special tokens and timestamps."""
+    return tokenizer.decode(text_only(tokenizer, ids))
 
 
 def _train_bpe(lines: Iterable[str], bpe_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
