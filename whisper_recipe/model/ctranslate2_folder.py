@@ -52,14 +52,11 @@ def check_ids(folder: Path, tokenizer: WhisperTokenizer) -> None:
         what = "the tokenizer has other tokens than the vocabulary"
         raise RecipeError(what, where=folder, cure="copy tokenizer.json from the base model")
     config = read_json(folder / "config.json", CURE)
+    if "suppress_ids_begin" not in config:  # null will do
+        raise RecipeError("no suppress_ids_begin", where=folder / "config.json", cure=CURE)
     for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
         ids = config.get(key) or []
-        needed = key == "suppress_ids_begin"  # CTranslate2 fails without
-        if (
-            (needed and key not in config)
-            or not isinstance(ids, list)
-            or not all(_is_below(index, len(tokens)) for index in ids)
-        ):
+        if not isinstance(ids, list) or not all(_is_below(index, len(tokens)) for index in ids):
             raise RecipeError(f"{key} is not a list of ids of the model", where=folder / "config.json", cure=CURE)
 
 
