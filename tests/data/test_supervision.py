@@ -10,6 +10,7 @@ from lhotse.testing.dummies import dummy_recording
 from transformers import WhisperTokenizer
 
 from whisper_recipe.cli import main
+from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.supervision import outline_of, supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.training.batches import training_example
@@ -111,6 +112,13 @@ def test_a_mixed_cut_is_read_as_lhotse_reads_it() -> None:
     said = supervision_of(outline_of(cut.to_dict()))
     assert said.text == "hello there"
     assert said.segments == ((0.0, 10.0, "hello"), (10.0, 20.0, "there"))
+
+
+def test_mixed_cuts_with_stored_features_are_refused_in_one_line(corpus: Path) -> None:
+    first, second, *_ = CutSet.from_file(corpus)
+    for cut in (first.append(second), first.pad(duration=5.0)):
+        with pytest.raises(RecipeError, match="MixedCut of lhotse's"):
+            load_fbank(cut)
 
 
 def test_score_and_stats_read_what_lhotse_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
