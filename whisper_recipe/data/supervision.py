@@ -158,7 +158,7 @@ def _segments(rows: object, offset: float, cut: Cut | Outline) -> tuple[Segment,
 
 
 def _within(cut: Cut | Outline, segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Return the parts of segments that lie in the cut: of a part of a recording, supervisions may reach over its ends."""
+    """Return the parts of segments that lie in the cut; Lhotse keeps supervisions that reach over its ends."""
     clipped = (Segment(max(0.0, start), min(cut.duration, end), text) for start, end, text in segments)
     return tuple(segment for segment in clipped if segment.text and segment.start < segment.end)
 
