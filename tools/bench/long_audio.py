@@ -4,9 +4,10 @@
 
 The utterances of a Kaldi data directory are joined, in random order and with pauses of 0.1 to 2 s, into long files.
 These are transcribed with the same weights by `transcribe` (in batches and sequentially) and by faster-whisper (file by
-file and by its batched pipeline), with the same beam and temperatures; all else is what each does by default. The error
-rate is that of the whole transcript. An utterance of over 2 s is lost when no segment of the transcript overlaps it. The
-RTF includes loading the model.
+file and by its batched pipeline), with the same beam and temperatures; all else is what each does by default.
+
+The error rate is that of the whole transcript. An utterance of over 2 s is lost when no segment of the transcript
+overlaps it. The RTF includes loading the model.
 """
 
 from __future__ import annotations
