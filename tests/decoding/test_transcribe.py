@@ -113,11 +113,13 @@ def test_names_of_files_that_are_not_utf_8(our_model, audio, tmp_path, capfd):
     for name, source in ((b"caf\xe9.wav", "a/x.wav"), (b"caf\xe8.flac", "b/x.flac")):
         shutil.copy(audio / source, audio / os.fsdecode(name))
     (audio / os.fsdecode(b"\xff.wav")).write_bytes(b"no audio")
-    assert run(our_model, tmp_path / os.fsdecode(b"out\xe9"), audio, formats=FORMATS) == 2
+    shutil.copy(audio / "a/x.wav", audio / "😀.wav")
     out = tmp_path / os.fsdecode(b"out\xe9")
+    assert run(our_model, out, audio / "😀.wav", audio / os.fsdecode(b"caf\xe9.wav"), formats=["txt"]) == 0
+    assert run(our_model, out, audio, formats=FORMATS) == 2
     assert {os.fsencode(name) for name in written(out)} >= {b"caf\xe9.txt", b"caf\xe8.json", b"caf\xe9.srt"}
     ids = [line.split()[0] for line in (out / "text").read_text(encoding="utf-8").splitlines()]
-    assert ids == ["a/x", "b/deep/my_talk.v2", "b/x", r"caf\udce8", r"caf\udce9"]
+    assert ids == ["a/x", "b/deep/my_talk.v2", "b/x", r"caf\udce8", r"caf\udce9", "😀"]
     assert r"\udcff.wav: can't be read" in (out / "skipped.tsv").read_text(encoding="utf-8")
     assert r"skipped: " in capfd.readouterr().err
 
