@@ -60,6 +60,9 @@ COMMANDS = {
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }
+# YAML, by which jsonargparse reads options, has no bytes that are not UTF-8, so in between others stand for them.
+BYTES = {byte: byte + 0x100000 for byte in range(0xDC80, 0xDD00)}  # surrogateescape of PEP 383 -> a private use area
+BYTES_BACK = {private: byte for byte, private in BYTES.items()}
 CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 
@@ -123,17 +126,24 @@ def _run(name: str, argv: list[str]) -> None:
         raise RecipeError(f"unknown command {name!r}", cure=f"use one of: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
-    parser, config = parse(name, function, argv)
+    parser, config = parse(name, function, [argument.translate(BYTES) for argument in argv])
     try:
         arguments = vars(parser.instantiate(config))
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
         raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
-    arguments.pop("config", None)
+    arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
     if "output_dir" in arguments and is_main():
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)
     function(**arguments)
+
+
+def _with_bytes(value: object) -> object:
+    """Return an option's value with the bytes that are not UTF-8 in the names of files as Python has them."""
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in value]
+    return type(value)(str(value).translate(BYTES_BACK)) if isinstance(value, str | Path) else value
 
 
 def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
@@ -181,7 +191,7 @@ def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) 
     words = []
     for option, *values in groups:
         if typing.get_origin(types.get(option)) is list and not _is_json(values):
-            values = [json.dumps(values)]
+            values = [json.dumps(values, ensure_ascii=False)]
         elif types.get(option) is bool and not values:
             values = ["true"]
         words += [option, *values]
