@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import itertools
 import json
 import os
@@ -52,7 +53,7 @@ COMMANDS = {
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(
-        "scoring.verify", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
+        "export.export", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
@@ -67,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None and sys.argv[1:2] == ["train"]:
         restart_with_tunables()
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in argv
     if debug:
         argv.remove("--debug")

@@ -75,6 +75,20 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
         _remove(aside)
 
 
+def printable(text: str) -> str:
+    r"""Return text that UTF-8 can write: the byte E9 of a file name that is not UTF-8 becomes \udce9."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def list_dropped(path: Path, rows: list[str], what: str) -> None:
+    """Write rows to `path` and say how many there are; where there are none, remove a list of a former run."""
+    path.unlink(missing_ok=True)
+    if rows:
+        with written_aside(path) as aside:
+            aside.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        print(f"{len(rows)} {what}: {path}")
+
+
 def own_name(kind: str, name: str) -> str:
     """Return a hidden name that no other process has, on this machine or another: .<pid>@<machine>.<kind>.<name>."""
     return f".{os.getpid()}@{_machine()}.{kind}.{name}"
