@@ -147,6 +147,7 @@ def test_all_stages_run_in_order_and_print_their_commands(recipe):
 
 def test_a_second_run_does_nothing_but_print_tables(recipe):
     recipe.run()
+    recipe.write("egs/test/local/__pycache__/corpus.cpython-311.pyc", "")  # as Python leaves it in the first run
     assert set(names(recipe.run()[2])) == {"stats", "compare"}
 
 
