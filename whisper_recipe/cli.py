@@ -48,7 +48,9 @@ COMMANDS = {
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
-    "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
+    "import": Command(
+        "model.import_weights", "import_weights", "a CTranslate2 folder, or OpenAI's .pt file -> Whisper folder"
+    ),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
