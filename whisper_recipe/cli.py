@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.malloc import restart_with_tunables
 from whisper_recipe.shares import is_main
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or that of an error the user can mend (one line on stderr)."""
-    if argv is None and sys.argv[1:2] == ["train"]:
-        restart_with_tunables()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     if debug:

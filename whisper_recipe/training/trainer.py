@@ -38,7 +38,6 @@ from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
-from whisper_recipe.training.tied import TiedEmbeddings, are_trained_tied, over_tokens
 
 log = logging.getLogger(__name__)
 NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
@@ -101,7 +100,6 @@ class WhisperTrainer(WholeCheckpoints):
         self.by_epochs = getattr(args, "by_epochs", False)
         self.not_finite = 0  # batches in a row whose loss is no number
         self.unreadable: set[str] = set()  # ids of cuts
-        self.tied = TiedEmbeddings(model) if are_trained_tied(model, args) else None
         super().__init__(
             model,
             args,
@@ -232,10 +230,7 @@ class WhisperTrainer(WholeCheckpoints):
         """
         cuts = inputs.pop("cuts")
         self._note_unreadable(inputs.pop("unreadable", {}))
-        if model.training and self.tied is not None:
-            loss = self.tied.loss(inputs, kwargs.get("num_items_in_batch"), self.args.label_smoothing_factor)
-        else:
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not model.training:
             return loss
         if torch.isfinite(loss):
@@ -281,4 +276,4 @@ def token_loss(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return over_tokens(total, labels, num_items_in_batch)
+    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
