@@ -11,7 +11,7 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
+from whisper_recipe.model.load import TIMED_SHARE, WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
 
 CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
@@ -160,7 +160,7 @@ def _arguments(facts: dict, to: str) -> str:
     values = {key: row[key] for row in facts.get("data", [])[:1] for key in ("language", "task")}
     if to == "hf":
         return f", generate_kwargs={values}" if values else ""
-    without = {} if facts.get("timestamps", True) else {"without_timestamps": True}
+    without = {} if facts.get("timestamps", True) >= TIMED_SHARE else {"without_timestamps": True}
     return "".join(f", {key}={value!r}" for key, value in (values | without).items())
 
 
