@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.malloc import restart_with_tunables
 from whisper_recipe.shares import is_main
 
 if TYPE_CHECKING:
@@ -70,8 +69,6 @@ CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or that of an error the user can mend (one line on stderr)."""
-    if argv is None and sys.argv[1:2] == ["train"]:
-        restart_with_tunables()
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not UTF-8
         if isinstance(stream, io.TextIOWrapper):
