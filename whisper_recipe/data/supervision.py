@@ -29,7 +29,7 @@ class Outline:
         KeyError, TypeError: the row is not a cut.
     """
 
-    __slots__ = ("custom", ""duration", "id", "supervisions")
+    __slots__ = ("custom", "duration", "id", "supervisions")
 
     def __init__(self, row: dict) -> None:
         self.id, self.duration, self.custom = row["id"], row.get("duration"), row.get("custom")

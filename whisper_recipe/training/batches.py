@@ -12,12 +12,12 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
-from whisper_recipe.data.supervision import supervision_of
+from whisper_recipe.data.supervision import Outline, supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
-from whisper_recipe.training.cuts import Outline, Selection, selected
+from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
