@@ -82,7 +82,7 @@ need() {
 }
 
 # state PATH...: what changes when a file, or a file in a folder, changes.
-state() { find "$@" -type f -printf '%p %s %T@\n' | LC_ALL=C sort; }
+state() { find "$@" -type f -not -name '*.pyc' -printf '%p %s %T@\n' | LC_ALL=C sort; }
 
 # run COMMAND...: print the exact command, then run it.
 run() {
@@ -148,12 +148,15 @@ recipe_options() {
 }
 
 stage_data() {
+  local outputs
   if ! declare -F make_data >/dev/null; then
     log "this recipe makes no data: data/<set> are the user's"
     return
   fi
+  outputs=$(all_sets | sed 's|^|data/|' | tr '\n' ' ')
+  [[ $recordings != data/* ]] || outputs+=$recordings # made here too
   # A recipe whose own function does it all has no local/.
-  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
+  step "$outputs" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
 }
 
 stage_manifests() {

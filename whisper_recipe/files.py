@@ -131,19 +131,30 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     Raises:
         RecipeError: the file is missing, not UTF-8, not readable as gzip, or a line is not a JSON object.
     """
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            what = f"not JSON ({error.msg})"
+            raise RecipeError(what, where=f"{path}:{number}", cure="write one object a line") from None
+        if not isinstance(row, dict):
+            raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
+        yield number, row
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line) of a text file, gzipped where its name ends in `.gz`; without the blank ones.
+
+    Raises:
+        RecipeError: the file is missing, not UTF-8, or not readable as gzip.
+    """
     path = require(path)
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
-                yield number, row
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"not JSON ({error.msg})", where=f"{path}:{number}", cure="write one object a line") from None
+                if line.strip():
+                    yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
     except (EOFError, OSError, zlib.error) as error:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tests.data.conftest import encoded
-from whisper_recipe.data.audio import audio_info, decode_fully, opened, read_audio
+from whisper_recipe.data.audio import audio_info, decode_fully, is_longer, opened, read_audio
 from whisper_recipe.errors import RecipeError
 
 
@@ -148,6 +148,15 @@ def test_m4a(tmp_path):
     assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
     assert audio_info(path)[::2] == (44100, 1)
     assert not audio_info(path).plain
+
+
+def test_windows_of_exactly_30_s_are_not_longer():
+    """32.20 - 2.20 is 30.000000000000004: of the windows that begin at hundredths some seem a little too long."""
+    windows = [(hundredths + 3000) / 100 - hundredths / 100 for hundredths in range(10_000)]
+    assert any(seconds > 30 for seconds in windows)
+    assert not any(map(is_longer, windows))
+    assert is_longer(30 + 1 / 16000)
+    assert not is_longer(2.0, limit=2.0)
 
 
 def test_a_channel_that_is_not_there_is_one_error_and_mono_audio_has_but_one(tmp_path):

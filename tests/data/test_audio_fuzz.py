@@ -16,7 +16,7 @@ from tests.data.conftest import by_pyav, encoded
 from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully, read_audio, read_mono
 from whisper_recipe.errors import RecipeError
 
-COUNT = int(os.environ.get("AUDIO_FUZZ", 150))
+COUNT = int(os.environ.get("AUDIO_FUZZ", 120))
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
     "float.wav": ("WAV", "FLOAT"),

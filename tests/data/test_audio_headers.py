@@ -103,6 +103,12 @@ def test_files_joined_by_cat(files, tmp_path, name, order):
         assert len(samples) / 16000 == pytest.approx(by_pyav(path), abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["au", "flac", "ogg", "opus", "mp3"])
+def test_a_file_joined_to_itself(files, tmp_path, name):
+    path = written(tmp_path / f"x.{name}", 2 * files[name][1])
+    assert seconds_read(path) == pytest.approx(by_pyav(path), abs=0.1) == pytest.approx(10, abs=0.3)
+
+
 @pytest.mark.parametrize("size", [0, 2_000_000_000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB])
 @pytest.mark.parametrize("name", ["wav", "wavex.wav", "au"])
 def test_placeholders_for_the_size_of_the_samples(files, tmp_path, name, size):

@@ -89,6 +89,12 @@ def test_a_segment_that_ends_a_rounding_error_after_its_recording_is_sound(make_
     validate(make_data_dir(segments="a a 0.5 1.004\nb b 0 2\n"))
 
 
+def test_a_segment_of_30_s_is_not_over_30_s(make_data_dir, capsys):
+    folder = make_data_dir(wav="r wav/r.wav\n", segments="a r 2.20 32.20\nb r 2.20 32.21\n", utt2spk=None)
+    soundfile.write(folder / "wav" / "r.wav", tone(40), 16000)
+    assert problems(capsys, folder) == {("segments:2", "over 30 s")}
+
+
 def test_decoding_finds_silence_damage_and_samples_that_are_no_numbers(make_data_dir, capsys):
     folder = make_data_dir(
         wav="a wav/a.flac\nb wav/b.wav\nc wav/c.wav\n", text="a x\nb x\nc x\n", utt2lang="a en\nb en\nc en\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import soundfile
@@ -161,24 +162,30 @@ def _sphere(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | o
 
 
 def _flac(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
-    """The last frame says where it stands: https://www.rfc-editor.org/rfc/rfc9639#section-9.1 ."""
-    start = _after_id3(raw)
-    raw.seek(start + 8)
+    """Frames say where they stand: https://www.rfc-editor.org/rfc/rfc9639#section-9.1 ."""
+    raw.seek(_after_id3(raw) + 8)
     block, _, largest, packed = struct.unpack(">HH3x3sQ", raw.read(18))
     total = packed & (1 << 36) - 1
     window = min(size, (int.from_bytes(largest) or 1 << 16) + 32)
     raw.seek(size - window)
-    tail = raw.read(window)
-    at = len(tail)
-    while total and (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        if (end := _end_of_flac_frame(tail[at : at + 16], block)) is not None:
-            return None if end == total else total
-    return total
+    last = next(_flac_ends(raw.read(window), block), 0)
+    if not total or last != total:
+        return total
+    raw.seek(size // 2)  # a file joined to itself ends as it should, and begins again here
+    middle = min(_flac_ends(raw.read(window), block), default=0)
+    return None if middle > max(block, total // 20) else total
+
+
+def _flac_ends(part: bytes, block: int) -> Iterator[int]:
+    """Yield where the frames end whose headers are in a part of a FLAC file, the last first."""
+    for sync in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", part))):
+        if (end := _end_of_flac_frame(part[sync.start() : sync.start() + 16], block)) is not None:
+            yield end
 
 
 def _end_of_flac_frame(head: bytes, block: int) -> int | None:
     """Return the number of the sample after a frame, from its header; None where the bytes are no such header."""
-    if len(head) < 6 or head[1] not in (0xF8, 0xF9):
+    if len(head) < 6:
         return None
     ones = 8 - (~head[4] & 0xFF).bit_length()  # as in UTF-8, up to 36 bits
     more = max(0, ones - 1)

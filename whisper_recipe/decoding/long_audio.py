@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
-from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import natural_length, timestamps
 from whisper_recipe.text.prompt import MAX_SECONDS
-from whisper_recipe.text.tokenizer import text_only
+from whisper_recipe.text.tokenizer import decode_text, text_only
 
 # A window whose text was cut off by the limit of tokens is decoded again in two halves, unless it is as short as this:
 # then the text is more likely a loop.
@@ -151,11 +151,21 @@ class Transcriber:
     def _collate(self, batch: list[Piece]) -> torch.Tensor:
         return collate_fbank([piece.features for piece in batch], MAX_FRAMES if self.pad_to_30s else None)
 
-    def _decode(self, batch: list[Piece], previous: Sequence[int] = ()) -> list[Piece]:
-        """Fill in what each piece of a batch says, after the ids of the text before, and what is left of it."""
+    def _decode(self, batch: list[Piece], previous: list[int] | None = None) -> list[Piece]:
+        """Fill in what each piece of a batch says, and what is left of it.
+
+        Args:
+            batch: of one language; one piece where there is a text before.
+            previous: ids of the text before. It is forgotten, the list emptied, when the model falls into a loop after
+                it: the next windows would repeat it too.
+        """
         features, language = self._collate(batch), batch[0].recording.language
-        prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous, self.timestamps)
-        for piece, ids in zip(batch, self.backend.decode(features, [prompt] * len(batch), self.search), strict=True):
+        prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous or (), self.timestamps)
+        found = self.backend.decode(features, [prompt] * len(batch), self.search)
+        if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
+            previous.clear()
+            return self._decode(batch)
+        for piece, ids in zip(batch, found, strict=True):
             self._keep(piece, ids)
         timed = [split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration) for piece in batch]
         words = [None] * len(batch)

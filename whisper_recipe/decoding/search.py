@@ -123,9 +123,13 @@ def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int
 
 def is_rejected(text: str, average_logprob: float, search: SearchOptions) -> bool:
     """Whether a hypothesis fails the thresholds, by the rules of openai/whisper (whisper/transcribe.py)."""
+    return is_loop(text, search) or average_logprob < search.logprob_threshold
+
+
+def is_loop(text: str, search: SearchOptions) -> bool:
+    """Whether a text repeats itself more than a spoken one does."""
     raw = text.strip().encode()
-    compression_ratio = len(raw) / len(zlib.compress(raw))
-    return compression_ratio > search.compression_ratio_threshold or average_logprob < search.logprob_threshold
+    return len(raw) / len(zlib.compress(raw)) > search.compression_ratio_threshold
 
 
 def is_silence(no_speech_prob: float, average_logprob: float, search: SearchOptions) -> bool:

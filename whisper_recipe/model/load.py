@@ -29,6 +29,9 @@ FACTS = {"natural_length": (int, float), "timestamps": (int, float), "data": lis
          "base_model": str, "lora": dict}  # fmt: skip
 DATA = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
+# The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not
+# measured.
+TIMED_SHARE = 0.1
 
 
 def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "none") -> WhisperForConditionalGeneration:
@@ -188,12 +191,13 @@ def natural_length(folder: str | Path) -> bool:
 
 
 def timestamps(folder: str | Path) -> bool:
-    """Whether a model may be asked for timestamps: stock models may, ours as the folder records.
+    """Whether a model may be asked for timestamps: stock models may, ours where enough of its training had them.
 
     A model trained without them answers with loops and invented text
-    (https://github.com/SYSTRAN/faster-whisper/issues/1099).
+    (https://github.com/SYSTRAN/faster-whisper/issues/1099). A folder records the share of the cuts that had them; older
+    ones a boolean.
     """
-    return bool((read_facts(folder) or {}).get("timestamps", True))
+    return (read_facts(folder) or {}).get("timestamps", True) >= TIMED_SHARE
 
 
 def pick_device() -> torch.device:

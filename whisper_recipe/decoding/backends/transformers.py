@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     GenerationConfig,
     GenerationMixin,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
@@ -154,6 +155,8 @@ class TransformersBackend(Backend):
                 max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
             )
             rules.append(WhisperTimeStampLogitsProcessor(timed, begin_index=start))
+        # openai/whisper and CTranslate2 compare beams by what is left of the probability after the rules.
+        rules.append(LogitNormalization())
         return rules
 
     def _average_logprob(
