@@ -114,8 +114,8 @@ def complete_generation_config(
             delattr(config, key)  # `generate` refuses language and task of such a model
         return
     vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
-    added = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
-    config.lang_to_id, config.task_to_id = made.lang_to_id | added, made.task_to_id
+    listed = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
+    config.lang_to_id, config.task_to_id = listed or made.lang_to_id, made.task_to_id
     if languages or f"<|{getattr(config, 'language', None)}|>" not in config.lang_to_id:
         config.language = languages[0] if len(languages) == 1 else None
     if tasks or getattr(config, "task", None) not in TASKS:

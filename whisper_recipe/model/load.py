@@ -63,6 +63,9 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
+    for key in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"):
+        if not 0 <= (value := getattr(model.config, key)) <= 1:
+            raise RecipeError(f"{key} must be between 0 and 1, got {value}", where=f"{name}/config.json")
     for module in model.modules():
         # bitsandbytes 0.50 packs 4-bit weights for a CPU at the first evaluation, and then has no gradients for them.
         if hasattr(module, "support_avx512bf16_for_cpu"):
