@@ -323,4 +323,8 @@ def copy_as_flac(audio: str | Path, path: Path, mix: bool = False) -> None:
                 for block in _blocks(file, audio):
                     flac.write(block.mean(axis=1, keepdims=True) if mix else block)
         except soundfile.SoundFileError as error:
+            path.unlink(missing_ok=True)
             raise RecipeError(f"can't be copied as FLAC ({error})", where=audio, cure=CURE) from None
+        except RecipeError:
+            path.unlink(missing_ok=True)
+            raise
