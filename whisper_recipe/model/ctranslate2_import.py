@@ -115,7 +115,7 @@ def read_weights(path: Path) -> Weights:
                 what = f"it is {name[:40]!r}, revision {revision}, in version {version} of CTranslate2's format"
                 raise RecipeError(what, where=path, cure=f"give a WhisperSpec of revision {REVISION}")
             tensors = dict(_variable(file) for _ in range(_number(file, "I")))
-            aliases = dict((_string(file), _string(file)) for _ in range(_number(file, "I")))
+            aliases = {_string(file): _string(file) for _ in range(_number(file, "I"))}
             for alias, target in aliases.items():
                 tensors[alias] = tensors[target]
                 if f"{target}_scale" in tensors:
