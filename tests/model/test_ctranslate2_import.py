@@ -1,4 +1,4 @@
-"""CTranslate2 folders become Whisper folders: written by CTranslate2's own converter, compared with what it converted."""
+"""CTranslate2 folders become Whisper folders, compared with what CTranslate2's own converter was given."""
 
 import json
 import shutil
@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
+from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.model.import_weights import import_weights
-
-from tests.conftest import make_model
 
 TEXTS = [
     "Dobrý den, jak se máte? Příliš žluťoučký kůň",
