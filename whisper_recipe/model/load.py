@@ -219,11 +219,23 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     if not path.is_dir():
         if not is_hub_name(name):  # then it was meant as a path
             raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
-        return str(name)
+        return _cached(str(name), any_of) or str(name)
     require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
         raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model anew")
     return str(path)
+
+
+def _cached(name: str, any_of: tuple[str, ...]) -> str | None:
+    """Return the folder of a model in the hub's cache, where it is there.
+
+    What is there needs no network; without one, transformers asks for each of twenty files six times over.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
+    return str(folder) if folder and any((folder / file).exists() for file in any_of) else None
 
 
 def _unreadable(what: str, name: str, error: Exception) -> RecipeError:
