@@ -85,7 +85,6 @@ def test_files_of_one_name_in_two_folders_are_two_recordings(tmp_path):
         ({"audio": "a.wav", "sentence": "x", "duration": "long"}, "malformed number"),
         ({"audio": "a.wav", "sentence": "x", "duration": float("nan")}, "malformed number"),
         ({"audio": {"path": "a.wav", "start_time": 2, "end_time": 1}, "sentence": "x"}, "malformed segment"),
-        ({"audio": "a.wav", "sentence": "x", "sentences": [{"start": 1, "end": 0, "text": ""}]}, "malformed times"),
         ({"audio": "a.wav", "sentence": "x", "language": "englsh"}, "unknown language"),
         ({"audio": "a.wav", "sentence": "x", "task": "sing"}, "unknown task"),
         ({"audio": "a.wav", "sentence": "\ud800"}, "not UTF-8"),
@@ -156,3 +155,10 @@ def test_what_is_written_is_the_form_that_is_documented(make_data_dir, tmp_path)
     }
     assert second["audio"] == {**audio, "start_time": 1.0}
     assert second["duration"] == 1.0
+
+
+def test_ids_are_of_the_file_where_its_folder_has_a_colon_in_its_name(tmp_path):
+    names = ["2024-01-01T10:30:00/first.wav", "2024-01-01T10:30:00/second.wav", "a:1/x.ark:17"]
+    rows = [{"audio": name, "sentence": "hello", "language": "en"} for name in names]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row.id for row in scan_corpus(tmp_path / "list.jsonl").utterances] == ["first", "second", "x"]

@@ -16,7 +16,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
 
 
 class Dropped(NamedTuple):
-    """An utterance that a command has left out."""
+    """An utterance that a command has left out or changed."""
 
     id: str
     where: str  # file:line
@@ -28,13 +28,16 @@ def is_list(path: str | Path) -> bool:
     return Path(path).suffix in LIST_SUFFIXES and not Path(path).is_dir()
 
 
-def scan_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> Scan:
+def scan_corpus(
+    path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
+) -> Scan:
     """Read a corpus as far as it can be read: its sound utterances, and all that is wrong. Audio is not opened.
 
     Args:
         path: a Kaldi data directory, or a list that ends in .json or .jsonl.
         allow_pipes: take shell commands for audio.
         language: of a list's utterances that name none.
+        needs_audio: whether a data directory must have a wav.scp.
 
     Raises:
         RecipeError: there is no such corpus.
@@ -45,16 +48,18 @@ def scan_corpus(path: str | Path, allow_pipes: bool = False, language: str | Non
     if not Path(path).is_dir():
         cure = f"give a Kaldi data directory, or a list that ends in {' or '.join(LIST_SUFFIXES)}"
         raise RecipeError("not a corpus", where=path, cure=cure)
-    return scan_data_dir(path, allow_pipes)
+    return scan_data_dir(path, allow_pipes, needs_audio)
 
 
-def read_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> list[Utterance]:
+def read_corpus(
+    path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
+) -> list[Utterance]:
     """Read a corpus (see scan_corpus); every problem but unsorted ids is an error.
 
     Raises:
         RecipeError: the first problem, and how many more there are.
     """
-    scan = scan_corpus(path, allow_pipes, language)
+    scan = scan_corpus(path, allow_pipes, language, needs_audio)
     problems = [problem for problem in scan.problems if problem.kind != UNSORTED]
     if problems:
         more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
@@ -66,22 +71,32 @@ def read_corpus(path: str | Path, allow_pipes: bool = False, language: str | Non
     return scan.utterances
 
 
-def write_corpus(utterances: Iterable[Utterance], path: str | Path, dropped: Iterable[Dropped] | None = None) -> int:
+def write_corpus(
+    utterances: Iterable[Utterance],
+    path: str | Path,
+    dropped: Iterable[Dropped] | None = None,
+    changed: Iterable[Dropped] | None = None,
+) -> int:
     """Write a Kaldi data directory, or a list where the path ends in .json or .jsonl; return how many utterances.
 
     Args:
         utterances: in any order.
         path: where.
         dropped: what the command has left out; listed in PATH/dropped.tsv, or PATH.dropped.tsv beside a list.
+        changed: what it has changed; listed in changed.tsv in the same way.
 
     Raises:
         RecipeError: two utterances have the same id.
     """
-    table = None if dropped is None else "".join(map(_tab_separated, [Dropped._fields, *dropped]))
+    tables = {
+        f"{name}.tsv": "".join(map(_tab_separated, [Dropped._fields, *rows]))
+        for name, rows in (("dropped", dropped), ("changed", changed))
+        if rows is not None
+    }
     if not is_list(path):
-        return write_data_dir(utterances, path, {} if table is None else {"dropped.tsv": table})
-    if table is not None:
-        with written_aside(f"{path}.dropped.tsv") as aside:
+        return write_data_dir(utterances, path, tables)
+    for name, table in tables.items():
+        with written_aside(f"{path}.{name}") as aside:
             aside.write_text(table, encoding="utf-8")
     return write_list(utterances, path)
 
@@ -97,7 +112,7 @@ def utterance_duration(utterance: Utterance) -> float:
         RecipeError: the audio has to be read and can't be.
     """
     if utterance.end is not None:
-        return utterance.end - utterance.start
+        return round(utterance.end - utterance.start, 8)  # 32.2 - 2.2 is a little over 30
     if utterance.duration is not None:
         return utterance.duration
     from whisper_recipe.data.audio import audio_info

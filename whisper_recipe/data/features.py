@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse.cut import Cut
+from lhotse.cut import Cut, MixedCut
 from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.utils import compute_num_frames_from_samples
 from transformers.audio_utils import mel_filter_bank
@@ -74,6 +74,10 @@ class WhisperLogMel(FeatureExtractor):
         samples = torch.as_tensor(samples, dtype=torch.float32).reshape(-1)
         frames = compute_num_frames_from_samples(len(samples), self.frame_shift, SAMPLING_RATE)
         return log_mel(samples, self.config.num_mel_bins)[:frames].numpy()
+
+
+# lhotse's own differ in the last frames alone.
+WHISPER_FEATURES = (WhisperLogMel.name, "whisper-fbank")
 
 
 def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tensor:
@@ -147,8 +151,9 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     There are `num_frames` of them, one or two more than the cut's duration has; of a part of what was stored, or of
     features that another program has stored, there are as many as lhotse gives.
     """
-    if not cut.has_features:
+    if not _has_own_features(cut):
         return log_mel(load_samples(cut), num_mel_bins)
+    _check_type(cut, cut.id)
     shard = (cut.custom or {}).get(SHARD)
     stored = features_of(cut.id, shard) if shard else cut.features
     whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(round(cut.duration * SAMPLING_RATE))
@@ -156,11 +161,29 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     return torch.from_numpy(values).float()
 
 
-def check_mel_bins(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
-    """RecipeError where a cut's stored features have another number of mel bins than the model takes."""
-    if cut.has_features and cut.num_features != num_mel_bins:
+def check_features(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
+    """RecipeError where a cut's stored features are not Whisper's, or not of as many mel bins as the model takes."""
+    if not _has_own_features(cut):
+        return
+    _check_type(cut, where)
+    if cut.num_features != num_mel_bins:
         raise RecipeError(
             f"the features have {cut.num_features} mel bins and the model takes {num_mel_bins}",
             where=where,
             cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
+        )
+
+
+def _has_own_features(cut: Cut) -> bool:
+    # Lhotse would mix or pad the features of a mixed cut's tracks, which only waveforms allow (see WhisperLogMel).
+    return cut.has_features and not isinstance(cut, MixedCut)
+
+
+def _check_type(cut: Cut, where: str | Path) -> None:
+    # Other features may have as many bins, and the model would hear noise.
+    if cut.features.type not in WHISPER_FEATURES:
+        raise RecipeError(
+            f"the features of cut {cut.id} are {cut.features.type}, not Whisper's log-mel",
+            where=where,
+            cure="compute them with whisper-recipe fbank, or drop them (CutSet.drop_features)",
         )

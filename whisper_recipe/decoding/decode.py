@@ -16,8 +16,10 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
-from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
+from whisper_recipe.data.audio import is_longer
+from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
@@ -26,8 +28,8 @@ from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import natural_length
 from whisper_recipe.shares import parse_share
-from whisper_recipe.tasks import check_task
 from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.text.tokenizer import decode_text
 
 
 def decode(
@@ -96,10 +98,10 @@ def decode(
     if not (parts.waits or parts.to_do() or (parts.in_shares and parts.is_whole())):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
-    check_mel_bins(every[0], backend.num_mel_bins, cuts)
+    check_features(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
-    decoder = _Decoder(backend, search, language, task, pad_to_30s)
+    decoder = _CutDecoder(backend, search, language, task, pad_to_30s)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
     if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -129,7 +131,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     for cut in cuts:
         if cut.id in seen:
             raise RecipeError(f"cut {cut.id} is there twice", where=path, cure="remove one")
-        if cut.duration > MAX_SECONDS:
+        if is_longer(cut.duration):
             raise RecipeError(
                 f"cut {cut.id} lasts {cut.duration:.2f} s, over {MAX_SECONDS}", where=path, cure="cut it into pieces"
             )
@@ -137,7 +139,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     return cuts
 
 
-def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
+def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
     """Decode the batches of this process that are not finished; the bar counts seconds of audio."""
     to_do = parts.to_do()
     total = sum(cut.duration for number in to_do for cut in batches[number])
@@ -157,7 +159,7 @@ def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, t
             progress.set_postfix(RTF=f"{processing / audio:.4f}" if audio else "")
 
 
-class _Decoder:
+class _CutDecoder:
     """What is the same for all batches."""
 
     def __init__(self, backend: Backend, search: SearchOptions, language: str, task: str, pad_to_30s: bool) -> None:
@@ -171,7 +173,7 @@ class _Decoder:
         for cut in cuts:
             try:
                 if cut.duration:
-                    check_mel_bins(cut, self.backend.num_mel_bins, cut.id)
+                    check_features(cut, self.backend.num_mel_bins, cut.id)
                     features[cut.id] = load_fbank(cut, self.backend.num_mel_bins)
             except Exception as error:  # each format of audio and features has errors of its own
                 skipped[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
@@ -188,24 +190,22 @@ class _Decoder:
             search_prompt(tokenizer, language, self._task(cut), self.search)
             for cut, language in zip(cuts, languages, strict=True)
         ]
-        texts = tokenizer.batch_decode(self.backend.decode(batch, prompts, self.search), skip_special_tokens=True)
+        found = self.backend.decode(batch, prompts, self.search)
         return [
-            self._row(cut, language, text.strip()) for cut, language, text in zip(cuts, languages, texts, strict=True)
+            self._row(cut, language, decode_text(tokenizer, ids).strip())
+            for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
 
     def _language(self, cut: Cut) -> str:
         if self.language != "given":
             return self.language
-        given = cut.supervisions[0].language if cut.supervisions else None
-        if not given:
+        given = supervision_of(cut, labelled=False).language
+        if given is None:
             raise RecipeError(f"cut {cut.id} names no language", cure="give --language CODE, or --language detect")
-        return language_code(given, cut.id)
+        return given
 
     def _task(self, cut: Cut) -> str:
-        if self.task != "given":
-            return self.task
-        custom = cut.supervisions[0].custom if cut.supervisions else None
-        return check_task((custom or {}).get("task", "transcribe"), cut.id)
+        return supervision_of(cut, labelled=False).task if self.task == "given" else self.task
 
     def _row(self, cut: Cut, language: str, text: str) -> dict:
         return {"id": cut.id, "language": language, "task": self._task(cut), "duration": cut.duration, "text": text}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
+from whisper_recipe.text.tokenizer import END_OF_TEXT, complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
     from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
@@ -20,7 +22,13 @@ if TYPE_CHECKING:  # these take seconds to import, which a program that needs th
 transformers.utils.logging.disable_progress_bar()
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transformers finds the feature extractor
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # of CTranslate2; the latter from before version 3.16
+MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
+# The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not
+# measured.
+TIMED_SHARE = 0.1
 
 
 def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "none") -> WhisperForConditionalGeneration:
@@ -75,22 +83,79 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
 
 
 def load_processor(name: str | Path) -> WhisperProcessor:
-    """Load the tokenizer and the feature extractor of a folder or hub name; RecipeError where missing."""
-    from transformers import WhisperProcessor
+    """Load the tokenizer (see load_tokenizer) and the feature extractor of a folder or hub name.
 
-    return _load_with_tokenizer(WhisperProcessor, "processor", name)
+    Raises:
+        RecipeError: they are missing, or don't fit the model.
+    """
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperProcessor
+
+    tokenizer = load_tokenizer(name)
+    bins = _from_pretrained(WhisperConfig, "config", str(name)).num_mel_bins
+    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in FEATURES):
+        extractor = WhisperFeatureExtractor(feature_size=bins)  # Whisper's features differ in nothing else
+    else:
+        extractor = _from_pretrained(WhisperFeatureExtractor, "feature extractor", str(name))
+    if extractor.feature_size != bins:
+        what = f"the feature extractor has {extractor.feature_size} mel bins, and the weights take {bins}"
+        raise RecipeError(what, where=name, cure=f"copy {FEATURES[0]} from the base model")
+    return WhisperProcessor(extractor, tokenizer)
 
 
 def load_tokenizer(name: str | Path) -> WhisperTokenizer:
-    """Load the tokenizer of a folder or hub name; RecipeError where missing."""
-    return _load_with_tokenizer(WhisperTokenizer, "tokenizer", name)
+    """Load the tokenizer of a folder or hub name, with its special and time tokens complete.
 
+    Args:
+        name: a transformers folder, a CTranslate2 folder, or a name on the hub.
 
-def _load_with_tokenizer(kind: type, what: str, name: str | Path) -> object:
+    Raises:
+        RecipeError: it is missing, or is not the model's.
+    """
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
+    tokenizer = complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", name), name)
+    if is_ctranslate2(name):
+        _check_vocabulary(tokenizer, Path(name))
+    else:
+        from transformers import WhisperConfig
+
+        _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
+    return tokenizer
+
+
+def is_ctranslate2(folder: str | Path) -> bool:
+    """Whether a folder is, or was meant to be, one that CTranslate2's converters write."""
+    return any((Path(folder) / name).exists() for name in ("model.bin", *VOCABULARIES))
+
+
+def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> None:
+    """Raise RecipeError where the weights don't have a row for each token, or have more than padding explains."""
+    spare = size - len(tokenizer)
+    if spare and not (0 < spare < MAX_PADDING and size % 8 == 0):
+        what = f"the tokenizer has {len(tokenizer)} tokens, and the weights are for {size}"
+        raise RecipeError(what, where=where, cure="copy the tokenizer from the base model")
+
+
+def _check_vocabulary(tokenizer: WhisperTokenizer, folder: Path) -> None:
+    """Raise RecipeError where the tokens of a CTranslate2 folder are not those of its tokenizer."""
+    path = next(path for name in VOCABULARIES if (path := folder / name).exists())
+    try:
+        text = path.read_text(encoding="utf-8")
+        tokens = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
+        text_tokens = tokens[: tokens.index(END_OF_TEXT)]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"not a vocabulary of Whisper ({error})", where=path, cure="export the model again"
+        ) from error
+    _check_size(tokenizer, len(tokens), folder)
+    if text_tokens != tokenizer.convert_ids_to_tokens(range(len(text_tokens))):
+        what = "the tokenizer has other tokens than vocabulary"
+        raise RecipeError(what, where=folder, cure="copy the tokenizer from the base model")
+
+
+def _from_pretrained(kind: type, what: str, name: str) -> object:
     try:
         return kind.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except Exception as error:
+    except Exception as error:  # transformers, tokenizers and json each raise types of their own
         raise _unreadable(what, name, error) from error
 
 
@@ -132,12 +197,13 @@ def natural_length(folder: str | Path) -> bool:
 
 
 def timestamps(folder: str | Path) -> bool:
-    """Whether a model may be asked for timestamps: stock models may, ours as the folder records.
+    """Whether a model may be asked for timestamps: stock models may, ours where enough of its training had them.
 
     A model trained without them answers with loops and invented text
-    (https://github.com/SYSTRAN/faster-whisper/issues/1099).
+    (https://github.com/SYSTRAN/faster-whisper/issues/1099). A folder records the share of the cuts that had them; older
+    ones a boolean.
     """
-    return bool((read_facts(folder) or {}).get("timestamps", True))
+    return (read_facts(folder) or {}).get("timestamps", True) >= TIMED_SHARE
 
 
 def pick_device() -> torch.device:

@@ -25,7 +25,7 @@ KINDS = {"substitute": "substitutions", "insert": "insertions", "delete": "delet
 MOST_FREQUENT = 100  # errors of each kind in frequent_errors.txt
 
 
-def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
+def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper", language: str | None = None) -> None:
     """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
 
     frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
@@ -34,14 +34,19 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
     Args:
         hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
             `text (id)`, or Kaldi's `id text`.
-        ref: the cut manifest that was decoded, or a Kaldi data directory.
+        ref: the cut manifest that was decoded, a Kaldi data directory (wav.scp is not needed), NAME.trn, or a file with
+            `id text`.
         normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks),
-            one of these for all, basic (Whisper's own, which drops the combining marks of Hindi or Thai) or none.
+            or one for all: these, basic (Whisper's own, which drops the combining marks of Hindi or Thai), arabic
+            (basic_marks without vowel signs and tatweel, digits as 0 to 9), persian (arabic, with Persian's yeh and kaf
+            and a space for the zero width non-joiner), open_asr_leaderboard (English, from your checkout of its
+            repository on PYTHONPATH) or none.
+        language: of the references of a .trn or `id text` file: a Whisper code or an English name.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
     """
-    references = read_references(ref)
+    references = read_references(ref, language)
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
     utterances = score_utterances(references, hypotheses, normalizer)

@@ -15,11 +15,13 @@ from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGenerati
 
 from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
 from whisper_recipe.text.prompt import prompt_ids, text_ids
+from whisper_recipe.text.tokenizer import decode_text
 
 ALL = "error_rate"  # of all languages and tasks together
 
@@ -40,7 +42,7 @@ class ErrorRates:
     ) -> None:
         self.tokenizer, self.num_mel_bins, self.max_duration = tokenizer, num_mel_bins, max_duration
         self.cuts = _sample(cuts, utterances)
-        texts = [text_ids(tokenizer, cut.supervisions[0].text, *_language_and_task(cut)) for cut in self.cuts]
+        texts = [text_ids(tokenizer, supervision_of(cut).text, *_language_and_task(cut)) for cut in self.cuts]
         # A model that loops must not make every evaluation wait for all of Whisper's 224 tokens.
         self.max_new_tokens = min(2 * max(map(len, texts), default=0) + 10, 224)
 
@@ -54,9 +56,8 @@ class ErrorRates:
             features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch]).to(model.device)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
             ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
-            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for cut, text in zip(batch, texts, strict=True):
-                counts[_name(cut)].append(_errors(cut, text))
+            for cut, row in zip(batch, ids, strict=True):
+                counts[_name(cut)].append(_errors(cut, decode_text(self.tokenizer, row)))
         by_name = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
         rates = {ALL: ErrorCounts.sum(by_name.values()), **by_name}
         return {name: found.rate(found.errors) for name, found in rates.items()}
@@ -105,7 +106,7 @@ def _sample(cuts: CutSet, utterances: int) -> list[Cut]:
     """Return cuts with text, of each language and task those with the smallest hashes of their ids."""
     groups: dict[str, list[tuple[str, Cut]]] = defaultdict(list)
     for cut in cuts:
-        if cut.supervisions[0].text:
+        if supervision_of(cut).text:
             group = groups[_name(cut)]
             group.append((hashlib.sha256(cut.id.encode()).hexdigest(), cut))
             group.sort(key=lambda row: row[0])
@@ -114,7 +115,8 @@ def _sample(cuts: CutSet, utterances: int) -> list[Cut]:
 
 
 def _language_and_task(cut: Cut) -> tuple[str, str]:
-    return cut.supervisions[0].language, cut.supervisions[0].custom["task"]
+    supervision = supervision_of(cut)
+    return supervision.language, supervision.task
 
 
 def _name(cut: Cut) -> str:
@@ -127,4 +129,4 @@ def _errors(cut: Cut, text: str) -> ErrorCounts:
     language, task = _language_and_task(cut)
     normalize = get_normalizer("whisper", text_language(language, task))
     characters = is_counted_in_characters(language, task)
-    return count_errors(normalize(cut.supervisions[0].text), normalize(text), characters)
+    return count_errors(normalize(supervision_of(cut).text), normalize(text), characters)
