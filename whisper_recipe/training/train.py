@@ -134,10 +134,9 @@ def train(
             evaluation.rates = ErrorRates(*sample, batches.max_duration)
         if cache_encoder:
             model.to(trainer.device)
-            with trainer.main_process_first(local=False):  # the others find it stored
-                for split, paths in manifests.items():
-                    folder = output_dir / "encoder_states" / split
-                    cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder)
+            for split, paths in manifests.items():
+                folder = output_dir / "encoder_states" / split
+                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder, wait=not is_main())
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
