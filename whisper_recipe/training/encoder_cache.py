@@ -20,6 +20,7 @@ from transformers import WhisperForConditionalGeneration
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.model.precision import autocast
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.cuts import cuts_digest, load_cuts, selected
 from whisper_recipe.training.parameters import ParameterOptions
@@ -96,7 +97,8 @@ def _encoded(
     encoder, start = model.eval().get_encoder(), 0
     for cut in tqdm(cuts, total=count, unit="cut", desc="encode"):
         features = load_fbank(cut, model.config.num_mel_bins).T[None].to(model.device, model.dtype)
-        found = encoder(features).last_hidden_state[0].cpu().numpy()
+        with autocast(model.device):
+            found = encoder(features).last_hidden_state[0].float().cpu().numpy()
         states[start : start + len(found)] = found
         place = {"path": str(folder / "states.npy"), "start": start, "frames": len(found)}
         yield {**cut.to_dict(), "custom": {**(cut.custom or {}), FIELD: place}}

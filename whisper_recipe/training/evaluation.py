@@ -18,6 +18,7 @@ from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
+from whisper_recipe.model.precision import autocast
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
 from whisper_recipe.text.prompt import prompt_ids, text_ids
@@ -60,7 +61,8 @@ class ErrorRates:
             # DeepSpeed holds the weights in half precision where training is in it.
             features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
-            ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
+            with autocast(model.device):
+                ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
             texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for cut, text in zip(batch, texts, strict=True):
                 counts[_name(cut)].append(_errors(cut, text))
