@@ -51,6 +51,9 @@ def complete_tokenizer(tokenizer: WhisperTokenizer, where: str) -> WhisperTokeni
     Raises:
         RecipeError: it has no such tokens at all, or others in their places.
     """
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        what = f"model_max_length must be a number, got {tokenizer.model_max_length}"
+        raise RecipeError(what, where=where, cure="copy the tokenizer from the base model")
     vocabulary = tokenizer.get_vocab()
     required = [END_OF_TEXT, START_OF_TRANSCRIPT, START_OF_PREVIOUS, "<|translate|>", "<|transcribe|>", NO_TIMESTAMPS]
     if missing := [token for token in required if token not in vocabulary]:
