@@ -67,7 +67,7 @@ def test_a_list(make_data_dir, tmp_path):
 
 def test_nothing_sound_is_an_error_and_nothing_is_written(make_data_dir, tmp_path):
     folder = make_data_dir(utt2lang="a xx\nb xx\n")
-    with pytest.raises(RecipeError, match="none of its 2 utterances is sound"):
+    with pytest.raises(RecipeError, match="none of its 2 utterances is valid"):
         fix(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

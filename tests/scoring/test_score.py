@@ -218,9 +218,9 @@ def test_missing_inputs_say_which_command_makes_them(tmp_path, cuts, capsys):
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        ({"text": None, "language": "en", "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: no cut with"),
-        ({"text": "x", "language": None, "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: no cut with"),
-        ({"text": "x", "language": "en", "custom": None}, "cuts_bad.jsonl:1: no cut with"),
+        ({"text": None, "language": "en", "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: cut a has no text"),
+        ({"text": "x", "language": None, "custom": None}, "cuts_bad.jsonl:1: cut a has no language"),
+        ("x", "cuts_bad.jsonl:1: not a cut"),
         ({"text": "x", "language": "englsh", "custom": {"task": "transcribe"}}, "cuts_bad.jsonl:1: unknown language"),
         ({"text": "x", "language": "en", "custom": {"task": "Translate"}}, "cuts_bad.jsonl:1: unknown task"),
     ],

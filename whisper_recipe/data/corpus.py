@@ -16,7 +16,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
 
 
 class Dropped(NamedTuple):
-    """An utterance that a command has left out."""
+    """An utterance that a command has left out or changed."""
 
     id: str
     where: str  # file:line
@@ -66,22 +66,32 @@ def read_corpus(path: str | Path, allow_pipes: bool = False, language: str | Non
     return scan.utterances
 
 
-def write_corpus(utterances: Iterable[Utterance], path: str | Path, dropped: Iterable[Dropped] | None = None) -> int:
+def write_corpus(
+    utterances: Iterable[Utterance],
+    path: str | Path,
+    dropped: Iterable[Dropped] | None = None,
+    changed: Iterable[Dropped] | None = None,
+) -> int:
     """Write a Kaldi data directory, or a list where the path ends in .json or .jsonl; return how many utterances.
 
     Args:
         utterances: in any order.
         path: where.
         dropped: what the command has left out; listed in PATH/dropped.tsv, or PATH.dropped.tsv beside a list.
+        changed: what it has changed; listed in changed.tsv in the same way.
 
     Raises:
         RecipeError: two utterances have the same id.
     """
-    table = None if dropped is None else "".join(map(_tab_separated, [Dropped._fields, *dropped]))
+    tables = {
+        f"{name}.tsv": "".join(map(_tab_separated, [Dropped._fields, *rows]))
+        for name, rows in (("dropped", dropped), ("changed", changed))
+        if rows is not None
+    }
     if not is_list(path):
-        return write_data_dir(utterances, path, {} if table is None else {"dropped.tsv": table})
-    if table is not None:
-        with written_aside(f"{path}.dropped.tsv") as aside:
+        return write_data_dir(utterances, path, tables)
+    for name, table in tables.items():
+        with written_aside(f"{path}.{name}") as aside:
             aside.write_text(table, encoding="utf-8")
     return write_list(utterances, path)
 

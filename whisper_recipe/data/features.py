@@ -76,6 +76,10 @@ class WhisperLogMel(FeatureExtractor):
         return log_mel(samples, self.config.num_mel_bins)[:frames].numpy()
 
 
+# lhotse's own differ in the last frames alone.
+WHISPER_FEATURES = (WhisperLogMel.name, "whisper-fbank")
+
+
 def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tensor:
     """Return Whisper's log-mel of an utterance, float32 (frames, mel bins): all frames that its samples have a part in.
 
@@ -149,6 +153,7 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     """
     if not cut.has_features:
         return log_mel(load_samples(cut), num_mel_bins)
+    _check_type(cut, cut.id)
     shard = (cut.custom or {}).get(SHARD)
     stored = features_of(cut.id, shard) if shard else cut.features
     whole = isclose(stored.start, cut.start) and stored.num_frames == num_frames(round(cut.duration * SAMPLING_RATE))
@@ -156,11 +161,24 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     return torch.from_numpy(values).float()
 
 
-def check_mel_bins(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
-    """RecipeError where a cut's stored features have another number of mel bins than the model takes."""
-    if cut.has_features and cut.num_features != num_mel_bins:
+def check_features(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
+    """RecipeError where a cut's stored features are not Whisper's, or not of as many mel bins as the model takes."""
+    if not cut.has_features:
+        return
+    _check_type(cut, where)
+    if cut.num_features != num_mel_bins:
         raise RecipeError(
             f"the features have {cut.num_features} mel bins and the model takes {num_mel_bins}",
             where=where,
             cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
+        )
+
+
+def _check_type(cut: Cut, where: str | Path) -> None:
+    # Other features may have as many bins, and the model would hear noise.
+    if cut.features.type not in WHISPER_FEATURES:
+        raise RecipeError(
+            f"the features of cut {cut.id} are {cut.features.type}, not Whisper's log-mel",
+            where=where,
+            cure="compute them with whisper-recipe fbank, or drop them (CutSet.drop_features)",
         )

@@ -1,4 +1,4 @@
-"""`whisper-recipe fix`: a corpus that validates, and a list of what had to be left out."""
+"""`whisper-recipe fix`: a corpus that validates, and lists of what had to be left out or changed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def fix(
     language: str | None = None,
     num_jobs: int = 2,
 ) -> None:
-    """Write what is sound of a corpus, and list what is not in OUT/dropped.tsv (id, file:line, reason).
+    """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
 
-    Byte order marks, CRLF, the order of ids, stray ids, names of languages and wrong durations are mended; rows that
-    `whisper-recipe validate` finds unusable are dropped. Audio files are left as they are.
+    Rows that `whisper-recipe validate` finds unusable are dropped and listed in OUT/dropped.tsv. Whisper's own tokens
+    are removed from texts, segments with invalid times or another text are removed from their utterance, and prompts
+    that are too long are cut; OUT/changed.tsv lists such utterances. Byte order marks, CRLF, the order of ids, stray
+    ids, names of languages and durations are corrected. Audio files are left as they are.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
@@ -35,18 +37,20 @@ def fix(
         num_jobs: threads that decode.
 
     Raises:
-        RecipeError: no utterance is sound.
+        RecipeError: no utterance is valid.
     """
     from tabulate import tabulate
 
     scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
     kept = {utterance.row: replace(utterance, duration=durations[utterance.row]) for utterance in scan.sound()}
     dropped = [Dropped(key, row, "; ".join(scan.lost[row])) for row, key in scan.rows.items() if row not in kept]
+    changed = [Dropped(kept[row].id, row, "; ".join(reasons)) for row, reasons in scan.changed.items() if row in kept]
     if not kept:
-        what = f"none of its {len(scan.rows)} utterances is sound"
+        what = f"none of its {len(scan.rows)} utterances is valid"
         raise RecipeError(what, where=corpus, cure="whisper-recipe validate says why")
-    write_corpus(kept.values(), out, dropped)
-    if dropped:
-        counts = Counter(row.reason.partition(":")[0] for row in dropped)
-        print(tabulate(counts.most_common(), headers=["dropped for", "utterances"]))
+    write_corpus(kept.values(), out, dropped, changed)
+    for title, rows in (("dropped for", dropped), ("changed for", changed)):
+        if rows:
+            counts = Counter(row.reason.partition(":")[0] for row in rows)
+            print(tabulate(counts.most_common(), headers=[title, "utterances"]))
     print(f"{out}: {len(scan.rows)} utterances read = {len(kept)} kept + {len(dropped)} dropped (dropped.tsv)")

@@ -1,7 +1,8 @@
 """Kaldi data directories: wav.scp, text, segments, utt2lang, utt2spk, utt2task, utt2dur, and multi-task keys.
 
 Beside Kaldi's own tables `utt2segments` keeps stretches with their texts (for training with timestamps), a JSON list of
-{"start", "end", "text"} after the id; an empty list and an empty text are an example without speech.
+{"start", "end", "text"} after the id; an empty list and an empty text are an example without speech. `utt2prompt` keeps
+the text that came before.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False) -> Scan:
     text = directory.texts = directory.table("text", required=True)
     wav, segments = directory.table("wav.scp", required=True), directory.table("segments")
     languages = directory.table("utt2lang", required=any("|" not in key for key in text))
-    more = {name: directory.table(name) for name in ("utt2spk", "utt2dur", "utt2task", "utt2segments")}
+    more = {name: directory.table(name) for name in ("utt2spk", "utt2dur", "utt2task", "utt2segments", "utt2prompt")}
     ids = {_base(key) for key in text} | text.keys()
     for name, table in (more | {"utt2lang": languages}).items():
         _report_strays(directory, name, table, ids)
@@ -105,15 +106,15 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False) -> Scan:
     for key, (number, transcript) in text.items():
         row = directory.where("text", number)
         language, task = _language_and_task(directory, key, languages, more["utt2task"], row)
-        timed = _timed_text(directory, more["utt2segments"].get(key), row)
+        timed = _timed_text(directory, key, more["utt2segments"], row)
         if not transcript.strip() and timed != ():
-            scan.report("empty text", row, f"{key} has no text", row)
+            what = f"{key} has no text; if nothing is said, write the line `{key} []` into utt2segments"
+            scan.report("empty text", row, what, row)
         if key in stretches:
             spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
+            spoken["prompt"] = more["utt2prompt"].get(key, (0, ""))[1]
             speaker, duration = _of(more["utt2spk"], key)[1] or _base(key), _duration(directory, more["utt2dur"], key)
-            scan.utterances.append(
-                Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict())
-            )
+            scan.add(Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict()))
         elif row not in scan.lost:
             scan.lose(row, "missing audio: see the problems of wav.scp and segments")
     return scan
@@ -261,15 +262,16 @@ def _language_and_task(directory: _Directory, key: str, languages: Table, tasks:
     return language, scan.task(task, directory.where("utt2task", number), row)
 
 
-def _timed_text(directory: _Directory, timed: tuple[int, str] | None, row: str) -> tuple[Segment, ...] | None:
-    """Return the segments of a row of utt2segments; None where there is no such row."""
-    if timed is None:
+def _timed_text(directory: _Directory, key: str, table: Table, row: str) -> tuple[Segment, ...] | None:
+    """Return the segments of a row of utt2segments; None where there is no such row, or where it is malformed."""
+    if key not in table:
         return None
+    number, value = table[key]
     try:
-        return parse_segments(json.loads(timed[1]))
+        return parse_segments(json.loads(value))
     except (ValueError, RecursionError) as error:
-        where = directory.where("utt2segments", timed[0])
-        directory.scan.report("malformed times", where, str(error), row)
+        where = directory.where("utt2segments", number)
+        directory.scan.change("malformed times", where, f"{key}: {error}", row, segments=None)
         return None
 
 
@@ -294,7 +296,7 @@ def write_data_dir(
     """Write a data directory, complete or not at all, ids in the order of LC_ALL=C; return the count of utterances.
 
     Audio stays where it is: wav.scp has its absolute path. `segments` is written where an utterance is a part of its
-    recording, `utt2dur` where durations are known, `utt2segments` where times of stretches are.
+    recording; `utt2dur`, `utt2segments` and `utt2prompt` where durations, segments and prompts are known.
 
     Args:
         utterances: in any order.
@@ -335,6 +337,7 @@ def _tables(rows: list[Utterance]) -> dict[str, dict[str, str]]:
         "utt2task": {row.id: row.task for row in rows},
         "utt2dur": {row.id: f"{row.duration:.8g}" for row in rows if row.duration is not None},
         "segments": {row.id: f"{row.recording} {row.start:.8g} {_end(row):.8g}" for row in rows if cut},
+        "utt2prompt": {row.id: row.prompt for row in rows if row.prompt},
         "utt2segments": {row.id: _timed(row.segments) for row in rows if row.segments is not None},
     }
 

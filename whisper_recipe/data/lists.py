@@ -4,8 +4,8 @@
      "duration": 1.5, "sentences": [{"start": 0.0, "end": 1.2, "text": "hello"}]}
     {"audio_path": "a.wav", "text": "hello", "language": "English"}
 
-Further keys: `id`, `speaker`, `task`, and `recording` in `audio`. Times of `sentences` count from `start_time`. An
-empty `sentence` with empty `sentences` is an example without speech.
+Further keys: `id`, `speaker`, `task`, `prompt` (text that came before), and `recording` in `audio`. Times of
+`sentences` count from `start_time`. An empty `sentence` with empty `sentences` is an example without speech.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_recipe.data.kaldi import PIPE, locate_audio
-from whisper_recipe.data.utterance import UNSORTED, Scan, Utterance, parse_seconds, parse_segments, shortened
+from whisper_recipe.data.utterance import UNSORTED, Scan, Segment, Utterance, parse_seconds, parse_segments, shortened
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_jsonl, written_aside
 
@@ -114,14 +114,15 @@ class _Reader:
         recording = self._recording(name, audio)
         key = self._id(row, recording, start, end, where)
         self.scan.rows[where] = key
-        segments = _segments(row)
+        segments = self._segments(row, key, where)
         text = _string(row, "sentence", "text") or ""
         if not text.strip() and segments != ():
-            self.scan.report("empty text", where, f"{key} has no text", where)
+            what = f'{key} has no text; if nothing is said, write "sentences": [] too'
+            self.scan.report("empty text", where, what, where)
         language = _string(row, "language") or self.default_language
         if language is None:
             self.scan.report("no language", where, f"{key} names none", where)
-        self.scan.utterances.append(
+        self.scan.add(
             Utterance(
                 id=key,
                 recording=recording,
@@ -134,6 +135,7 @@ class _Reader:
                 end=end,
                 duration=_seconds(row, "duration"),
                 segments=segments,
+                prompt=" ".join((_string(row, "prompt") or "").split()),
                 row=where,
                 where=where,
                 audio_where=where,
@@ -156,6 +158,15 @@ class _Reader:
         if (start or 0) < 0 or (end is not None and end <= (start or 0)):
             raise _Fault("malformed segment", f"{start} to {end} s is no stretch of time")
         return locate_audio(self.scan.path.parent, value), _name(_string(source, "recording") or ""), start, end
+
+    def _segments(self, row: dict, key: str, where: str) -> tuple[Segment, ...] | None:
+        if row.get("sentences") is None:
+            return None
+        try:
+            return parse_segments(row["sentences"])
+        except ValueError as error:
+            self.scan.change("malformed times", where, f"{key}: sentences: {error}", where, segments=None)
+            return None
 
     def _recording(self, name: str, audio: str) -> str:
         """Return the name of a recording: as given, or of its file; names of two files get a number behind them."""
@@ -214,13 +225,6 @@ def _seconds(row: dict, key: str) -> float | None:
         raise _Fault("malformed number", f"{key}: {error}") from None
 
 
-def _segments(row: dict) -> tuple | None:
-    try:
-        return None if row.get("sentences") is None else parse_segments(row["sentences"])
-    except ValueError as error:
-        raise _Fault("malformed times", f"sentences: {error}") from None
-
-
 def write_list(utterances: Iterable[Utterance], path: str | Path) -> int:
     """Write a list in order of id, complete or not at all: an array where the path ends in .json, else JSON lines.
 
@@ -256,4 +260,6 @@ def _row(utterance: Utterance) -> dict:
         row["duration"] = utterance.duration
     if utterance.segments is not None:
         row["sentences"] = [segment._asdict() for segment in utterance.segments]
+    if utterance.prompt:
+        row["prompt"] = utterance.prompt
     return row

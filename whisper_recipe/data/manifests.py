@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,7 @@ def prepare(
     out: Path = Path("data/manifests"),
     allow_pipes: bool = False,
     channel: int | Literal["mix"] = 0,
+    prompts: Literal["given", "recording"] = "given",
 ) -> None:
     """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in one order of recordings.
 
@@ -47,6 +49,8 @@ def prepare(
         out: the folder for the manifests.
         allow_pipes: run the shell commands that stand for audio.
         channel: of recordings with several channels the one that speaks, from 0, or the mean of all.
+        prompts: given takes the corpus' own (utt2prompt, or `prompt` of a list); recording also gives utterances
+            without one the text of the one before it in the same recording, language and task.
 
     Raises:
         RecipeError: the corpus has problems, or audio can't be read.
@@ -54,6 +58,8 @@ def prepare(
     split = Path(corpus).resolve().stem if is_list(corpus) else Path(corpus).resolve().name
     # All of a recording together: so what reads the manifests needs one recording at a time.
     utterances = sorted(read_corpus(corpus, allow_pipes), key=lambda row: (row.recording, row.start, row.id))
+    if prompts == "recording":
+        utterances = list(_with_texts_before(utterances))
     copies = Path(out) / f"audio_{split}"
     durations: dict[str, float] = {}  # of each recording
     with (
@@ -72,6 +78,16 @@ def prepare(
         copies.rmdir()
     hours = sum(durations.values()) / 3600
     print(f"{out}: {split}: {len(utterances)} supervisions of {len(durations)} recordings, {hours:.2f} h")
+
+
+def _with_texts_before(utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+    """Yield utterances, in order of time, each with a prompt: its own, or the text before it in its recording."""
+    before: dict[tuple[str, str, str], str] = {}
+    for utterance in utterances:
+        key = utterance.recording, utterance.language, utterance.task
+        yield replace(utterance, prompt=utterance.prompt or before.get(key, ""))
+        if utterance.text:  # Whisper too passes over what has no speech
+            before[key] = utterance.text
 
 
 def _recordings(
@@ -121,15 +137,21 @@ def _supervision(utterance: Utterance, total: float, channel: int) -> Supervisio
             where=utterance.where,
             cure="whisper-recipe validate lists all such segments",
         )
+    # A segment may end a little after its recording, by rounding; lhotse does not take that.
+    duration = round(min(end, total) - utterance.start, 8)
     custom: dict[str, object] = {"task": utterance.task}
     if utterance.segments is not None:
+        if utterance.segments and utterance.segments[-1].end > duration + DURATION_TOLERANCE:
+            what = f"{utterance.id} lasts {duration:.2f} s and has segments up to {utterance.segments[-1].end:.2f} s"
+            raise RecipeError(what, where=utterance.row, cure="whisper-recipe fix removes such segments")
         custom["segments"] = [segment._asdict() for segment in utterance.segments]
-    # A segment may end a little after its recording, by rounding; lhotse does not take that.
+    if utterance.prompt:
+        custom["prompt"] = utterance.prompt
     return SupervisionSegment(
         id=utterance.id,
         recording_id=utterance.recording,
         start=utterance.start,
-        duration=round(min(end, total) - utterance.start, 8),
+        duration=duration,
         channel=channel,
         text=utterance.text,
         language=utterance.language,

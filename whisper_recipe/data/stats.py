@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
@@ -196,16 +197,11 @@ def _rows(paths: list[Path]) -> Iterator[Row]:
     for path in paths:
         number = 0
         for number, row in read_jsonl(path):
-            try:
-                duration, supervision = float(row["duration"]), row["supervisions"][0]
-                language, task = supervision["language"], supervision["custom"]["task"]
-                text = supervision.get("text", "")
-                if not duration > 0:
-                    raise ValueError(f"duration {duration}")
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                what = f"no cut with duration, language and task ({type(error).__name__}: {error})"
-                raise RecipeError(what, where=f"{path}:{number}", cure="write it with whisper-recipe fbank") from None
-            yield duration, language, task, text
+            cut, supervision = read_cut_row(row, f"{path}:{number}")
+            if not isinstance(cut.duration, int | float) or not cut.duration > 0:
+                what, cure = f"cut {cut.id} lasts {cut.duration} s", "write it with whisper-recipe fbank"
+                raise RecipeError(what, where=f"{path}:{number}", cure=cure)
+            yield float(cut.duration), supervision.language, supervision.task, supervision.text
         if not number:
             raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
 

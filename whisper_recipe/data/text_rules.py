@@ -7,9 +7,17 @@ output of other recognisers, other languages, duplicates.
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from whisper_recipe.languages import LANGUAGES
+
+# Whisper's special tokens and times (whisper/tokenizer.py of openai/whisper), which no one says.
+WHISPER_TOKEN = re.compile(
+    r"<\|(?:endoftext|startof(?:transcript|lm|prev)|translate|transcribe|nospeech|nocaptions|notimestamps"
+    rf"|\d{{1,2}}\.\d\d|{'|'.join(LANGUAGES)})\|>"
+)
 MIN_WORDS = 3  # of fewer, case and punctuation say nothing
 WORD_MARKS = frozenset("'’-‐‑")  # belong to words: they are no sign of a punctuated text
 SHINGLE = 4  # characters that are compared at a time in the search for near duplicates

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from whisper_recipe.data.text_rules import WHISPER_TOKEN, normalised
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import language_code
+from whisper_recipe.languages import CHARACTER_LANGUAGES, language_code
 from whisper_recipe.tasks import check_task
 
 # Kaldi's tools want sorted ids; nothing here does, so this one does not stop the road.
 UNSORTED = "unsorted id"
+ROUNDING = 1e-3  # seconds by which one segment may begin before the one before it ends
+MAX_PROMPT_WORDS = 223  # half of Whisper's decoder: longer previous text is cut when it becomes tokens
 
 
 class Segment(NamedTuple):
@@ -40,6 +44,7 @@ class Utterance:
         end: seconds in the recording; None is its end.
         duration: seconds by `utt2dur` or the list, None where it says nothing.
         segments: stretches with their texts; None where they are unknown.
+        prompt: text that came before; "" where it is unknown.
         row: `file:line` of its row in `text` or in the list.
         where: `file:line` of what says which audio is its: segments, wav.scp or the list.
         audio_where: `file:line` of the recording in wav.scp, or in the list.
@@ -56,6 +61,7 @@ class Utterance:
     end: float | None = None
     duration: float | None = None
     segments: tuple[Segment, ...] | None = None
+    prompt: str = ""
     row: str = ""
     where: str = ""
     audio_where: str = ""
@@ -78,6 +84,11 @@ def parse_segments(value: object) -> tuple[Segment, ...]:
             raise ValueError(f"{start} to {end} s is no stretch of time")
         segments.append(Segment(start, end, " ".join(item["text"].split())))
     return tuple(segments)
+
+
+def are_in_order(segments: Iterable[Segment]) -> bool:
+    """Whether no segment begins before the one before it ends, rounding aside."""
+    return all(second.start >= first.end - ROUNDING for first, second in pairwise(segments))
 
 
 def parse_seconds(value: object) -> float:
@@ -111,6 +122,7 @@ class Scan:
         problems: all that is wrong.
         rows: `file:line` of every row that is meant as an utterance -> its id.
         lost: `file:line` of every row that a problem costs -> the reasons.
+        changed: `file:line` of every row that can be used with a change -> the reasons.
     """
 
     path: Path
@@ -118,12 +130,28 @@ class Scan:
     problems: list[Problem] = field(default_factory=list)
     rows: dict[str, str] = field(default_factory=dict)
     lost: dict[str, list[str]] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    _changes: dict[str, dict] = field(default_factory=dict)  # row -> fields of its utterance
+
+    def add(self, utterance: Utterance) -> None:
+        """Add an utterance; report what its text, segments and prompt should not be."""
+        self.utterances.append(utterance)
+        if utterance.segments or utterance.prompt or "<|" in utterance.text:
+            utterance = self._check_tokens(utterance)
+            self._check_segments(utterance)
+            self._check_prompt(utterance)
 
     def report(self, kind: str, where: str | Path, what: str, *rows: str) -> None:
         """Note a problem and the rows that it costs; reading goes on."""
         self.problems.append(Problem(kind, str(where), what))
         for row in rows:
             self.lose(row, f"{kind}: {what}")
+
+    def change(self, kind: str, where: str, what: str, row: str, **fields: object) -> None:
+        """Note a problem that costs nothing where the fields of the row's utterance are replaced by these."""
+        self.report(kind, where, what)
+        self.changed.setdefault(row, []).append(f"{kind}: {what}")
+        self._changes.setdefault(row, {}).update(fields)
 
     def lose(self, row: str, reason: str) -> None:
         """Note that a row can't be used."""
@@ -145,5 +173,44 @@ class Scan:
             return ""
 
     def sound(self) -> list[Utterance]:
-        """Return the utterances that no problem costs."""
-        return [utterance for utterance in self.utterances if utterance.row not in self.lost]
+        """Return the utterances that no problem costs, with the changes that they need."""
+        sound = (utterance for utterance in self.utterances if utterance.row not in self.lost)
+        return [replace(row, **self._changes[row.row]) if row.row in self._changes else row for row in sound]
+
+    def _check_tokens(self, utterance: Utterance) -> Utterance:
+        """Report Whisper's own tokens in the texts; return the utterance without them."""
+        texts = [utterance.text, utterance.prompt, *(segment.text for segment in utterance.segments or ())]
+        found = next(filter(None, map(WHISPER_TOKEN.search, texts)), None)
+        if found is None:
+            return utterance
+        spaced = utterance.task == "translate" or utterance.language not in CHARACTER_LANGUAGES
+        text, prompt, *rest = (" ".join(WHISPER_TOKEN.sub(" " if spaced else "", text).split()) for text in texts)
+        fields: dict = {"text": text, "prompt": prompt}
+        if utterance.segments:
+            fields["segments"] = tuple(
+                segment._replace(text=text) for segment, text in zip(utterance.segments, rest, strict=True)
+            )
+        what = f"{utterance.id} has Whisper's own token {found[0]} in its text"
+        self.change("special token", utterance.row, what, utterance.row, **fields)
+        if not text and utterance.text and utterance.segments != ():
+            self.report("empty text", utterance.row, f"{utterance.id} has no text but such tokens", utterance.row)
+        return replace(utterance, **fields)
+
+    def _check_segments(self, utterance: Utterance) -> None:
+        if not utterance.segments:
+            return
+        key, row = utterance.id, utterance.row
+        if not are_in_order(utterance.segments):
+            what = f"{key} has segments that overlap or go back in time"
+            self.change("malformed times", row, what, row, segments=None)
+        texts = [segment.text for segment in utterance.segments]
+        if normalised("".join(texts)) != normalised(utterance.text):
+            what = f"{key} has segments with another text ({shortened(' '.join(texts))})"
+            self.change("other text in segments", row, what, row, segments=None)
+
+    def _check_prompt(self, utterance: Utterance) -> None:
+        words = utterance.prompt.split()
+        if len(words) > MAX_PROMPT_WORDS:
+            what = f"{utterance.id} has a prompt of {len(words)} words, over {MAX_PROMPT_WORDS}"
+            prompt = " ".join(words[-MAX_PROMPT_WORDS:])
+            self.change("prompt too long", utterance.row, what, utterance.row, prompt=prompt)

@@ -125,6 +125,7 @@ def _check_audio(scan: Scan, decode: bool, num_jobs: int) -> dict[str, float]:
             scan.lose(utterance.row, f"silent audio: {utterance.audio}")
         if audio.seconds is not None:
             durations[utterance.row] = _check_span(scan, utterance, audio.seconds)
+            _check_segments(scan, utterance, durations[utterance.row])
     return durations
 
 
@@ -181,3 +182,13 @@ def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
         what = f"{key} lasts {seconds:.2f} s, not {utterance.duration:.2f} s"
         scan.report("wrong duration", utterance.where, what)
     return seconds
+
+
+def _check_segments(scan: Scan, utterance: Utterance, seconds: float) -> None:
+    from whisper_recipe.data.audio import DURATION_TOLERANCE
+
+    if utterance.segments and (last := utterance.segments[-1].end) > seconds + DURATION_TOLERANCE:
+        absolute = utterance.start and last <= utterance.start + seconds + DURATION_TOLERANCE
+        what = f"{utterance.id} lasts {seconds:.2f} s and has segments up to {last:.2f} s"
+        what += "; times count from the utterance's start, not from the recording's" if absolute else ""
+        scan.change("segments outside", utterance.row, what, utterance.row, segments=None)

@@ -16,8 +16,9 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
-from whisper_recipe.data.features import MAX_FRAMES, check_mel_bins, collate_fbank, load_fbank
+from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
@@ -26,7 +27,6 @@ from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import natural_length
 from whisper_recipe.shares import parse_share
-from whisper_recipe.tasks import check_task
 from whisper_recipe.text.prompt import MAX_SECONDS
 
 
@@ -96,7 +96,7 @@ def decode(
     if not (parts.waits or parts.to_do() or (parts.in_shares and parts.is_whole())):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
-    check_mel_bins(every[0], backend.num_mel_bins, cuts)
+    check_features(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
     decoder = _Decoder(backend, search, language, task, pad_to_30s)
@@ -171,7 +171,7 @@ class _Decoder:
         for cut in cuts:
             try:
                 if cut.duration:
-                    check_mel_bins(cut, self.backend.num_mel_bins, cut.id)
+                    check_features(cut, self.backend.num_mel_bins, cut.id)
                     features[cut.id] = load_fbank(cut, self.backend.num_mel_bins)
             except Exception as error:  # each format of audio and features has errors of its own
                 skipped[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
@@ -196,16 +196,13 @@ class _Decoder:
     def _language(self, cut: Cut) -> str:
         if self.language != "given":
             return self.language
-        given = cut.supervisions[0].language if cut.supervisions else None
-        if not given:
+        given = supervision_of(cut, labelled=False).language
+        if given is None:
             raise RecipeError(f"cut {cut.id} names no language", cure="give --language CODE, or --language detect")
-        return language_code(given, cut.id)
+        return given
 
     def _task(self, cut: Cut) -> str:
-        if self.task != "given":
-            return self.task
-        custom = cut.supervisions[0].custom if cut.supervisions else None
-        return check_task((custom or {}).get("task", "transcribe"), cut.id)
+        return supervision_of(cut, labelled=False).task if self.task == "given" else self.task
 
     def _row(self, cut: Cut, language: str, text: str) -> dict:
         return {"id": cut.id, "language": language, "task": self._task(cut), "duration": cut.duration, "text": text}

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.data.corpus import read_corpus
+from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, require
-from whisper_recipe.languages import language_code
-from whisper_recipe.tasks import check_task
 
 
 class Reference(NamedTuple):
@@ -53,32 +52,11 @@ def _of_data_dir(path: Path) -> Iterator[tuple[str, str, Reference]]:
 
 
 def _of_cuts(path: Path) -> Iterator[tuple[str, str, Reference]]:
-    for line, cut in read_jsonl(path):
+    for line, row in read_jsonl(path):
         where = f"{path}:{line}"
-        try:
-            supervision = cut["supervisions"][0]
-            fields = [cut["id"], supervision["text"], supervision["language"], supervision["custom"]["task"]]
-        except (KeyError, IndexError, TypeError):
-            fields = []
-        if not fields or not all(isinstance(field, str) for field in fields):
-            raise RecipeError(
-                "no cut with an id and a supervision's text, language and custom.task",
-                where=where,
-                cure="give the manifest that whisper-recipe fbank wrote",
-            )
-        key, text, language, task = fields
-        speaker, duration = supervision.get("speaker"), cut.get("duration")
-        yield (
-            where,
-            key,
-            Reference(
-                text,
-                language_code(language, where),
-                check_task(task, where),
-                _speaker(speaker, key),
-                duration if isinstance(duration, int | float) else None,
-            ),
-        )
+        cut, said = read_cut_row(row, where)
+        duration = cut.duration if isinstance(cut.duration, int | float) else None
+        yield where, cut.id, Reference(said.text, said.language, said.task, _speaker(said.speaker, cut.id), duration)
 
 
 def _speaker(speaker: object, key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from transformers import WhisperTokenizer
@@ -31,10 +32,15 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces."""
+    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces.
+
+    What looks like one of Whisper's own tokens (`<|en|>`, `<|0.00|>`) is text here, never the token.
+    """
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
     text = f" {text.strip()}" if spaced else text.strip()
-    return tokenizer(text, add_special_tokens=False).input_ids
+    # The tokenizer's own option, split_special_tokens, lets the time tokens through, and is remembered by later calls.
+    parts = re.split(r"(?<=<)(?=\|)", text)
+    return [index for part in parts for index in tokenizer(part, add_special_tokens=False).input_ids]
 
 
 def training_ids(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import WhisperTokenizer
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
@@ -189,11 +190,8 @@ def training_example(
     tokenizer: WhisperTokenizer, cut: Cut, timestamps: bool = False, prompt: bool = False
 ) -> tuple[list[int], list[int]]:
     """Return (decoder input ids, labels) of a cut; with times and with the previous text, if it has them."""
-    supervision = cut.supervisions[0]
-    custom = supervision.custom
-    segments = [(row["start"], row["end"], row["text"]) for row in custom.get("segments") or []] if timestamps else []
-    previous = (custom.get("prompt") or "") if prompt else ""
-    return training_ids(tokenizer, supervision.text or "", supervision.language, custom["task"], segments, previous)
+    text, language, task, _, segments, previous = supervision_of(cut)
+    return training_ids(tokenizer, text, language, task, segments if timestamps else (), previous if prompt else "")
 
 
 def make_loader(
@@ -249,12 +247,12 @@ def _tokens(cut: Cut | Outline, tokenizer: WhisperTokenizer) -> int:
 
 
 def _kind(cut: Cut | Outline) -> tuple[str, str, bool]:
-    supervision = cut.supervisions[0]
-    return supervision.language, supervision.custom["task"], bool(supervision.text)
+    supervision = supervision_of(cut)
+    return supervision.language, supervision.task, bool(supervision.text)
 
 
 def _most_tokens(cut: Cut | Outline) -> int:
     """Return a number that a cut's tokens don't exceed, without tokenizing: each stands for a byte or more."""
-    supervision = cut.supervisions[0]
-    texts = [supervision.text or "", *(row["text"] for row in supervision.custom.get("segments") or [])]
+    supervision = supervision_of(cut)
+    texts = [supervision.text, *(segment.text for segment in supervision.segments)]
     return SPECIAL_TOKENS + sum(len(text.encode()) + 3 for text in texts)  # a leading space, two times

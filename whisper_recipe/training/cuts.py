@@ -10,7 +10,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -18,23 +17,11 @@ from lhotse.lazy import LazyIteratorMultiplexer
 from lhotse.serialization import deserialize_item
 
 from whisper_recipe.data.shards import Shard, index_place, is_shards, list_shards, read_cuts, read_place
+from whisper_recipe.data.supervision import Outline, outline_of, supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_jsonl, require
 
 MIX = "mix"  # of a cut's custom fields: [manifest, weight]
-
-
-class Outline:
-    """What sampling and looking through need of a cut: a fifth of the time that lhotse takes to make a whole one."""
-
-    __slots__ = ("custom", "dataloading_info", "duration", "id", "supervisions")
-
-    def __init__(self, row: dict) -> None:
-        self.id, self.duration, self.custom = row["id"], row["duration"], row.get("custom")
-        self.supervisions = [
-            SimpleNamespace(text=part.get("text"), language=part.get("language"), custom=part.get("custom"))
-            for part in row["supervisions"]
-        ]
 
 
 def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
@@ -120,7 +107,7 @@ class _Manifests:
 
     def outlines(self) -> Iterator[Outline | Cut]:
         for row in self._rows():
-            yield Outline(row) if row.get("type") == "MonoCut" else deserialize_item(row)
+            yield outline_of(row)
 
     def _rows(self) -> Iterable[dict]:
         if not self.weights:
@@ -223,7 +210,7 @@ class Mixture:
             yield from itertools.repeat(cut, math.floor(self.rates[self._group(cut)] + self._draw(cut.id)))
 
     def _group(self, cut: Outline | Cut) -> str:
-        return cut.supervisions[0].language if self.by_language else cut.custom[MIX][0]
+        return supervision_of(cut).language if self.by_language else cut.custom[MIX][0]
 
     def _draw(self, key: str) -> float:
         """Return a number from 0 to 1 (excluded)."""

@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGenerati
 
 from whisper_recipe.data.features import collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
@@ -40,7 +41,7 @@ class ErrorRates:
     ) -> None:
         self.tokenizer, self.num_mel_bins, self.max_duration = tokenizer, num_mel_bins, max_duration
         self.cuts = _sample(cuts, utterances)
-        texts = [text_ids(tokenizer, cut.supervisions[0].text, *_language_and_task(cut)) for cut in self.cuts]
+        texts = [text_ids(tokenizer, supervision_of(cut).text, *_language_and_task(cut)) for cut in self.cuts]
         # A model that loops must not make every evaluation wait for all of Whisper's 224 tokens.
         self.max_new_tokens = min(2 * max(map(len, texts), default=0) + 10, 224)
 
@@ -105,7 +106,7 @@ def _sample(cuts: CutSet, utterances: int) -> list[Cut]:
     """Return cuts with text, of each language and task those with the smallest hashes of their ids."""
     groups: dict[str, list[tuple[str, Cut]]] = defaultdict(list)
     for cut in cuts:
-        if cut.supervisions[0].text:
+        if supervision_of(cut).text:
             group = groups[_name(cut)]
             group.append((hashlib.sha256(cut.id.encode()).hexdigest(), cut))
             group.sort(key=lambda row: row[0])
@@ -114,7 +115,8 @@ def _sample(cuts: CutSet, utterances: int) -> list[Cut]:
 
 
 def _language_and_task(cut: Cut) -> tuple[str, str]:
-    return cut.supervisions[0].language, cut.supervisions[0].custom["task"]
+    supervision = supervision_of(cut)
+    return supervision.language, supervision.task
 
 
 def _name(cut: Cut) -> str:
@@ -127,4 +129,4 @@ def _errors(cut: Cut, text: str) -> ErrorCounts:
     language, task = _language_and_task(cut)
     normalize = get_normalizer("whisper", text_language(language, task))
     characters = is_counted_in_characters(language, task)
-    return count_errors(normalize(cut.supervisions[0].text), normalize(text), characters)
+    return count_errors(normalize(supervision_of(cut).text), normalize(text), characters)

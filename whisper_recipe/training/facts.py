@@ -9,6 +9,7 @@ from pathlib import Path
 from lhotse import CutSet
 from transformers import Seq2SeqTrainingArguments
 
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.model.adapters import LoraOptions
 from whisper_recipe.training.batches import BatchOptions
 from whisper_recipe.training.cuts import outlines
@@ -28,7 +29,7 @@ def training_facts(
     `natural_length`: inputs were not all padded to 30 s. `timestamps`: labels had timestamp tokens. `data`: a row for
     each language and task, with utterances and hours of the cuts that were trained on.
     """
-    timed = batches.timestamps > 0 and any(cut.supervisions[0].custom.get("segments") for cut in outlines(cuts))
+    timed = batches.timestamps > 0 and any(supervision_of(cut).segments for cut in outlines(cuts))
     facts = {
         "natural_length": batches.pad_to_30s < 1,
         "pad_to_30s": batches.pad_to_30s,
@@ -50,8 +51,8 @@ def training_facts(
 def _count(cuts: CutSet) -> list[dict]:
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for cut in outlines(cuts):
-        supervision = cut.supervisions[0]
-        seconds[supervision.language, supervision.custom["task"]].append(cut.duration)
+        supervision = supervision_of(cut)
+        seconds[supervision.language, supervision.task].append(cut.duration)
     return [
         {"language": language, "task": task, "utterances": len(durations), "hours": round(sum(durations) / 3600, 4)}
         for (language, task), durations in sorted(seconds.items())

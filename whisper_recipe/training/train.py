@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from whisper_recipe.data.features import check_mel_bins
+from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
@@ -181,7 +181,7 @@ def _trainable(
     cuts: CutSet, split: str, tokenizer: WhisperTokenizer, model: WhisperForConditionalGeneration, output_dir: Path
 ) -> CutSet:
     """Return the cuts that the model can take; list the others in dropped_<split>.tsv."""
-    check_mel_bins(next(iter(cuts)), model.config.num_mel_bins, f"{split}_cuts")
+    check_features(next(iter(cuts)), model.config.num_mel_bins, f"{split}_cuts")
     kept, dropped = drop_untrainable(cuts, tokenizer)
     listed = output_dir / f"dropped_{split}.tsv"
     if dropped:
