@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
-from whisper_recipe.scoring.report import percent, write_report
+from whisper_recipe.report.sound import AudioMode
+from whisper_recipe.scoring.report import System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
     ScoredUtterance,
@@ -17,19 +18,25 @@ from whisper_recipe.scoring.utterances import (
     group_metrics,
     score_utterances,
 )
-from whisper_recipe.text.error_rates import alignment_lines, steps
-from whisper_recipe.text.normalize import NormalizerName, text_language
+from whisper_recipe.text.error_rates import alignment_code, alignment_lines, steps, units_of
+from whisper_recipe.text.normalize import NormalizerName, get_normalizer, text_language
 
 ALL = "all"
 KINDS = {"substitute": "substitutions", "insert": "insertions", "delete": "deletions"}
 MOST_FREQUENT = 100  # errors of each kind in frequent_errors.txt
 
 
-def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
+def score(
+    hyp: Path,
+    ref: Path,
+    normalizer: NormalizerName = "whisper",
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
+) -> None:
     """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
 
     frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
-    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the counts of each (for compare).
+    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the alignment and counts of each.
 
     Args:
         hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
@@ -37,6 +44,8 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
         ref: the cut manifest that was decoded, or a Kaldi data directory.
         normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks),
             one of these for all, basic (Whisper's own, which drops the combining marks of Hindi or Thai) or none.
+        audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
@@ -48,12 +57,18 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper") -> None:
     errors = frequent_errors(utterances)
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
+        "references": str(Path(ref).resolve()),
         "normalizer": normalizer,
         **_metrics(utterances, _speed(hyp / "decode.json")),
     }
     _write_texts(file.parent, utterances, errors, metrics)
-    write_jsonl(file.parent / "utterances.jsonl", map(_row, utterances))
-    write_report(file.parent / "report.html", utterances, errors, metrics)
+    words = _read_words(file)
+    rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
+    write_jsonl(file.parent / "utterances.jsonl", rows)
+    folder = file.parent.absolute()
+    system = System(folder, metrics, {row["id"]: row for row in rows})
+    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
+    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
     write_json(file.parent / "metrics.json", metrics)
     _print(hyp, metrics)
 
@@ -115,18 +130,42 @@ def frequent_errors(utterances: list[ScoredUtterance]) -> dict[str, Counter[tupl
     return counters
 
 
-def _row(utterance: ScoredUtterance) -> dict:
-    """Return what compare needs to know of an utterance."""
-    return {
+def _read_words(file: Path) -> dict[str, list[dict]]:
+    """Return the words of hypotheses that have times or probabilities: id -> rows."""
+    if not file.name.endswith((".jsonl", ".jsonl.gz")):
+        return {}
+    return {row["id"]: row["words"] for _, row in read_jsonl(file) if isinstance(row.get("words"), list)}
+
+
+def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
+    """Return a row of utterances.jsonl: what compare and the report need to know of an utterance."""
+    reference, hypothesis = (units_of(text, utterance.in_characters) for text in (utterance.reference, utterance.hypothesis))
+    row = {
         "id": utterance.id,
         "group": utterance.group,
+        "language": utterance.language,
+        "task": utterance.source.task,
         "speaker": utterance.source.speaker,
+        "duration": utterance.source.duration,
+        "unit": utterance.unit,
         "normalizer": utterance.normalizer,
         "insertions": utterance.counts.insertions,
         "deletions": utterance.counts.deletions,
         "substitutions": utterance.counts.substitutions,
         "total": utterance.counts.total,
+        "reference": utterance.source.text,
+        "hypothesis": utterance.written,
+        "reference_units": " ".join(reference),
+        "hypothesis_units": " ".join(hypothesis),
+        "alignment": alignment_code(utterance.align()),
+        "signs": utterance.signs,
     }
+    if words:
+        language = text_language(utterance.source.language, utterance.source.task)
+        normalize = get_normalizer(utterance.normalizer, language)
+        parts = (units_of(normalize(str(word.get("word", ""))), utterance.in_characters) for word in words)
+        row["words"] = unit_times(hypothesis, words, parts)
+    return row
 
 
 def _write_texts(

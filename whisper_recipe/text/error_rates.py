@@ -98,6 +98,15 @@ def alignment_lines(alignment: Alignment) -> str:
     return "\n".join(line for line in lines if line)
 
 
+def alignment_code(alignment: Alignment) -> str:
+    """Return an utterance's alignment in short, `=5s1i2d1`: what was equal, substituted, inserted and deleted."""
+    return "".join(
+        f"{'=' if chunk.type == 'equal' else chunk.type[0]}"
+        f"{max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)}"
+        for chunk in alignment.alignments[0]
+    )
+
+
 def steps(alignment: Alignment) -> Iterator[tuple[str, str, str]]:
     """Yield an utterance's alignment unit by unit: (equal, substitute, delete or insert; reference; hypothesis).
 
