@@ -22,9 +22,10 @@ const plural = (count, name) => `${count.toLocaleString("en")} ${name}${count ==
 
 /** Compare numbers as numbers and texts as texts; what is missing comes last in either direction. */
 function compare(first, second, down) {
+  if (first === second) return 0; // two infinite rates among them
   const missing = (value) => value === null || value === undefined || Number.isNaN(value);
   if (missing(first) || missing(second)) return missing(first) - missing(second);
-  const order = typeof first === "number" ? first - second : first < second ? -1 : first > second ? 1 : 0;
+  const order = first < second ? -1 : first > second ? 1 : 0;
   return down ? -order : order;
 }
 

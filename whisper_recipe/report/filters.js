@@ -114,10 +114,10 @@ function passes(utterance) {
 /** Show what passes the filters, sorted. */
 function apply() {
   const value = SORTS[order.by];
-  const keys = new Map();
-  for (let index = 0; index < UTTERANCES.length; index++)
-    if (passes(UTTERANCES[index])) keys.set(index, value(UTTERANCES[index]));
-  view.order = [...keys.keys()].sort((one, other) => compare(keys.get(one), keys.get(other), order.down));
+  const found = [];
+  UTTERANCES.forEach((utterance, index) => { if (passes(utterance)) found.push({ index, key: value(utterance) }); });
+  found.sort((one, other) => compare(one.key, other.key, order.down));
+  view.order = found.map(({ index }) => index);
   view.current = -1;
   byId("save-ids").textContent = `Save ${plural(view.order.length, "id")}`;
   byId("count").replaceChildren(`${view.order.length.toLocaleString("en")} of ${plural(UTTERANCES.length, "utterance")}`, ...chips());

@@ -88,7 +88,10 @@ def _with_clips(page: Page) -> list[dict]:
         if row["id"] in numbers:
             number = numbers[row["id"]]
             file = f"{page.sounds.folder}/{clip_name(number)}" if page.sounds.folder else None
-            row = {**row, "clip": {"number": number, "file": file, "peaks": _base64(page.sounds.clips[row["id"]].peaks)}}
+            row = {
+                **row,
+                "clip": {"number": number, "file": file, "peaks": _base64(page.sounds.clips[row["id"]].peaks)},
+            }
         rows.append(row)
     return rows
 
@@ -100,7 +103,9 @@ def _remarks(page: Page) -> list[str]:
     if count > MAX_UTTERANCES:
         remarks.append(f"The list holds the first {MAX_UTTERANCES:,} of {count:,} utterances, the worst ones.")
     if sounds.clips:
-        where = f"in the folder {sounds.folder}, which has to stay beside this page" if sounds.folder else "in this page"
+        where = (
+            f"in the folder {sounds.folder}, which has to stay beside this page" if sounds.folder else "in this page"
+        )
         size = sum(len(clip.opus) for clip in sounds.clips.values()) * (1 if sounds.folder else 4 / 3) / 1e6
         remarks.append(f"The sound of {len(sounds.clips):,} utterances is {where} ({size:.1f} MB).")
     if sounds.over_limit:

@@ -1,6 +1,6 @@
 // The list of utterances. Only what is looked at is in the document: more is added as the reader gets there.
 
-const STEP = 40; // utterances that are added at a time
+const STEP = 20; // utterances that are added at a time
 const view = { order: UTTERANCES.map((_, index) => index), from: 0, to: 0, current: -1 };
 const corrections = new Map(); // id -> corrected text; null: the utterance is to be left out
 

@@ -71,7 +71,9 @@ def write_report(
     """
     utterances = _worst_first(_merged(systems))
     first = next(iter(systems.values()))
-    sources = find_sources(first.metrics.get("references"), {row["id"] for row in utterances}) if audio != "none" else {}
+    sources = (
+        find_sources(first.metrics.get("references"), {row["id"] for row in utterances}) if audio != "none" else {}
+    )
     ordered = [(row["id"], sources[row["id"]]) for row in utterances if row["id"] in sources]
     page = Page(
         title=title,
@@ -82,7 +84,9 @@ def write_report(
             "signs": SIGNS,
             "breakdowns": _breakdowns([system.metrics["breakdowns"] for system in systems.values()]),
             "durations": [duration_range(edge) for edge in DURATION_EDGES],
-            "lines": [chart for name, system in systems.items() for chart in learning_curves(name, system.folder.parent)],
+            "lines": [
+                chart for name, system in systems.items() for chart in learning_curves(name, system.folder.parent)
+            ],
             "utterances": utterances,
         },
         sounds=collect(ordered, audio, audio_limit_mb, path),
@@ -138,9 +142,7 @@ def _worst_first(utterances: list[dict]) -> list[dict]:
         errors = row["errors"]
         return -max(abs(one - errors[0]) for one in errors), -max(errors), row["id"]
 
-    return [
-        {key: value for key, value in row.items() if key != "errors"} for row in sorted(utterances, key=order)
-    ]
+    return [{key: value for key, value in row.items() if key != "errors"} for row in sorted(utterances, key=order)]
 
 
 def _notes(systems: dict[str, System], count: int) -> list[str]:
@@ -149,7 +151,9 @@ def _notes(systems: dict[str, System], count: int) -> list[str]:
     for name, (_, metrics, rows) in systems.items():
         about = f"{name}: " if len(systems) > 1 else ""
         if "RTF" in metrics:
-            speed = f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster), RTFx {metrics['RTFx']:g}."
+            speed = (
+                f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster), RTFx {metrics['RTFx']:g}."
+            )
             notes.append(about + speed)
         if metrics["missing_hypotheses"]:
             what = "utterances have no hypothesis and count as deletions; missing.txt lists them."
@@ -191,7 +195,9 @@ def _breakdowns(breakdowns: list[dict[str, dict[str, dict]]]) -> list[dict]:
     for name in BREAKDOWNS:
         parts = dict.fromkeys(part for one in breakdowns for part in one.get(name, ()))
         if len(parts) > 1:
-            found.append({"name": name, "parts": [_part(part, [one[name].get(part) for one in breakdowns]) for part in parts]})
+            found.append(
+                {"name": name, "parts": [_part(part, [one[name].get(part) for one in breakdowns]) for part in parts]}
+            )
     return found
 
 

@@ -139,7 +139,9 @@ def _read_words(file: Path) -> dict[str, list[dict]]:
 
 def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
     """Return a row of utterances.jsonl: what compare and the report need to know of an utterance."""
-    reference, hypothesis = (units_of(text, utterance.in_characters) for text in (utterance.reference, utterance.hypothesis))
+    reference, hypothesis = (
+        units_of(text, utterance.in_characters) for text in (utterance.reference, utterance.hypothesis)
+    )
     row = {
         "id": utterance.id,
         "group": utterance.group,
