@@ -81,7 +81,7 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def _with_clips(page: Page) -> list[dict]:
-    """Return the utterances that are shown, with the number of their clip, its file if it is linked, and its outline."""
+    """Return the utterances that are shown, with their clips: its number, its file if it is linked, its outline."""
     numbers = {key: number for number, key in enumerate(page.sounds.clips)}
     rows = []
     for row in page.data["utterances"][:MAX_UTTERANCES]:

@@ -28,8 +28,8 @@ RATES = {
 }
 COUNTS = ("insertions", "deletions", "substitutions", "total", "utterances")
 RATES_NOTE = (
-    "Rates are in %; errors are counted in words (WER) or, for languages without spaces, in characters (CER). Intervals "
-    "are 95 % bootstrap intervals. MER: errors as a share of all aligned positions, insertions among them."
+    "Rates are in %; errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
+    "Intervals are 95 % bootstrap intervals. MER: errors as a share of all aligned positions, insertions among them."
 )
 
 
@@ -162,10 +162,9 @@ def _notes(systems: dict[str, System], count: int) -> list[str]:
             notes.append(f"{about}{len(rows) - count} utterances are not in all runs and not in the list below.")
         for group, values in metrics["groups"].items():
             if "bleu" in values:
-                notes.append(
-                    f"{about}{group}: BLEU {values['bleu']:.2f} ({values['bleu_signature']}), chrF {values['chrf']:.2f} "
-                    f"({values['chrf_signature']}), of the text as written."
-                )
+                bleu = f"BLEU {values['bleu']:.2f} ({values['bleu_signature']})"
+                chrf = f"chrF {values['chrf']:.2f} ({values['chrf_signature']})"
+                notes.append(f"{about}{group}: {bleu}, {chrf}, of the text as written.")
     return notes
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
+from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
-from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.report import System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
