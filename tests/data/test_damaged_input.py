@@ -60,8 +60,10 @@ VALUES += [
     "[" * 5000,
     '[{"start": 0, "end": NaN, "text": "x"}]',
 ]
+VALUES += ["<|endoftext|>", "x<|0.00|>y", "w " * 300]
+VALUES += ['[{"start": 1, "end": 2, "text": "x"}, {"start": 0, "end": 9, "text": "<|en|>"}]']
 VALUES += ['[{"start": 0, "end": 1, "text": "x"}]', '[{"start": 0, "end": 1, "text": "\\ud800"}]']
-TABLES = ("wav.scp", "text", "segments", "utt2lang", "utt2spk", "utt2task", "utt2dur", "utt2segments")
+TABLES = ("wav.scp", "text", "segments", "utt2lang", "utt2spk", "utt2task", "utt2dur", "utt2segments", "utt2prompt")
 SOUND = [
     {
         "wav.scp": "a wav/a.wav\nb wav/b.wav\n",
@@ -76,6 +78,7 @@ SOUND = [
         "text": "a hello\nb \nc x\n",
         "utt2lang": "a en\nb zh\nc en\n",
         "utt2segments": "b []\n",
+        "utt2prompt": "a so\n",
     },
     {
         "wav.scp": "a|en|transcribe wav/a.wav\na|zh|translate wav/a.wav\nb|zh|translate wav/b.wav\n",
@@ -126,7 +129,19 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-KEYS = ["id", "audio", "audio_path", "sentence", "text", "language", "duration", "sentences", "speaker", "task"]
+KEYS = [
+    "id",
+    "audio",
+    "audio_path",
+    "sentence",
+    "text",
+    "language",
+    "duration",
+    "sentences",
+    "speaker",
+    "task",
+    "prompt",
+]
 ROWS = st.one_of(
     st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6),
     st.builds(
@@ -212,7 +227,8 @@ COMMANDS = [
 
 def content(row):
     """What another form of the same corpus has to say of an utterance."""
-    return row.id, row.audio, row.text.split(), row.language, row.task, row.speaker, row.start, str(row.end)
+    spoken = row.text.split(), row.language, row.task, row.speaker, row.segments, row.prompt.split()
+    return row.id, row.audio, *map(str, spoken), row.start, str(row.end)
 
 
 @THOROUGH

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, MonoCut, SupervisionSegment
 from lhotse.testing.dummies import dummy_recording
+from transformers import WhisperTokenizer
 
 from whisper_recipe.cli import main
+from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.supervision import outline_of, supervision_of
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.training.batches import training_example
 
 
 def cut_of(*supervisions: dict, duration: float = 10.0) -> MonoCut:
@@ -53,6 +56,14 @@ def test_several_supervisions_are_one_text_with_their_times_in_order() -> None:
         said = supervision_of(cut)
         assert (said.text, said.speaker) == ("how are you and you", None)
         assert said.segments == ((0.0, 2.5, "how are you"), (5.0, 10.0, "and you"))
+
+
+def test_several_supervisions_are_trained_with_their_times(tiny_model: Path) -> None:
+    parts = [{"text": "and you", "start": 2.0, "duration": 1.0}, {"text": "hello", "start": 0.5, "duration": 1.0}]
+    tokenizer = WhisperTokenizer.from_pretrained(tiny_model)
+    inputs, _ = training_example(tokenizer, cut_of(*parts), timestamps=True)
+    written = "<|startoftranscript|><|en|><|transcribe|><|0.50|> hello<|1.50|><|2.00|> and you<|3.00|>"
+    assert inputs == tokenizer(written, add_special_tokens=False).input_ids
 
 
 def test_chinese_supervisions_are_joined_without_spaces_and_their_translations_with() -> None:
@@ -101,6 +112,13 @@ def test_a_mixed_cut_is_read_as_lhotse_reads_it() -> None:
     said = supervision_of(outline_of(cut.to_dict()))
     assert said.text == "hello there"
     assert said.segments == ((0.0, 10.0, "hello"), (10.0, 20.0, "there"))
+
+
+def test_mixed_cuts_with_stored_features_are_refused_in_one_line(corpus: Path) -> None:
+    first, second, *_ = CutSet.from_file(corpus)
+    for cut in (first.append(second), first.pad(duration=5.0)):
+        with pytest.raises(RecipeError, match="MixedCut of lhotse's"):
+            load_fbank(cut)
 
 
 def test_score_and_stats_read_what_lhotse_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

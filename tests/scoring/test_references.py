@@ -50,7 +50,7 @@ def test_hypotheses_as_trn_and_as_kaldi_text(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("hyp.trn", "one (a)\ntwo\n", r"hyp.trn:2: not a hypothesis; write `text \(id\)` a line"),
+        ("hyp.trn", "one (a)\ntwo\n", r"hyp.trn:2: not a text with its id; write `text \(id\)` a line"),
         ("hyp.trn", "one (a)\ntwo (a)\n", "hyp.trn:2: a is there twice"),
         ("text", "a one\n\nb two\n", "text:3: b has no reference"),
         ("text", b"a \xff\n", "text: not UTF-8"),
@@ -83,3 +83,34 @@ def test_a_trn_file_is_scored_beside_itself(tmp_path, corpus):
     (tmp_path / "hyp.trn").write_text("".join(lines), encoding="utf-8")
     assert main(["score", str(tmp_path / "hyp.trn"), "--ref", str(corpus)]) == 0
     assert "%WER 0.00 [ 0 / " in (tmp_path / "wer").read_text()
+
+
+def test_a_data_directory_without_audio_is_scored(tmp_path, capsys):
+    data = tmp_path / "test"
+    data.mkdir()
+    (data / "text").write_text("a hello there\nb guten tag\n")
+    (data / "utt2lang").write_text("a en\nb German\n")
+    (tmp_path / "hyp.txt").write_text("a hello\nb guten tag\n")
+    assert main(["score", str(tmp_path / "hyp.txt"), "--ref", str(data)]) == 0
+    assert "%WER 50.00 [ 1 / 2, 0 ins, 1 del, 0 sub ] en transcribe" in (tmp_path / "wer").read_text()
+    assert "%WER 0.00 [ 0 / 2, 0 ins, 0 del, 0 sub ] de transcribe" in (tmp_path / "wer").read_text()
+
+
+@pytest.mark.parametrize(("name", "lines"), [("text", "a hello there\nb\n"), ("ref.trn", "hello there (a)\n(b)\n")])
+def test_a_text_alone_is_scored_in_the_language_that_is_given(tmp_path, name, lines):
+    (tmp_path / name).write_text(lines)
+    (tmp_path / "hyp.txt").write_text("a hello\nb oh\n")
+    assert main(["score", str(tmp_path / "hyp.txt"), "--ref", str(tmp_path / name), "--language", "English"]) == 0
+    assert "%WER 100.00 [ 2 / 2, 1 ins, 1 del, 0 sub ] en transcribe" in (tmp_path / "wer").read_text()
+
+
+def test_a_text_alone_needs_a_language_or_multi_task_ids(tmp_path, capsys):
+    (tmp_path / "text").write_text("a|zh|transcribe 你好\na|zh|translate hello\n", encoding="utf-8")
+    found = read_references(tmp_path / "text")
+    assert {key: (row.language, row.task) for key, row in found.items()} == {
+        "a|zh|transcribe": ("zh", "transcribe"),
+        "a|zh|translate": ("zh", "translate"),
+    }
+    (tmp_path / "text").write_text("a hello\n")
+    with pytest.raises(RecipeError, match="text:1: nothing says its language; give --language"):
+        read_references(tmp_path / "text")

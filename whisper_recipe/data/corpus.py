@@ -28,13 +28,16 @@ def is_list(path: str | Path) -> bool:
     return Path(path).suffix in LIST_SUFFIXES and not Path(path).is_dir()
 
 
-def scan_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> Scan:
+def scan_corpus(
+    path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
+) -> Scan:
     """Read a corpus as far as it can be read: its sound utterances, and all that is wrong. Audio is not opened.
 
     Args:
         path: a Kaldi data directory, or a list that ends in .json or .jsonl.
         allow_pipes: take shell commands for audio.
         language: of a list's utterances that name none.
+        needs_audio: whether a data directory must have a wav.scp.
 
     Raises:
         RecipeError: there is no such corpus.
@@ -45,16 +48,18 @@ def scan_corpus(path: str | Path, allow_pipes: bool = False, language: str | Non
     if not Path(path).is_dir():
         cure = f"give a Kaldi data directory, or a list that ends in {' or '.join(LIST_SUFFIXES)}"
         raise RecipeError("not a corpus", where=path, cure=cure)
-    return scan_data_dir(path, allow_pipes)
+    return scan_data_dir(path, allow_pipes, needs_audio)
 
 
-def read_corpus(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> list[Utterance]:
+def read_corpus(
+    path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
+) -> list[Utterance]:
     """Read a corpus (see scan_corpus); every problem but unsorted ids is an error.
 
     Raises:
         RecipeError: the first problem, and how many more there are.
     """
-    scan = scan_corpus(path, allow_pipes, language)
+    scan = scan_corpus(path, allow_pipes, language, needs_audio)
     problems = [problem for problem in scan.problems if problem.kind != UNSORTED]
     if problems:
         more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse.cut import Cut
+from lhotse.cut import Cut, MixedCut
 from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.utils import compute_num_frames_from_samples
 from transformers.audio_utils import mel_filter_bank
@@ -151,7 +151,7 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
     There are `num_frames` of them, one or two more than the cut's duration has; of a part of what was stored, or of
     features that another program has stored, there are as many as lhotse gives.
     """
-    if not cut.has_features:
+    if not _has_own_features(cut):
         return log_mel(load_samples(cut), num_mel_bins)
     _check_type(cut, cut.id)
     shard = (cut.custom or {}).get(SHARD)
@@ -163,7 +163,7 @@ def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:
 
 def check_features(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
     """RecipeError where a cut's stored features are not Whisper's, or not of as many mel bins as the model takes."""
-    if not cut.has_features:
+    if not _has_own_features(cut):
         return
     _check_type(cut, where)
     if cut.num_features != num_mel_bins:
@@ -172,6 +172,11 @@ def check_features(cut: Cut, num_mel_bins: int, where: str | Path) -> None:
             where=where,
             cure=f"compute them with whisper-recipe fbank --num_mel_bins {num_mel_bins}",
         )
+
+
+def _has_own_features(cut: Cut) -> bool:
+    # Lhotse would mix or pad the features of a mixed cut's tracks, which only waveforms allow (see WhisperLogMel).
+    return cut.has_features and not isinstance(cut, MixedCut)
 
 
 def _check_type(cut: Cut, where: str | Path) -> None:

@@ -83,26 +83,31 @@ class _Directory:
                 yield number, line
 
 
-def scan_data_dir(path: str | Path, allow_pipes: bool = False) -> Scan:
+def scan_data_dir(path: str | Path, allow_pipes: bool = False, needs_audio: bool = True) -> Scan:
     """Read a data directory as far as it can be read; audio files are not opened.
 
     Args:
         path: the data directory.
         allow_pipes: take shell commands in wav.scp for audio.
+        needs_audio: whether wav.scp must be there; without it utterances have no audio and no segments.
 
     Raises:
         RecipeError: there is no such directory.
     """
     scan = Scan(require(path, "give a Kaldi data directory"))
+    texts_only = not needs_audio and not (scan.path / "wav.scp").exists()
     directory = _Directory(scan, allow_pipes)
     text = directory.texts = directory.table("text", required=True)
-    wav, segments = directory.table("wav.scp", required=True), directory.table("segments")
+    wav = directory.table("wav.scp", required=not texts_only)
+    segments = {} if texts_only else directory.table("segments")
     languages = directory.table("utt2lang", required=any("|" not in key for key in text))
     more = {name: directory.table(name) for name in ("utt2spk", "utt2dur", "utt2task", "utt2segments", "utt2prompt")}
     ids = {_base(key) for key in text} | text.keys()
     for name, table in (more | {"utt2lang": languages}).items():
         _report_strays(directory, name, table, ids)
-    stretches = (_segments if segments else _whole_recordings)(directory, wav, text, segments)
+    stretches = (_no_audio if texts_only else _segments if segments else _whole_recordings)(
+        directory, wav, text, segments
+    )
     for key, (number, transcript) in text.items():
         row = directory.where("text", number)
         language, task = _language_and_task(directory, key, languages, more["utt2task"], row)
@@ -113,7 +118,8 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False) -> Scan:
         if key in stretches:
             spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
             spoken["prompt"] = more["utt2prompt"].get(key, (0, ""))[1]
-            speaker, duration = _of(more["utt2spk"], key)[1] or _base(key), _duration(directory, more["utt2dur"], key)
+            speaker = "_".join(_of(more["utt2spk"], key)[1].split()) or _base(key)  # as a list's, an id
+            duration = _duration(directory, more["utt2dur"], key)
             scan.add(Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict()))
         elif row not in scan.lost:
             scan.lose(row, "missing audio: see the problems of wav.scp and segments")
@@ -159,6 +165,11 @@ class _Stretch(NamedTuple):
     audio_where: str
     start: float = 0.0
     end: float | None = None
+
+
+def _no_audio(directory: _Directory, _: Table, text: Table, __: Table) -> dict[str, _Stretch]:
+    wheres = {key: directory.where("text", number) for key, (number, _) in text.items()}
+    return {key: _Stretch(_base(key), "", where, where) for key, where in wheres.items()}
 
 
 def _whole_recordings(directory: _Directory, wav: Table, text: Table, _: Table) -> dict[str, _Stretch]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whisper_recipe.data.utterance import Segment, are_in_order
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import CHARACTER_LANGUAGES, language_code
-from whisper_recipe.tasks import check_task
+from whisper_recipe.languages import CHARACTER_LANGUAGES, LANGUAGES, language_code
+from whisper_recipe.tasks import TASKS, check_task
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -109,7 +109,7 @@ def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
     try:
         cut = outline_of(row)
         return cut, supervision_of(cut)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         cure = "give a cut manifest (cuts_*.jsonl.gz), not recordings or supervisions"
         raise RecipeError(f"not a cut ({type(error).__name__}: {error})", where=where, cure=cure) from None
     except RecipeError as error:
@@ -117,20 +117,22 @@ def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
 
 
 def _read(part: Any, cut: Cut | Outline, labelled: bool) -> Supervision:
-    # Outlines lack what their row lacks; Lhotse's own supervisions have all, as None.
-    custom = getattr(part, "custom", None)
-    custom = custom if isinstance(custom, dict) else {}
+    # Outlines lack what their row lacks; Lhotse's own supervisions have it as None. Training looks through a million
+    # cuts several times: codes and tasks as `fbank` writes them pass without a call.
+    custom = getattr(part, "custom", None) or {}
     text, language = getattr(part, "text", None), getattr(part, "language", None)
     if labelled and not isinstance(text, str):
         raise _fault(cut, "no text", 'write "" where there is no speech')
-    if isinstance(language, str):
-        language = language_code(language, cut.id)
-    elif labelled:
-        raise _fault(cut, "no language", "write its supervision's `language`")
+    if language not in LANGUAGES:
+        if language is not None:
+            language = language_code(str(language), cut.id)
+        elif labelled:
+            raise _fault(cut, "no language", "write its supervision's `language`")
+    task = custom.get("task") or "transcribe"
     return Supervision(
         text or "",
         language,
-        check_task(custom.get("task") or "transcribe", cut.id),
+        task if task in TASKS else check_task(task, cut.id),
         getattr(part, "speaker", None),
         _segments(custom["segments"], getattr(part, "start", 0.0), cut) if custom.get("segments") else (),
         custom.get("prompt") or "",

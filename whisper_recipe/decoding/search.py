@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.text.prompt import MAX_TOKENS, prompt_ids
+from whisper_recipe.text.prompt import MAX_TOKENS, plain_ids, prompt_ids
 from whisper_recipe.text.tokenizer import START_OF_PREVIOUS
 
 MODELS_OWN = -1  # in suppress_tokens, as in openai/whisper
@@ -90,7 +90,7 @@ def search_prompt(
     before: list[int] = []
     for text in filter(None, (search.hotwords.strip(), search.prompt.strip())):
         # With a space in front whatever the language is, as whisper/decoding.py of openai/whisper does it.
-        before += tokenizer(f" {text}", add_special_tokens=False).input_ids
+        before += plain_ids(tokenizer, f" {text}")
     # Half of the context less <|startofprev|>, as in openai/whisper, and the hypothesis must have room behind it.
     room = min(MAX_TOKENS // 2, MAX_TOKENS - len(ids) - search.max_new_tokens) - 1
     if len(before) > room:

@@ -1,4 +1,4 @@
-"""What is scored: references of a cut manifest or a Kaldi data directory, hypotheses as jsonl, trn or Kaldi text."""
+"""What is scored: references as cuts, a Kaldi data directory or a text; hypotheses as jsonl, trn or Kaldi text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from whisper_recipe.data.corpus import read_corpus
 from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, require
+from whisper_recipe.languages import language_code
+from whisper_recipe.tasks import check_task
+
+JSON_LINES = (".jsonl", ".jsonl.gz")
 
 
 class Reference(NamedTuple):
@@ -26,14 +30,22 @@ class Reference(NamedTuple):
     duration: float | None = None
 
 
-def read_references(path: Path) -> dict[str, Reference]:
-    """Read the references of a cut manifest or of a Kaldi data directory: id -> reference; without lhotse and audio.
+def read_references(path: Path, language: str | None = None) -> dict[str, Reference]:
+    """Read references: id -> reference; without lhotse and audio.
+
+    Args:
+        path: a cut manifest (.jsonl or .jsonl.gz), a Kaldi data directory with or without wav.scp, NAME.trn with
+            `text (id)`, or a file with `id text`, where an id alone is a reference without speech.
+        language: of the last two, whose ids may be `id|language|task` instead.
 
     Raises:
-        RecipeError: nothing is there, a row is not whole, or an id is there twice.
+        RecipeError: nothing is there, a row is not whole, its language is unknown, or an id is there twice.
     """
     require(path, "run whisper-recipe fbank first (stage 2)")
-    rows = _of_data_dir(path) if path.is_dir() else _of_cuts(path)
+    if path.is_dir():
+        rows = _of_data_dir(path)
+    else:
+        rows = _of_cuts(path) if path.name.endswith(JSON_LINES) else _of_text(path, language)
     references: dict[str, Reference] = {}
     for where, key, reference in rows:
         if key in references:
@@ -46,9 +58,19 @@ def read_references(path: Path) -> dict[str, Reference]:
 
 def _of_data_dir(path: Path) -> Iterator[tuple[str, str, Reference]]:
     # Pipes are allowed because no audio is read: none is run.
-    for row in read_corpus(path, allow_pipes=True):
+    for row in read_corpus(path, allow_pipes=True, needs_audio=False):
         duration = row.duration if row.end is None else row.end - row.start
         yield row.row, row.id, Reference(row.text, row.language, row.task, _speaker(row.speaker, row.id), duration)
+
+
+def _of_text(path: Path, language: str | None) -> Iterator[tuple[str, str, Reference]]:
+    for where, key, text in _text_rows(path):
+        _, *parts = key.split("|")
+        spoken, task = parts if len(parts) == 2 else (language, "transcribe")
+        if spoken is None:
+            cure = "give --language, ids like id|language|task, or a data directory with utt2lang"
+            raise RecipeError("nothing says its language", where=where, cure=cure)
+        yield where, key, Reference(text, language_code(spoken, where), check_task(task, where))
 
 
 def _of_cuts(path: Path) -> Iterator[tuple[str, str, Reference]]:
@@ -78,7 +100,7 @@ def read_hypotheses(path: Path, references: dict[str, Reference]) -> dict[str, s
     Raises:
         RecipeError: a line is not of that format, an id is there twice or has no reference.
     """
-    rows = _jsonl_rows(path) if path.name.endswith((".jsonl", ".jsonl.gz")) else _text_rows(path)
+    rows = _jsonl_rows(path) if path.name.endswith(JSON_LINES) else _text_rows(path)
     hypotheses: dict[str, str] = {}
     for where, key, text in rows:
         if key in hypotheses:
@@ -114,5 +136,5 @@ def _text_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         if line.strip():
             match = re.fullmatch(pattern, line.strip())
             if match is None:
-                raise RecipeError("not a hypothesis", where=f"{path}:{number}", cure=f"write `{form}` a line")
+                raise RecipeError("not a text with its id", where=f"{path}:{number}", cure=f"write `{form}` a line")
             yield f"{path}:{number}", match["id"], match["text"].strip()

@@ -30,6 +30,7 @@ def score(
     hyp: Path,
     ref: Path,
     normalizer: NormalizerName = "whisper",
+    language: str | None = None,
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
@@ -41,16 +42,21 @@ def score(
     Args:
         hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
             `text (id)`, or Kaldi's `id text`.
-        ref: the cut manifest that was decoded, or a Kaldi data directory.
+        ref: the cut manifest that was decoded, a Kaldi data directory (wav.scp is not needed), NAME.trn, or a file with
+            `id text`.
         normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks),
-            one of these for all, basic (Whisper's own, which drops the combining marks of Hindi or Thai) or none.
+            or one for all: these, basic (Whisper's own, which drops the combining marks of Hindi or Thai), arabic
+            (basic_marks without vowel signs and tatweel, digits as 0 to 9), persian (arabic, with Persian's yeh and kaf
+            and a space for the zero width non-joiner), open_asr_leaderboard (English, from your checkout of its
+            repository on PYTHONPATH) or none.
+        language: of the references of a .trn or `id text` file: a Whisper code or an English name.
         audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
         audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
     """
-    references = read_references(ref)
+    references = read_references(ref, language)
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
     utterances = score_utterances(references, hypotheses, normalizer)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import unicodedata
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Literal
 
+from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES
 
-NormalizerName = Literal["whisper", "english", "basic", "basic_marks", "chinese", "none"]
+NormalizerName = Literal[
+    "whisper", "english", "basic", "basic_marks", "chinese", "arabic", "persian", "open_asr_leaderboard", "none"
+]
 CHINESE = ("zh", "yue")
+TATWEEL = "\u0640"  # lengthens a line of Arabic
+ZERO_WIDTH_NON_JOINER = "\u200c"
+PERSIAN_LETTERS = str.maketrans("\u064a\u0649\u0643", "\u06cc\u06cc\u06a9")  # Arabic yeh, alef maksura and kaf
+LEADERBOARD = "https://github.com/huggingface/open_asr_leaderboard"
 
 
 def text_language(language: str, task: str) -> str:
@@ -42,8 +51,7 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
     Args:
         name:
             `english`: Whisper's for English: lower case, no punctuation, contractions and titles written out, numbers
-            as digits. OpenAI's table of British spellings (english.json) is in no package that is installed here:
-            transformers keeps it in the tokenizer folders of OpenAI's models. So colour and color differ.
+            as digits, American spellings by OpenAI's table.
             `basic`: Whisper's for the other languages, to the letter: lower case, NFKC, no punctuation, nothing in
             brackets. It takes combining marks for punctuation: the vowels of Hindi, Thai, Tamil or Burmese vanish, and
             words fall apart where they stood. Use it to compare with figures that were made so.
@@ -51,26 +59,82 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
             Japanese, Korean, Vietnamese) it is the same as `basic`.
             `chinese`: NFKC (full-width forms become half-width), simplified characters (opencc t2s), lower case, no
             punctuation but the point in 3.5 and the sign in 50%.
+            `arabic`: `basic_marks` without vowel signs (harakat) and tatweel, all digits as 0 to 9.
+            `persian`: `arabic`, and Arabic's yeh and kaf as Persian's, the zero width non-joiner as a space.
+            `open_asr_leaderboard`: that of the Open ASR Leaderboard for English, to the letter, from the user's own
+            checkout: its word lists are in no package.
             `none`: as written.
             `whisper`: by language, see normalizer_of.
+            All but `basic`, `open_asr_leaderboard` and `none` ignore invisible characters (zero width, direction marks,
+            soft hyphens), and take the i that Turkish İ becomes in lower case, with a dot of its own, for a plain one.
         language: of the text.
+
+    Raises:
+        RecipeError: the leaderboard's normaliser can't be imported, or the language is not English.
     """
     name = normalizer_of(name, language)
     if name == "none":
         return str.strip
-    if name == "chinese":
-        from opencc import OpenCC
+    if name == "open_asr_leaderboard":
+        return _leaderboard(language)
+    if name == "basic":
+        from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-        convert = OpenCC("t2s").convert
-        return lambda text: _chinese_without_punctuation(convert(unicodedata.normalize("NFKC", text)))
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+        return BasicTextNormalizer()
+    normalize = {"chinese": _chinese, "english": _english}.get(name, _basic_marks)()
+    before = {"arabic": _arabic, "persian": _persian}.get(name, str)
+    return lambda text: normalize(_visible(before(text)))
 
-    if name == "english":
-        return EnglishTextNormalizer({})
+
+def _visible(text: str) -> str:
+    """Return a text in lower case, without what nobody sees."""
+    import regex
+
+    return regex.sub(r"\p{Default_Ignorable_Code_Point}", "", text).lower().replace("i\N{COMBINING DOT ABOVE}", "i")
+
+
+def _chinese() -> Callable[[str], str]:
+    from opencc import OpenCC
+
+    convert = OpenCC("t2s").convert
+    return lambda text: _chinese_without_punctuation(convert(unicodedata.normalize("NFKC", text)))
+
+
+def _english() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    # The package's own class writes more words out (cause, kinda) than OpenAI's does; its table is OpenAI's.
+    return EnglishTextNormalizer(json.loads((files("whisper_normalizer") / "normalizers/english.json").read_bytes()))
+
+
+def _basic_marks() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
     normalizer = BasicTextNormalizer()
-    if name == "basic_marks":
-        normalizer.clean = _symbols_as_spaces
+    normalizer.clean = _symbols_as_spaces
     return normalizer
+
+
+def _arabic(text: str) -> str:
+    # Composed first: the madda and the hamza of a letter are no vowel signs.
+    letters = (c for c in unicodedata.normalize("NFKC", text) if c != TATWEEL and unicodedata.category(c) != "Mn")
+    return "".join(str(unicodedata.decimal(c, c)) for c in letters)
+
+
+def _persian(text: str) -> str:
+    return _arabic(text.replace(ZERO_WIDTH_NON_JOINER, " ")).translate(PERSIAN_LETTERS)
+
+
+def _leaderboard(language: str) -> Callable[[str], str]:
+    where = "normalizer open_asr_leaderboard"
+    if language != "en":
+        raise RecipeError(f"it is for English, not for {language}", where=where, cure="use --normalizer whisper")
+    try:
+        from normalizer.normalizer import EnglishTextNormalizer
+    except ImportError as error:
+        cure = f"git clone {LEADERBOARD}, and set PYTHONPATH to its folder"
+        raise RecipeError(f"can't be imported ({error})", where=where, cure=cure) from None
+    return EnglishTextNormalizer()
 
 
 def _symbols_as_spaces(text: str) -> str:

@@ -32,12 +32,14 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces.
-
-    What looks like one of Whisper's own tokens (`<|en|>`, `<|0.00|>`) is text here, never the token.
-    """
+    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces."""
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
     text = f" {text.strip()}" if spaced else text.strip()
+    return plain_ids(tokenizer, text)
+
+
+def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
+    """Return the ids of a text in which what looks like one of Whisper's own tokens (`<|en|>`, `<|0.00|>`) is text."""
     # The tokenizer's own option, split_special_tokens, lets the time tokens through, and is remembered by later calls.
     parts = re.split(r"(?<=<)(?=\|)", text)
     return [index for part in parts for index in tokenizer(part, add_special_tokens=False).input_ids]
