@@ -25,12 +25,14 @@ class Table:
         columns: names of the columns.
         rows: cells, as they are shown.
         texts: so many columns from the left hold texts, the others numbers.
+        note: a paragraph below it.
     """
 
     title: str
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[list[str | None]]
     texts: int = 1
+    note: str = ""
 
 
 @dataclass

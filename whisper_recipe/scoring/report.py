@@ -14,6 +14,7 @@ from whisper_recipe.files import exists, read_jsonl
 from whisper_recipe.report.page import Page, Table, write_page
 from whisper_recipe.report.sound import AudioMode, Source, collect
 from whisper_recipe.scoring.hallucinations import SIGNS
+from whisper_recipe.scoring.references import JSON_LINES
 from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, duration_range
 from whisper_recipe.text.normalize import text_language
 
@@ -55,6 +56,7 @@ def write_report(
     audio: AudioMode,
     audio_limit_mb: float,
     differences: Table | None = None,
+    notes: Iterable[str] = (),
 ) -> None:
     """Write the page.
 
@@ -65,6 +67,7 @@ def write_report(
         audio: where the sound of the utterances is to be.
         audio_limit_mb: megabytes of sound; the utterances with most errors, or that differ most, come first.
         differences: the paired test of several systems.
+        notes: what else is to be said at the top.
 
     Raises:
         RecipeError: the systems have no utterance in common, or their references differ.
@@ -77,7 +80,7 @@ def write_report(
     ordered = [(row["id"], sources[row["id"]]) for row in utterances if row["id"] in sources]
     page = Page(
         title=title,
-        notes=_notes(systems, len(utterances)),
+        notes=[*_notes(systems, len(utterances)), *notes],
         tables=[*([differences] if differences else []), _rates(systems)],
         data={
             "systems": list(systems),
@@ -219,12 +222,14 @@ def find_sources(references: str | None, ids: Collection[str]) -> dict[str, Sour
     if references is None or not exists(references):
         return {}
     if Path(references).is_dir():
-        rows = (row for row in read_corpus(references, allow_pipes=True) if row.id in ids)
+        rows = (row for row in read_corpus(references, allow_pipes=True, needs_audio=False) if row.id in ids)
         return {
             row.id: Source(row.audio, row.start, None if row.end is None else row.end - row.start)
             for row in rows
-            if not row.audio.endswith("|")  # to look at a page is no reason to run commands
+            if row.audio and not row.audio.endswith("|")  # looking at a page is no reason to run commands
         }
+    if not references.endswith(JSON_LINES):
+        return {}
     found = {row["id"]: _source_of_cut(row) for _, row in read_jsonl(references) if row["id"] in ids}
     return {key: source for key, source in found.items() if source is not None}
 
