@@ -235,12 +235,38 @@ def test_saved_ids_are_what_subset_takes_and_corrections_what_fix_takes(small, o
     assert rows == [{"id": "wrong", "text": "set a kitchen light"}, {"id": "made up", "text": None}]
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two systems: the second is better on `wrong`, worse on `right`, and the same on the others."""
+    better = {"right": "turn on a light", "wrong": "set the kitchen light"}
+    heard = [{"id": row["id"], "text": better.get(row["id"], row["text"])} for row in HEARD]
+    folder = write_set(tmp_path_factory.mktemp("compared"), ROWS, {"one": HEARD, "two": heard})
+    page = folder / "report.html"
+    assert main(["compare", f"base={folder / 'one'}", f"tuned={folder / 'two'}", "--report", str(page)]) == 0
+    return page
+
+
+def test_systems_stand_below_one_another_wins_and_losses_first(compared, opened):
+    page = opened(compared)
+    assert set(ids(page)[:2]) == {"wrong", "right"}
+    columns = page.locator("article[aria-label=right] .column").all_inner_texts()
+    assert [column.split() for column in columns][0] == ["reference", "base", "tuned"]
+    assert [column.split() for column in columns][3] == ["the", "the", "a"]
+    assert "minus base" in page.inner_text("main section:first-child")
+    page.select_option("select[name=outcome]", "better 1")
+    assert ids(page) == ["wrong"]
+    page.select_option("select[name=outcome]", "worse 1")
+    assert ids(page) == ["right"]
+    page.click("article[aria-label=right] .play")
+    eventually(page, "PLAYER.currentTime > 0.1")
+
+
 def test_hostile_texts_stay_texts(tmp_path, opened):
     arabic, long = "مرحبا بالعالم", "a" * 100_000
     rows = [
         {"id": f"u{HOSTILE}", "text": HOSTILE, "language": "en", "speaker": f"s{HOSTILE}"},
         {"id": "rtl", "text": arabic, "language": "ar"},
-        {"id": "long", "text": f"x {long}", "language": "en"},
+        {"id": "long", "text": f"x {long}" + " c" * 1000, "language": "en"},
         {"id": "__proto__", "text": "constructor </SCRIPT\u2028", "language": "en", "speaker": "constructor"},
     ]
     heard = [
@@ -259,7 +285,8 @@ def test_hostile_texts_stay_texts(tmp_path, opened):
     assert page.locator("[aria-label=long] .column").count() == 300
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.locator("[aria-label=long] .more").click()
-    assert page.locator("[aria-label=long] .column").count() == 20_000
+    assert page.locator("[aria-label=long] .column").count() >= 1002
+    assert "more inserted" in page.inner_text("[aria-label=long] .aligned")
     page.select_option("select[name=speaker]", "constructor")
     assert ids(page) == ["__proto__"]
 
@@ -272,11 +299,11 @@ def test_nothing_is_wider_than_the_page(small, opened, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_axe_finds_nothing_serious(small, opened, scheme, width):
+def test_axe_finds_nothing_serious(small, compared, opened, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    page = opened(small, width=width, scheme=scheme)
     # The page's policy keeps foreign scripts out, but not what the browser's driver evaluates.
-    found = axe.Axe().run(page).response["violations"]
+    pages = [opened(path, width=width, scheme=scheme) for path in (small, compared)]
+    found = [one for page in pages for one in axe.Axe().run(page).response["violations"]]
     serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]
     assert serious == []
 

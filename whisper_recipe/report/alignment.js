@@ -4,6 +4,7 @@ const SYSTEMS = DATA.systems ?? [];
 const UTTERANCES = DATA.utterances;
 const BY_ID = new Map(UTTERANCES.map((utterance, index) => [utterance.id, index]));
 const MAX_COLUMNS = 300; // units of an utterance that are shown at once
+const MAX_INSERTED = 12; // columns of insertions in a row; a loop has hundreds, and they stand in the text as written
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/u;
 
 const units = (text) => (text ? text.split(" ") : []);
@@ -44,7 +45,8 @@ countErrors();
 /**
  * Return the columns of an utterance: a unit of the reference above what each system wrote for it.
  *
- * {reference: unit or null, cells: [{kind, text, at: index in the hypothesis} or null, a system each]}
+ * {reference: unit or null, cells: [{kind, text, at: index in the hypothesis} or null, a system each]}; the last one of
+ * a long row of insertions has `more`, how many are left out.
  */
 function columnsOf(utterance) {
   const reference = units(utterance.reference);
@@ -59,8 +61,10 @@ function columnsOf(utterance) {
   });
   const columns = [];
   gaps.forEach((gap, r) => {
-    for (let n = 0; n < Math.max(...gap.map((inserted) => inserted.length)); n++)
-      columns.push({ reference: null, cells: gap.map((inserted) => inserted[n] ?? null) });
+    const longest = Math.max(...gap.map((inserted) => inserted.length));
+    const shown = longest > MAX_INSERTED ? MAX_INSERTED / 2 : longest;
+    for (let n = 0; n < shown; n++)
+      columns.push({ reference: null, cells: gap.map((inserted) => inserted[n] ?? null), more: n === shown - 1 ? longest - shown : 0 });
     if (r < reference.length) columns.push({ reference: reference[r], cells: aligned[r] });
   });
   return columns;

@@ -155,7 +155,7 @@ function lengths() {
 }
 const redraws = [];
 
-/** Return a line chart: {title, x, y, series: [{name, points: [[x, y]]}], diagonal}. */
+/** Return a line chart: {title, note, x, y, series: [{name, points: [[x, y]]}], diagonal}. */
 function lines({ title, note, x, y, series, diagonal = false }) {
   const [width, height, left, bottom] = [460, 240, 52, 34];
   const all = series.flatMap((one) => one.points);
@@ -165,11 +165,11 @@ function lines({ title, note, x, y, series, diagonal = false }) {
     left + ((px - x0) / (x1 - x0 || 1)) * (width - left - 8), height - bottom - ((py - y0) / (y1 - y0 || 1)) * (height - bottom - 10)];
   const number = (value) => (Math.abs(value) >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toPrecision(3));
   const text = (px, py, anchor, value) => svg("text", { x: px, y: py, "text-anchor": anchor }, value);
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title },
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}, ${y}` },
     svg("path", { class: "axis", d: `M${left},10V${height - bottom}H${width - 8}` }),
     text(left - 6, 18, "end", number(y1)), text(left - 6, height - bottom, "end", number(y0)),
     text(left, height - bottom + 16, "middle", number(x0)), text(width - 8, height - bottom + 16, "end", number(x1)),
-    text(width - 8, height - 4, "end", x), text(left + 6, 18, "start", y));
+    text(width - 8, height - 4, "end", x));
   if (diagonal) drawing.append(svg("path", { class: "axis", d: `M${place([0, 0])}L${place([1, 1])}` }));
   series.forEach((one, index) => {
     drawing.append(svg("path", { class: `curve ${systemClass(index)}`, d: `M${one.points.map(place).join("L")}` }));
@@ -179,7 +179,7 @@ function lines({ title, note, x, y, series, diagonal = false }) {
     }
   });
   const names = el("p", { class: "legend" }, ...series.map((one, index) => el("span", { class: systemClass(index) }, one.name)));
-  return figure(title, note, series.length > 1 ? names : null, drawing);
+  return figure(`${title} (${y})`, note, series.length > 1 ? names : null, drawing);
 }
 
 function charts() {

@@ -26,6 +26,7 @@ class Table:
         rows: cells, as they are shown.
         texts: so many columns from the left hold texts, the others numbers.
         note: a paragraph below it.
+        minor: columns that a narrow screen leaves out.
     """
 
     title: str
@@ -33,6 +34,12 @@ class Table:
     rows: list[list[str | None]]
     texts: int = 1
     note: str = ""
+    minor: tuple[str, ...] = ()
+
+    def classes(self, column: int) -> str:
+        """Return the classes of a column's cells."""
+        kinds = {"number": column >= self.texts, "minor": self.columns[column] in self.minor}
+        return " ".join(kind for kind, holds in kinds.items() if holds)
 
 
 @dataclass

@@ -18,6 +18,7 @@ function alignedTexts(utterance, index) {
   const append = (from, to) => {
     for (const column of columns.slice(from, to)) {
       box.append(columnElement(utterance, column, before / letters));
+      if (column.more) box.append(el("span", { class: "note" }, `… ${column.more} more inserted`));
       before += column.reference === null ? 0 : column.reference.length + 1;
     }
   };

@@ -188,7 +188,9 @@ def _rates(systems: dict[str, System]) -> Table:
         if (values := system.metrics["groups"].get(group)) is not None
     ]
     texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
-    return Table("Languages and tasks", [*texts, *RATES.values(), *COUNTS], rows, texts=len(texts))
+    columns = [*texts, *RATES.values(), *COUNTS]
+    minor = ("normalizer", "MER", "sentences right", *COUNTS)
+    return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
 def _breakdowns(breakdowns: list[dict[str, dict[str, dict]]]) -> list[dict]:
