@@ -261,6 +261,23 @@ def test_systems_stand_below_one_another_wins_and_losses_first(compared, opened)
     eventually(page, "PLAYER.currentTime > 0.1")
 
 
+@pytest.fixture(scope="module")
+def corpus_page(small):
+    folder = small.parent.parent
+    assert main(["stats", str(folder / "cuts_test.jsonl"), "--report", str(folder / "stats.html")]) == 0
+    return folder / "stats.html"
+
+
+def test_the_page_of_a_corpus_lists_strange_utterances_with_sound(corpus_page, opened):
+    page = opened(corpus_page)
+    page.select_option("select[name=sort]", "duration")
+    assert ids(page) == ["left-out", "wrong", "right", "made up"]
+    page.select_option("select[name=problem]", "longest")
+    page.click("article[aria-label=wrong] .play")
+    eventually(page, "PLAYER.currentTime > 0.1")
+    assert page.locator("h3:text-is('Speed of speech')").count() == 1
+
+
 def test_hostile_texts_stay_texts(tmp_path, opened):
     arabic, long = "مرحبا بالعالم", "a" * 100_000
     rows = [
@@ -299,10 +316,10 @@ def test_nothing_is_wider_than_the_page(small, opened, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_axe_finds_nothing_serious(small, compared, opened, scheme, width):
+def test_axe_finds_nothing_serious(small, compared, corpus_page, opened, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     # The page's policy keeps foreign scripts out, but not what the browser's driver evaluates.
-    pages = [opened(path, width=width, scheme=scheme) for path in (small, compared)]
+    pages = [opened(path, width=width, scheme=scheme) for path in (small, compared, corpus_page)]
     found = [one for page in pages for one in axe.Axe().run(page).response["violations"]]
     serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]
     assert serious == []

@@ -14,6 +14,8 @@ from whisper_recipe.data.corpus import scan_corpus
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.report.page import Table
+from whisper_recipe.report.sound import AudioMode
 
 MAX_SECONDS = 30.0  # one input of Whisper
 MIN_SECONDS = 0.01  # one frame of Whisper's features
@@ -30,6 +32,9 @@ def validate(
     language: str | None = None,
     num_jobs: int = 2,
     show: int = 10,
+    report: Path | None = None,
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
 ) -> None:
     """Check a Kaldi data directory or a JSON list; print its problems with file and line, and a table of counts.
 
@@ -42,19 +47,30 @@ def validate(
         language: of a list's utterances that name none.
         num_jobs: threads that decode.
         show: problems of a kind to list; 0 lists all.
+        report: an HTML page to write, with histograms, and the utterances with problems and the longest, quietest, most
+            clipped, fastest-spoken and other extreme ones to listen to.
+        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most.
 
     Raises:
         RecipeError: there are problems.
     """
     from tabulate import tabulate
 
-    scan, _ = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
     counts = Counter(problem.kind for problem in scan.problems)
     _list(scan.problems, show or len(scan.problems))
     if counts:
         print(tabulate(counts.most_common(), headers=["problem", "count"]))
     if show and counts and max(counts.values()) > show:
         print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    if report is not None:
+        from whisper_recipe.data.report import spoken_in_corpus, write_corpus_report
+
+        rows = [[kind, f"{count:,}"] for kind, count in counts.most_common()]
+        tables = [Table("Problems", ["problem", "count"], rows)] if counts else []
+        spoken = list(spoken_in_corpus(scan, durations))
+        write_corpus_report(report, Path(corpus).name, spoken, tables, audio, audio_limit_mb)
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
         cure = "mend the lines listed above, or leave them out: whisper-recipe fix"

@@ -24,7 +24,10 @@ const SORTS = SYSTEMS.length ? {
   "length ratio": (utterance) => best(utterance, (result) => result.counts.length / Math.max(1, result.counts.total)),
   ...(UTTERANCES.some((utterance) => utterance.confidence !== undefined)
     ? { confidence: (utterance) => utterance.confidence } : {}),
-} : Object.fromEntries((DATA.measures ?? []).map(({ key, name }) => [name, (utterance) => utterance.measures[key]]));
+} : {
+  "problems first": (utterance) => -BY_ID.get(utterance.id),
+  ...Object.fromEntries((DATA.measures ?? []).map(({ key, name }) => [name, (utterance) => utterance.measures[key]])),
+};
 Object.assign(SORTS, {
   duration: (utterance) => utterance.duration, id: (utterance) => utterance.id, speaker: (utterance) => utterance.speaker });
 
@@ -63,7 +66,7 @@ function buildFilters() {
     scored ? select("kind", "Errors", kinds) : null,
     SYSTEMS.length > 1 ? select("outcome", "Outcome", outcomes) : null,
     scored ? select("sign", "Sign of made-up text", [["any", "any"], ...values((one) => one.results.flatMap((result) => Object.keys(result.signs ?? {}))).sort()]) : null,
-    select("problem", "Problem", values((one) => one.problems ?? []).sort()),
+    select("problem", "Why it is listed", values((one) => one.problems ?? []).sort()),
     el("label", {}, "Sort by", el("span", { class: "pair" }, sorts, direction)),
     el("button", { type: "button", id: "clear", onclick: () => clearFilters() }, "Clear"),
     el("button", { type: "button", id: "save-ids", onclick: () => saveFile("ids.txt", view.order.map((index) => `${UTTERANCES[index].id}\n`).join("")) }),

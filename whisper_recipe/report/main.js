@@ -2,7 +2,7 @@
 //   title, utterances: [{id, language, task, speaker, duration, written, clip, ...}]
 //   of a scored set: systems: [name], signs: {name: meaning}, breakdowns, and in each utterance unit, text_language,
 //     reference (normalised, its units parted by spaces) and results: [{hypothesis, written, alignment, signs, words}]
-//   of a corpus: measures: [{key, name, digits}], and in each utterance measures: {key: number}, problems: [name]
+//   of a corpus: measures: [{key, name, unit, digits}], and in each utterance measures: {key: number}, problems: [name]
 //   of either: durations: [range], histograms, lines
 
 function confusionsTable() {
@@ -70,8 +70,8 @@ function start() {
   byId("section-utterances").hidden = !UTTERANCES.length;
   buildFilters();
   byId("filters").after(el("p", { class: "note keys" },
-    "Keys: j and k go to the next and previous utterance, space plays it, / searches, x marks its reference as wrong. ",
-    UTTERANCES.some((utterance) => utterance.clip) ? "A click on a word plays it: where word times are not known, from about there." : null));
+    `Keys: j and k go to the next and previous utterance, space plays it, / searches${SYSTEMS.length ? ", x marks its reference as wrong" : ""}. `,
+    SYSTEMS.length && UTTERANCES.some((utterance) => utterance.clip) ? "A click on a word plays it: where word times are not known, from about there." : ""));
   if (SYSTEMS.length) byId("count").before(colourKey());
   recall();
   apply();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,19 +16,11 @@ import numpy as np
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import written_aside
 
+Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), when they are asked for
 AudioMode = Literal["none", "linked", "embedded"]
 COMPRESSION = 0.92  # libsndfile's scale from 256 to 6 kbit/s for Opus: 26 kbit/s, where speech is clear
 PEAKS = 240  # columns of a waveform's outline
 AHEAD = 32  # utterances that are encoded before they are asked for
-
-
-class Source(NamedTuple):
-    """Where an utterance's sound is: a file of any kind that data/audio.py reads, and the seconds of the utterance."""
-
-    audio: str
-    start: float = 0.0
-    duration: float | None = None
-    channel: int = 0
 
 
 class Clip(NamedTuple):
@@ -55,19 +47,13 @@ class Sounds:
     folder: str = ""
 
 
-def encode(source: Source) -> Clip:
-    """Read an utterance's audio, 16 kHz mono, and encode it.
-
-    Raises:
-        RecipeError: the audio is missing or damaged.
-    """
+def encode(samples: np.ndarray, rate: int) -> Clip:
+    """Encode samples (n,); Opus has 8, 12, 16, 24 and 48 kHz."""
     import soundfile
 
-    from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
-
-    samples = np.nan_to_num(read_audio(*source))
+    samples = np.nan_to_num(samples)
     file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLING_RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    soundfile.write(file, samples, rate, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
     return Clip(file.getvalue(), outline(samples))
 
 
@@ -78,19 +64,20 @@ def outline(samples: np.ndarray) -> bytes:
     return np.rint(255 * np.clip(peaks, 0, 1)).astype(np.uint8).tobytes()
 
 
-def collect(sources: Iterable[tuple[str, Source]], mode: AudioMode, limit_mb: float, page: Path) -> Sounds:
+def collect(sources: Iterable[tuple[str, Samples]], mode: AudioMode, limit_mb: float, page: Path, rate: int) -> Sounds:
     """Encode the sound of utterances until the page's limit is reached.
 
     Args:
-        sources: (id, source), those first that are to be heard most.
+        sources: (id, what reads the samples), those first that are to be heard most. A RecipeError of theirs is noted.
         mode: `linked` writes the clips to a folder beside the page.
         limit_mb: megabytes of sound in all, as they stand in the page.
         page: the page's path.
+        rate: samples per second.
     """
     sources = [] if mode == "none" else list(sources)
     found = Sounds(folder=f"{page.stem}_audio" if mode == "linked" and sources else "")
     size = 0
-    for number, (key, clip) in enumerate(_encoded(sources)):
+    for number, (key, clip) in enumerate(_encoded(sources, rate)):
         if isinstance(clip, RecipeError):
             found.unreadable[key] = str(clip)
             continue
@@ -112,18 +99,17 @@ def clip_name(number: int) -> str:
     return f"{number:05d}.ogg"
 
 
-def _encoded(sources: list[tuple[str, Source]]) -> Iterator[tuple[str, Clip | RecipeError]]:
-    """Yield the clip of each source or the error, in order; libsndfile leaves the interpreter to other threads."""
+def _encoded(sources: list[tuple[str, Samples]], rate: int) -> Iterator[tuple[str, Clip | RecipeError]]:
+    """Yield the clip of each utterance or the error, in order; libsndfile leaves the interpreter to other threads."""
     from tqdm import tqdm
+
+    def clip_or_error(read: Samples) -> Clip | RecipeError:
+        try:
+            return encode(read(), rate)
+        except RecipeError as error:
+            return error
 
     rest = iter(tqdm(sources, desc="sound", unit="utt", delay=2, leave=False))
     with ThreadPoolExecutor() as pool:
         while part := list(islice(rest, AHEAD)):
-            yield from zip((key for key, _ in part), pool.map(_clip_or_error, (one for _, one in part)), strict=True)
-
-
-def _clip_or_error(source: Source) -> Clip | RecipeError:
-    try:
-        return encode(source)
-    except RecipeError as error:
-        return error
+            yield from zip((key for key, _ in part), pool.map(clip_or_error, (read for _, read in part)), strict=True)

@@ -63,7 +63,7 @@ function columnElement(utterance, column, share) {
 function facts(utterance) {
   const parts = [utterance.language, utterance.task === "translate" ? "translate" : null, seconds(utterance.duration), utterance.speaker];
   for (const measure of DATA.measures ?? [])
-    if (utterance.measures[measure.key] !== null) parts.push(`${measure.name} ${utterance.measures[measure.key].toFixed(measure.digits)}`);
+    if (utterance.measures[measure.key] !== null) parts.push(`${utterance.measures[measure.key].toFixed(measure.digits)} ${measure.unit}`);
   return parts.filter(Boolean).join(" · ");
 }
 

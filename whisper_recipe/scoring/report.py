@@ -8,11 +8,13 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
+from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.corpus import read_corpus
+from whisper_recipe.data.report import samples_of_cut, samples_of_utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import exists, read_jsonl
 from whisper_recipe.report.page import Page, Table, write_page
-from whisper_recipe.report.sound import AudioMode, Source, collect
+from whisper_recipe.report.sound import AudioMode, Samples, collect
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import JSON_LINES
 from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, duration_range
@@ -74,10 +76,8 @@ def write_report(
     """
     utterances = _worst_first(_merged(systems))
     first = next(iter(systems.values()))
-    sources = (
-        find_sources(first.metrics.get("references"), {row["id"] for row in utterances}) if audio != "none" else {}
-    )
-    ordered = [(row["id"], sources[row["id"]]) for row in utterances if row["id"] in sources]
+    samples = {} if audio == "none" else _samples(first.metrics.get("references"), {row["id"] for row in utterances})
+    ordered = [(row["id"], samples[row["id"]]) for row in utterances if row["id"] in samples]
     page = Page(
         title=title,
         notes=[*_notes(systems, len(utterances)), *notes],
@@ -92,7 +92,7 @@ def write_report(
             ],
             "utterances": utterances,
         },
-        sounds=collect(ordered, audio, audio_limit_mb, path),
+        sounds=collect(ordered, audio, audio_limit_mb, path, SAMPLING_RATE),
     )
     write_page(path, page)
 
@@ -189,7 +189,7 @@ def _rates(systems: dict[str, System]) -> Table:
     ]
     texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
     columns = [*texts, *RATES.values(), *COUNTS]
-    minor = ("normalizer", "MER", "sentences right", *COUNTS)
+    minor = ("unit", "normalizer", "MER", "sentences right", *COUNTS)
     return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
@@ -214,37 +214,23 @@ def _part(part: str, values: list[dict | None]) -> dict:
     return {"part": part, "utterances": known["utterances"], "systems": list(map(rates, values))}
 
 
-def find_sources(references: str | None, ids: Collection[str]) -> dict[str, Source]:
-    """Return where the sound of utterances is; those whose manifest or directory names no plain file are left out.
+def _samples(references: str | None, ids: Collection[str]) -> dict[str, Samples]:
+    """Return what reads the samples of utterances; those whose manifest or directory names no plain file are left out.
 
     Args:
-        references: the cut manifest or Kaldi data directory that was scored; it may be gone.
+        references: what was scored against; it may be gone.
         ids: of the utterances.
     """
     if references is None or not exists(references):
         return {}
     if Path(references).is_dir():
-        rows = (row for row in read_corpus(references, allow_pipes=True, needs_audio=False) if row.id in ids)
-        return {
-            row.id: Source(row.audio, row.start, None if row.end is None else row.end - row.start)
-            for row in rows
-            if row.audio and not row.audio.endswith("|")  # looking at a page is no reason to run commands
-        }
-    if not references.endswith(JSON_LINES):
-        return {}
-    found = {row["id"]: _source_of_cut(row) for _, row in read_jsonl(references) if row["id"] in ids}
-    return {key: source for key, source in found.items() if source is not None}
-
-
-def _source_of_cut(row: dict) -> Source | None:
-    """Return the source of a cut that is a stretch of a file; None for one that is mixed, changed or features only."""
-    recording = row.get("recording") or {}
-    changed = [one for one in recording.get("transforms") or () if one.get("name") != "Resample"]
-    for source in recording.get("sources", ()):
-        channel = row.get("channel")
-        if source.get("type") == "file" and channel in source["channels"] and not changed and "tracks" not in row:
-            return Source(source["source"], row["start"], row["duration"], source["channels"].index(channel))
-    return None
+        rows = read_corpus(references, allow_pipes=True, needs_audio=False)
+        found = {row.id: samples_of_utterance(row) for row in rows if row.id in ids}
+    elif references.endswith(JSON_LINES):
+        found = {row["id"]: samples_of_cut(row) for _, row in read_jsonl(references) if row["id"] in ids}
+    else:
+        found = {}
+    return {key: read for key, read in found.items() if read is not None}
 
 
 def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list[str]]) -> list[list | None]:
