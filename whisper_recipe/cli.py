@@ -49,6 +49,7 @@ COMMANDS = {
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
     "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
+    "watch": Command("training.watch", "watch", "a training run in the terminal, while it runs"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(
