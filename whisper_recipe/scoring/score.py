@@ -14,6 +14,7 @@ from whisper_recipe.scoring.report import System, percent, unit_times, write_rep
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
     ScoredUtterance,
+    Units,
     breakdown,
     group_metrics,
     score_utterances,
@@ -31,6 +32,7 @@ def score(
     ref: Path,
     normalizer: NormalizerName = "whisper",
     language: str | None = None,
+    units: Units = "by_language",
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
@@ -50,6 +52,9 @@ def score(
             and a space for the zero width non-joiner), open_asr_leaderboard (English, from your checkout of its
             repository on PYTHONPATH) or none.
         language: of the references of a .trn or `id text` file: a Whisper code or an English name.
+        units: what errors are counted in: words, or characters for languages without spaces between words
+            (by_language); one of these for all; or mixed, for code-switched text: characters of scripts without spaces,
+            words of all others.
         audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
         audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
@@ -59,7 +64,7 @@ def score(
     references = read_references(ref, language)
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
-    utterances = score_utterances(references, hypotheses, normalizer)
+    utterances = score_utterances(references, hypotheses, normalizer, units)
     errors = frequent_errors(utterances)
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
@@ -181,13 +186,18 @@ def _write_texts(
 ) -> None:
     missing = [f"{utterance.id}\n" for utterance in utterances if utterance.written is None]
     texts = {
-        **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER")},
+        **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER", "mixed")},
         "errors.txt": "\n".join(_alignments(utterances)),
         "frequent_errors.txt": _frequent_errors_text(errors, metrics["normalizer"]),
         "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
         "missing.txt": "".join(missing),
     }
-    optional = ("wer", "cer", "missing.txt")  # an empty one would say nothing, and that of an earlier run is wrong
+    optional = (
+        "wer",
+        "cer",
+        "mixed",
+        "missing.txt",
+    )  # an empty one would say nothing, and that of an earlier run is wrong
     for name, text in texts.items():
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
@@ -205,7 +215,7 @@ def _kaldi_lines(groups: dict[str, dict], unit: str) -> list[str]:
             parts = ", ".join(f"{values[kind]} {kind[:3]}" for kind in ("insertions", "deletions", "substitutions"))
             errors = values["insertions"] + values["deletions"] + values["substitutions"]
             counts = f"[ {errors} / {values['total']}, {parts} ]"
-            lines.append(f"%{unit} {rate} {counts} {group} (normalizer: {values['normalizer']})\n")
+            lines.append(f"%{unit.upper()} {rate} {counts} {group} (normalizer: {values['normalizer']})\n")
     return lines
 
 
