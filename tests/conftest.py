@@ -45,6 +45,24 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of audio that went wrong, where the machine has it."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"the files of {folder} are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_base() -> Path:
+    """OpenAI's Whisper base as a transformers folder in float16, where the machine has it."""
+    folder = ROOT.parent / "shared" / "models" / "whisper-base"
+    if not folder.is_dir():
+        pytest.skip(f"the weights of {folder} are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Kaldi `text` file for the tokenizers of tiny models."""
     path = tmp_path_factory.mktemp("text") / "text"

@@ -2,15 +2,17 @@
 # Makes the virtual environment of the project: bash tools/setup.sh [--dev]
 #
 #   --dev        also what the tests need
-#   VENV=DIR     where it stands (default: .venv in the project)
+#   VENV=DIR     where it is (default: .venv in the project)
 #
-# It does nothing where the environment has what the requirements ask. pip's own settings apply (PIP_INDEX_URL,
-# PIP_FIND_LINKS ...): on a machine without a GPU, PIP_INDEX_URL=https://download.pytorch.org/whl/cpu and
-# PIP_EXTRA_INDEX_URL=https://pypi.org/simple save gigabytes.
+# It does nothing where the environment has what the requirements ask for. uv is used where it is installed (seconds instead
+# of minutes), else Python 3.11 or newer with venv and pip. On Linux without a GPU PyTorch comes from its index of CPU-only
+# wheels, which saves gigabytes. Settings of pip (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) win over both:
+# PIP_INDEX_URL=https://pypi.org/simple takes PyTorch with CUDA where the GPU is not there yet, as in an image.
 set -euo pipefail
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
 venv=${VENV:-$root/.venv}
+cpu_wheels=https://download.pytorch.org/whl/cpu
 case ${1:-} in
   "") requirements="requirements.txt" ;;
   --dev) requirements="requirements-dev.txt" ;;
@@ -22,6 +24,64 @@ fail() {
   exit 1
 }
 
+# find_python: the first Python that is new enough; transformers 5.23 and matplotlib 3.11 don't take less than 3.11.
+find_python() {
+  local name
+  for name in python3 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+}
+
+# advice: what to type where there is no such Python. Ubuntu 22.04 has 3.10, and of 3.11 only a release candidate.
+advice() {
+  local ID="" VERSION_ID=""
+  # shellcheck source=/dev/null
+  if [[ -r ${OS_RELEASE:-/etc/os-release} ]]; then . "${OS_RELEASE:-/etc/os-release}"; fi
+  if [[ $ID-$VERSION_ID == ubuntu-22.04 ]]; then
+    echo "type: sudo apt install -y python3-pip && python3 -m pip install --user uv (it brings its own Python)"
+  else
+    echo "install python3.11 or newer, or uv (https://docs.astral.sh/uv), which brings its own Python"
+  fi
+}
+
+# make_venv: with uv, which downloads a Python where there is none, or with venv.
+make_venv() {
+  if [[ -n $uv ]]; then
+    # With pip, for those who install something by hand.
+    "$uv" venv --quiet --seed --python "${python:-3.12}" "$venv" || fail "uv can't make $venv (see above)"
+  else
+    # Debian keeps venv's pip in a package of its own (python3-venv); virtualenv from PyPI brings one.
+    "$python" -m venv "$venv" 2>/dev/null || {
+      rm -rf "$venv"
+      "$python" -m virtualenv --quiet "$venv" 2>/dev/null ||
+        fail "$python can't make virtual environments: apt install python3-venv, or pip install uv"
+    }
+  fi
+}
+
+# install_packages ARGUMENT...
+install_packages() {
+  if [[ -n $uv ]]; then
+    "$uv" pip install --quiet --python "$venv/bin/python" "$@"
+  else
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+  fi
+}
+
+# pip_is_configured: whether the user has told pip where packages are. With /dev/null for its file pip reads none.
+pip_is_configured() {
+  local files=(/etc/pip.conf /etc/xdg/pip/pip.conf ~/.pip/pip.conf "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf")
+  env | grep -qE '^PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX)=' && return
+  [[ ${PIP_CONFIG_FILE:-} != /dev/null ]] || return 1
+  grep -qsE '^ *(index-url|extra-index-url|find-links|no-index)' "${files[@]}" "${PIP_CONFIG_FILE:-/dev/null}"
+}
+
+# has_gpu: of NVIDIA, AMD or WSL; or Slurm is here, whose jobs may have one.
+has_gpu() { [[ -e /dev/nvidiactl || -e /dev/kfd || -e /dev/dxg ]] || command -v sbatch >/dev/null; }
+
 # A stamp is written last: an interrupted set-up has none and starts again.
 wanted=$(cd "$root" && sha256sum requirements.txt requirements-dev.txt pyproject.toml && echo "$root")
 stamp=$venv/.installed-$requirements
@@ -31,22 +91,28 @@ for made in "$stamp" "$venv/.installed-requirements-dev.txt"; do # what the test
   fi
 done
 
-# transformers 5.23 and matplotlib 3.11 don't take less than 3.11.
-command -v python3 >/dev/null || fail "python3 is missing: install Python 3.11 or newer"
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$(python3 --version) is too old: 3.11 is needed"
-SECONDS=0
-echo "setup.sh: installing $requirements into $venv (minutes)"
-if [[ ! -x $venv/bin/python ]]; then
-  # Debian keeps venv's pip in a package of its own (python3-venv); virtualenv from PyPI brings one.
-  python3 -m venv "$venv" 2>/dev/null || {
-    rm -rf "$venv"
-    python3 -m virtualenv --quiet "$venv" 2>/dev/null ||
-      fail "python3 can't make virtual environments: apt install python3-venv, or pip install virtualenv"
-  }
+configured=false uv=""
+if pip_is_configured; then
+  configured=true # uv would not obey
+else
+  uv=$(command -v uv || command -v ~/.local/bin/uv || true)
 fi
+python=$(find_python)
+if [[ -z $python && -z $uv ]]; then
+  fail "$(python3 --version 2>/dev/null || echo "no Python") is too old: 3.11 is needed; $(advice)"
+fi
+
+SECONDS=0
+echo "setup.sh: installing $requirements into $venv with ${uv:-pip}"
+[[ -x $venv/bin/python ]] || make_venv
 rm -f "$venv"/.installed-*
-(cd "$root" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" &&
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .) ||
-  fail "pip failed: see above; the next call goes on from here"
+cd "$root"
+if [[ $configured == false && $(uname) == Linux ]] && ! has_gpu; then
+  PIP_RETRIES=1 install_packages --index-url "$cpu_wheels" "$(grep -oE '^torch==[0-9.]+' requirements.txt)" ||
+    echo "setup.sh: no CPU-only PyTorch from $cpu_wheels (see above): the larger one of the package index is taken"
+fi
+if ! install_packages -r "$requirements" || ! install_packages --no-deps -e .; then
+  fail "the installation failed: see above; the next call resumes it"
+fi
 echo "$wanted" >"$stamp"
 echo "setup.sh: done in $SECONDS s"

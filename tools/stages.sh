@@ -3,6 +3,7 @@
 #   0 corpus -> Kaldi data directories   1 validation and Lhotse manifests   2 fbank features and statistics
 #   3 base model                         4 fine-tuning                       5 merging
 #   6 export to CTranslate2              7 decoding and scoring              8 table of results
+#   9 transcription of recordings
 #
 # A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
 # a base model itself. It may define make_data (stage 0) and make_base_model (stage 3). A step is done when its outputs
@@ -21,15 +22,18 @@ given="corpus from_json aishell"
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
 
 stage=${stage:-0}                # first stage
-stop_stage=${stop_stage:-8}      # last stage
+stop_stage=${stop_stage:-9}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
-base_model=${base_model:-}       # base model: a Whisper folder, a name on the hub, or a .pt file of OpenAI's
+base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the hub, or OpenAI's .pt
 conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
 quantizations=${quantizations:-float32 int8} # CTranslate2 exports
-beam_size=${beam_size:-5}        # beam of the CTranslate2 decoding with beam search
+backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or both; the first decodes the base model
+beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
+train_options=${train_options:-} # more options of the training, such as "--trainer.num_train_epochs 1"
+recordings=${recordings:-}       # audio file, folder or list to transcribe with the fine-tuned model (stage 9)
 overwrite=${overwrite:-false}    # do again what is done already
 train_cmd=${train_cmd:-}         # what starts a training: nothing for here, else srun or sbatch with their options
 decode_cmd=${decode_cmd:-}       # what starts a decoding, likewise
@@ -46,7 +50,7 @@ declare_options "$0"
 print_help() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
   echo "stages:"
-  sed -n '3,5s/^# / /p' "$root/tools/stages.sh"
+  sed -n '3,6s/^# / /p' "$root/tools/stages.sh"
   print_options
 }
 
@@ -78,7 +82,7 @@ need() {
 }
 
 # state PATH...: what changes when a file, or a file in a folder, changes.
-state() { find "$@" -type f -printf '%p %s %T@\n' | LC_ALL=C sort; }
+state() { find "$@" -type f -not -name '*.pyc' -printf '%p %s %T@\n' | LC_ALL=C sort; }
 
 # run COMMAND...: print the exact command, then run it.
 run() {
@@ -124,6 +128,15 @@ cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
 fine_tuned() { printf 'exp/%s/model\n' $method; } # folders of the fine-tuned models
 local_model() { [[ $1 != exp/* && ! -e $1 ]] || echo "$1"; } # the model's folder; nothing for a name on the hub
 
+# model_folder MODEL: its folder, for a name on the hub the one in the cache.
+model_folder() {
+  if [[ -n $(local_model "$1") ]]; then
+    echo "$1"
+  else
+    HF_HUB_OFFLINE=1 hf download "$1" --quiet --include config.json || fail "$1 is not in the cache: run stage 3 first (--stage 3)"
+  fi
+}
+
 # recipe_options: what the recipe's own functions depend on: name=value of the options that it alone declares, and what
 # stands in the corpus that the user gives.
 recipe_options() {
@@ -135,12 +148,15 @@ recipe_options() {
 }
 
 stage_data() {
+  local outputs
   if ! declare -F make_data >/dev/null; then
     log "this recipe makes no data: data/<set> are the user's"
     return
   fi
+  outputs=$(all_sets | sed 's|^|data/|' | tr '\n' ' ')
+  [[ $recordings != data/* ]] || outputs+=$recordings # made here too
   # A recipe whose own function does it all has no local/.
-  step "$(all_sets | sed 's|^|data/|' | tr '\n' ' ')" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
+  step "$outputs" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
 }
 
 stage_manifests() {
@@ -187,7 +203,7 @@ stage_train() {
     [[ $name == full ]] && output=exp/$name/model
     step "$output" "$conf/train_$name.yaml $(local_model "$base_model") $(cuts $train_sets $dev_sets)" \
       run_training whisper-recipe train --config "$conf/train_$name.yaml" --base_model "$base_model" --output_dir "exp/$name" \
-      --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets)
+      --train_cuts $(cuts $train_sets) --dev_cuts $(cuts $dev_sets) $train_options
   done
 }
 
@@ -204,12 +220,18 @@ stage_merge() {
 
 stage_export() {
   local model quantization
+  if [[ $backends == ct2* ]]; then
+    model=$(model_folder "$base_model")
+    export_step "$model" exp/base "${quantizations##* }"
+  fi
   for model in $(fine_tuned); do
-    for quantization in $quantizations; do
-      step "$(dirname "$model")/ct2_$quantization" "$model" \
-        run whisper-recipe export "$model" --out "$(dirname "$model")/ct2_$quantization" --quantization "$quantization"
-    done
+    for quantization in $quantizations; do export_step "$model" "$(dirname "$model")" "$quantization"; done
   done
+}
+
+# export_step MODEL FOLDER QUANTIZATION
+export_step() {
+  step "$2/ct2_$3" "$1" run whisper-recipe export "$1" --out "$2/ct2_$3" --quantization "$3"
 }
 
 # decode_and_score OUTPUT MODEL CUTS [OPTION...]
@@ -223,15 +245,21 @@ each_decoding() {
   local set cuts model folder quantization
   for set in $test_sets; do
     cuts=$fbank/cuts_$set.jsonl.gz
-    "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # the same name for a base model from the hub
+    if [[ $backends == ct2* ]]; then
+      "$1" "exp/base/decode_${set}_ct2_${quantizations##* }" "exp/base/ct2_${quantizations##* }" "$cuts"
+    else
+      "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # the same name for a base model from the hub
+    fi
     for model in $(fine_tuned); do
       folder=$(dirname "$model")
-      "$1" "$folder/decode_${set}_transformers" "$model" "$cuts"
+      [[ $backends != *transformers* ]] || "$1" "$folder/decode_${set}_transformers" "$model" "$cuts"
+      [[ $backends == *ct2* ]] || continue
       for quantization in $quantizations; do
         "$1" "$folder/decode_${set}_ct2_$quantization" "$folder/ct2_$quantization" "$cuts"
       done
-      "$1" "$folder/decode_${set}_ct2_${quantizations%% *}_beam$beam_size" "$folder/ct2_${quantizations%% *}" "$cuts" \
-        --search.beam_size "$beam_size"
+      ((beam_size == 0)) ||
+        "$1" "$folder/decode_${set}_ct2_${quantizations%% *}_beam$beam_size" "$folder/ct2_${quantizations%% *}" "$cuts" \
+          --search.beam_size "$beam_size"
     done
   done
 }
@@ -247,6 +275,16 @@ stage_results() {
   run whisper-recipe compare "${runs[@]}" --out exp/RESULTS.md
 }
 
+stage_transcribe() {
+  local model folder
+  for model in $(fine_tuned); do
+    folder=$(dirname "$model")
+    step "$folder/transcripts" "$folder/ct2_${quantizations##* } $recordings" run_decoding \
+      whisper-recipe transcribe "$recordings" --model "$folder/ct2_${quantizations##* }" --out "$folder/transcripts" \
+      --formats txt srt
+  done
+}
+
 if [[ " $* " == *" --help "* ]]; then
   print_help
   exit 0
@@ -256,16 +294,19 @@ parse_options "$@"
 for name in $method; do
   [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
 done
+for name in $backends; do
+  [[ $name == transformers || $name == ct2 ]] || fail "--backends is transformers, ct2 or both in quotes, not '$name'"
+done
 cd "$recipe"
 # A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
-for name in base_model $given; do
+for name in base_model recordings $given; do
   if [[ " ${*//-/_} " == *" __$name"[\ =]* && -n ${!name} && -e $OLDPWD/${!name} ]]; then
     printf -v "$name" '%s' "$(realpath "$OLDPWD/${!name}")"
   fi
 done
-# Of OpenAI's file stage 3 makes a folder.
+# Of OpenAI's file, or a CTranslate2 folder, stage 3 makes a Whisper folder.
 checkpoint=""
-if [[ $base_model == *.pt ]]; then
+if [[ $base_model == *.pt || -f $base_model/model.bin ]]; then
   checkpoint=$base_model
   base_model=exp/base/model
 fi
@@ -282,3 +323,4 @@ if begin 5 "merging adapters"; then stage_merge; fi
 if begin 6 "export to CTranslate2: $quantizations"; then stage_export; fi
 if begin 7 "decoding and scoring"; then each_decoding decode_step; fi
 if begin 8 "table of results"; then stage_results; fi
+if [[ -n $recordings ]] && begin 9 "transcription of $recordings"; then stage_transcribe; fi

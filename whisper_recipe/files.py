@@ -75,6 +75,20 @@ def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Pa
         _remove(aside)
 
 
+def printable(text: str) -> str:
+    r"""Return text that UTF-8 can write: the byte E9 of a file name that is not UTF-8 becomes \udce9."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def list_dropped(path: Path, rows: list[str], what: str) -> None:
+    """Write rows to `path` and say how many there are; where there are none, remove a list of a former run."""
+    path.unlink(missing_ok=True)
+    if rows:
+        with written_aside(path) as aside:
+            aside.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        print(f"{len(rows)} {what}: {path}")
+
+
 def own_name(kind: str, name: str) -> str:
     """Return a hidden name that no other process has, on this machine or another: .<pid>@<machine>.<kind>.<name>."""
     return f".{os.getpid()}@{_machine()}.{kind}.{name}"
@@ -117,19 +131,30 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     Raises:
         RecipeError: the file is missing, not UTF-8, not readable as gzip, or a line is not a JSON object.
     """
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            what = f"not JSON ({error.msg})"
+            raise RecipeError(what, where=f"{path}:{number}", cure="write one object a line") from None
+        if not isinstance(row, dict):
+            raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
+        yield number, row
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line) of a text file, gzipped where its name ends in `.gz`; without the blank ones.
+
+    Raises:
+        RecipeError: the file is missing, not UTF-8, or not readable as gzip.
+    """
     path = require(path)
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
-                yield number, row
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"not JSON ({error.msg})", where=f"{path}:{number}", cure="write one object a line") from None
+                if line.strip():
+                    yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
     except (EOFError, OSError, zlib.error) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -20,6 +22,30 @@ TABLES = {
 def tone(seconds: float, rate: int = 16000, hertz: float = 440.0) -> np.ndarray:
     """Return a sine of half of full scale, float32 (n,)."""
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def encoded(path: Path, samples: np.ndarray, rate: int, codec: str) -> Path:
+    """Write samples (n,) with a codec of FFmpeg's, which libsndfile may not have, as the path's suffix says."""
+    with av.open(f"file:{path}", "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], "fltp", "mono")
+        frame.sample_rate = rate
+        for part in [frame, None]:
+            container.mux(stream.encode(part))
+    return path
+
+
+def by_pyav(path: Path) -> float:
+    """Return the seconds of audio that FFmpeg's libraries read of a file, as faster-whisper does; 0 where none."""
+    try:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            seconds = 0.0
+            for packet in container.demux(container.streams.audio[0]):
+                with suppress(av.InvalidDataError):
+                    seconds += sum(frame.samples / frame.sample_rate for frame in packet.decode())
+            return seconds
+    except (av.FFmpegError, IndexError, ValueError, ZeroDivisionError):
+        return 0.0
 
 
 @pytest.fixture

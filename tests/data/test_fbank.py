@@ -156,11 +156,22 @@ def files(folder):
     return sorted(path.name for path in folder.rglob("*") if ".unfinished" not in str(path))
 
 
-def test_damaged_audio_is_one_error_and_leaves_nothing(manifests, tmp_path, make_data_dir):
+def test_audio_that_cannot_be_read_is_left_out_and_listed(manifests, tmp_path, capsys):
     (tmp_path / "train" / "wav" / "b.wav").write_text("no audio any more")
-    with pytest.raises(RecipeError, match="b.wav: can't be read as audio"):
-        fbank("train", manifests, tmp_path / "fbank", num_jobs=2)
-    assert files(tmp_path / "fbank") == []
+    fbank("train", manifests, tmp_path / "fbank", num_jobs=2)
+    assert list(load(tmp_path / "fbank")) == ["a"]
+    assert "1 cuts are left out" in capsys.readouterr().out
+    rows = (tmp_path / "fbank/dropped_train.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["b"]
+    assert "b.wav: can't be read as audio" in rows[0]
+
+
+def test_where_no_audio_can_be_read_the_first_error_is_told(manifests, tmp_path):
+    for name in "ab":
+        (tmp_path / "train" / "wav" / f"{name}.wav").unlink()
+    with pytest.raises(RecipeError, match="no audio can be read; the first: .*a.wav: no such file"):
+        fbank("train", manifests, tmp_path / "fbank", num_jobs=1)
+    assert not list((tmp_path / "fbank").glob("cuts*"))
 
 
 def test_missing_and_empty_manifests(manifests, tmp_path):
@@ -434,7 +445,7 @@ def test_slowed_copies_over_30_s_are_left_out_and_listed(make_data_dir, tmp_path
     fbank("train", tmp_path, tmp_path, storage="none", augment=Augmentation(speed=[0.9]))
     assert list(load(tmp_path)) == ["a", "a_sp0.9", "b"]
     assert (tmp_path / "dropped_train.tsv").read_text() == "b_sp0.9\tover 30 s at this speed\n"
-    assert "1 slowed copies" in capsys.readouterr().out
+    assert "1 cuts are left out" in capsys.readouterr().out
 
 
 def test_noise_is_mixed_into_the_waveform_at_the_ratio_noted(make_data_dir, tmp_path):

@@ -6,12 +6,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.conftest import tone
 from whisper_recipe.cli import main
 from whisper_recipe.data.corpus import read_corpus, write_corpus
 from whisper_recipe.data.filter import Rules, filter_corpus
@@ -24,7 +24,7 @@ from whisper_recipe.errors import RecipeError
 def make_corpus(make_data_dir, tmp_path):
     """Return a function that writes a corpus of utterances given as (text, language, seconds)."""
     audio = make_data_dir() / "wav" / "b.wav"
-    soundfile.write(audio, np.ones(16000 * 30) / 2, 16000)
+    soundfile.write(audio, tone(30), 16000)
 
     def make(*rows):
         write_corpus(

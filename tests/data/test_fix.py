@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.data.conftest import tone
 from whisper_recipe.data.fix import fix
 from whisper_recipe.data.validate import validate
 from whisper_recipe.errors import RecipeError
@@ -30,7 +31,7 @@ def test_a_damaged_directory(make_data_dir, tmp_path, capsys):
         utt2dur="a 7\nb 2\n",
     )
     soundfile.write(folder / "wav" / "silent.wav", np.zeros(16000), 16000)
-    soundfile.write(folder / "wav" / "long.wav", np.ones(31 * 16000) / 2, 16000)
+    soundfile.write(folder / "wav" / "long.wav", tone(31), 16000)
     fix(folder, tmp_path / "out")
     assert capsys.readouterr().out.splitlines()[-1].endswith("11 utterances read = 2 kept + 9 dropped (dropped.tsv)")
     reasons = {

@@ -155,3 +155,10 @@ def test_what_is_written_is_the_form_that_is_documented(make_data_dir, tmp_path)
     }
     assert second["audio"] == {**audio, "start_time": 1.0}
     assert second["duration"] == 1.0
+
+
+def test_ids_are_of_the_file_where_its_folder_has_a_colon_in_its_name(tmp_path):
+    names = ["2024-01-01T10:30:00/first.wav", "2024-01-01T10:30:00/second.wav", "a:1/x.ark:17"]
+    rows = [{"audio": name, "sentence": "hello", "language": "en"} for name in names]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row.id for row in scan_corpus(tmp_path / "list.jsonl").utterances] == ["first", "second", "x"]

@@ -11,6 +11,7 @@ import soundfile
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.qa import validate_recordings_and_supervisions
 
+from tests.data.conftest import tone
 from whisper_recipe.data.manifests import prepare
 from whisper_recipe.errors import RecipeError
 
@@ -83,10 +84,30 @@ def test_a_channel_is_chosen_or_all_are_mixed(make_data_dir, tmp_path, channel):
     assert (tmp_path / "out/audio_train").exists() == (channel == "mix")
 
 
-def test_a_channel_that_the_audio_has_not_is_an_error(make_data_dir, tmp_path):
+def test_mono_and_stereo_recordings_in_one_corpus(make_data_dir, tmp_path):
     folder = make_data_dir()
-    with pytest.raises(RecipeError, match=f"{folder}/wav.scp:1: channel 1 of 1"):
-        prepare(folder, tmp_path / "out", channel=1)
+    quiet = tone(2.0) / 100
+    soundfile.write(folder / "wav" / "b.wav", np.stack([quiet, tone(2.0), quiet], axis=1), 16000)
+    for channel, expected in ((1, 1), ("auto", 1), (2, 2), (0, 0)):
+        prepare(folder, tmp_path / str(channel), channel=channel)
+        _, supervisions = read(tmp_path / str(channel), "train")
+        assert {key: supervisions[key].channel for key in "ab"} == {"a": 0, "b": expected}
+
+
+def test_recordings_that_cannot_be_read_are_left_out_and_listed(make_data_dir, tmp_path, capsys):
+    folder = make_data_dir(
+        text="a x\nb x\nc x\n", wav="a wav/a.wav\nb wav/b.wav\nc wav/c.wav\n", utt2lang="a en\nb en\nc en\n"
+    )
+    soundfile.write(folder / "wav" / "b.wav", np.zeros((16000, 2)), 16000)
+    prepare(folder, tmp_path / "out", channel=3)
+    recordings, supervisions = read(tmp_path / "out", "train")
+    assert [recording.id for recording in recordings] == [row.recording_id for row in supervisions] == ["a"]
+    rows = [row.split("\t") for row in (tmp_path / "out/dropped_train.tsv").read_text().splitlines()]
+    assert [row[:2] for row in rows] == [["b", f"{folder}/wav.scp:2"], ["c", f"{folder}/wav.scp:3"]]
+    assert "channel 3 of 2" in rows[0][2]
+    assert "no such file" in rows[1][2]
+    assert not (tmp_path / "out/audio_train").exists()
+    assert "2 recordings can't be read and are left out" in capsys.readouterr().out
 
 
 def test_a_list_with_times_and_without_speech(make_data_dir, tmp_path):
@@ -141,12 +162,25 @@ def test_the_same_directory_gives_the_same_bytes(make_data_dir, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_damaged_audio_leaves_nothing_behind_and_the_old_manifests_in_place(make_data_dir, tmp_path):
+def test_a_copy_that_fails_half_way_leaves_no_file(make_data_dir, tmp_path):
+    folder = make_data_dir(wav="a wav/a.wav\nb cat wav/b.flac |\n".replace("wav/b", f"{tmp_path}/train/wav/b"))
+    path = folder / "wav" / "b.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(size=640000) / 10, 16000)
+    content = bytearray(path.read_bytes())
+    content[200_000:300_000] = bytes(100_000)
+    path.write_bytes(content)
+    prepare(folder, tmp_path / "out", allow_pipes=True)
+    assert "b.flac |: can't be decoded" in (tmp_path / "out/dropped_train.tsv").read_text()
+    assert not (tmp_path / "out/audio_train").exists()
+
+
+def test_where_no_audio_can_be_read_the_old_manifests_stay(make_data_dir, tmp_path):
     folder = make_data_dir()
     prepare(folder, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    (folder / "wav" / "b.wav").write_text("no audio")
-    with pytest.raises(RecipeError, match="b.wav: can't be read as audio"):
+    for name in "ab":
+        (folder / "wav" / f"{name}.wav").write_text("no audio")
+    with pytest.raises(RecipeError, match=r"no audio can be read; the first: .*a.wav: can't be read as audio"):
         prepare(folder, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 

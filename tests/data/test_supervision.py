@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, MonoCut, SupervisionSegment
 from lhotse.testing.dummies import dummy_recording
 from transformers import WhisperTokenizer
 
 from whisper_recipe.cli import main
 from whisper_recipe.data.features import load_fbank
-from whisper_recipe.data.supervision import outline_of, supervision_of
+from whisper_recipe.data.supervision import outline_of, read_cut_row, supervision_of
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.languages import LANGUAGES
+from whisper_recipe.tasks import TASKS
 from whisper_recipe.training.batches import training_example
 
 
@@ -44,6 +49,12 @@ def test_task_segments_and_prompt_are_custom_fields() -> None:
         said = supervision_of(cut)
         assert (said.task, said.prompt) == ("translate", "before")
         assert said.segments == ((1.5, 3.0, "hi"),)  # their times count from the supervision's start
+
+
+def test_segments_before_the_start_of_a_cut_are_clipped() -> None:
+    segments = [{"start": 0.0, "end": 0.4, "text": "a"}, {"start": 0.4, "end": 2.0, "text": "b"}]
+    cut = cut_of({"text": "a b", "start": -0.5, "duration": 3.0, "custom": {"segments": segments}})
+    assert supervision_of(cut).segments == ((0.0, 1.5, "b"),)
 
 
 def test_several_supervisions_are_one_text_with_their_times_in_order() -> None:
@@ -88,7 +99,10 @@ def test_overlapping_supervisions_have_no_times() -> None:
         ([{"text": None}], "no text"),
         ([{"text": "a", "language": "klingon"}], "unknown language 'klingon'"),
         ([{"text": "a", "custom": {"task": "sing"}}], "unknown task 'sing'"),
-        ([{"text": "a", "custom": {"segments": [{"begin": 0}]}}], "a segment without start, end and text"),
+        (
+            [{"text": "a", "custom": {"segments": [{"begin": 0}]}}],
+            "malformed segments: {'begin': 0} is not",
+        ),
         ([{"text": "a"}, {"text": "b", "language": "de"}], "more than one language (de, en)"),
         ([{"text": "a"}, {"text": "b", "custom": {"task": "translate"}}], "more than one task"),
     ],
@@ -131,6 +145,38 @@ def test_score_and_stats_read_what_lhotse_writes(tmp_path: Path, capsys: pytest.
     assert "%CER 25.00 [ 1 / 4, 0 ins, 1 del, 0 sub ] zh transcribe" in (tmp_path / "cer").read_text()
     assert main(["stats", str(cuts)]) == 0
     assert "00:00:10" in capsys.readouterr().out
+
+
+KEYS = ("id", "start", "duration", "text", "language", "speaker", "custom", "supervisions")
+PLAIN = st.one_of(st.none(), st.booleans(), st.floats(), st.sampled_from(["", "en", "Chinese", "translate", "x"]))
+VALUES = st.one_of(PLAIN, st.lists(PLAIN, max_size=2), st.dictionaries(st.sampled_from(KEYS), PLAIN, max_size=2))
+SEGMENTS = st.lists(st.dictionaries(st.sampled_from(["start", "end", "text"]), VALUES), max_size=2)
+CUSTOM = st.fixed_dictionaries({}, optional={"task": VALUES, "prompt": VALUES, "segments": SEGMENTS | VALUES})
+PARTS = st.builds(
+    lambda more, custom: {"text": "a", "language": "en", "start": 0.0, "duration": 1.0, "custom": custom, **more},
+    st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=1),
+    CUSTOM,
+)
+
+
+@settings(max_examples=300)
+@given(
+    row=st.one_of(
+        st.builds(lambda parts: {"id": "c", "duration": 2.0, "supervisions": parts}, st.lists(PARTS, max_size=3)),
+        st.dictionaries(st.sampled_from(KEYS), VALUES),
+    )
+)
+def test_any_row_is_read_or_refused_in_one_line(row: dict) -> None:
+    try:
+        _, said = read_cut_row(row, "cuts.jsonl:1")
+    except RecipeError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("cuts.jsonl:1: ")
+        return
+    assert isinstance(said.text, str)
+    assert isinstance(said.prompt, str)
+    assert (said.language in LANGUAGES, said.task in TASKS) == (True, True)
+    assert all(isinstance(s.text, str) and 0 <= s.start <= s.end < math.inf for s in said.segments)
 
 
 def test_features_of_another_kind_are_refused_and_not_decoded(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.data.conftest import tone
 from whisper_recipe.data.validate import validate
 from whisper_recipe.errors import RecipeError
 
@@ -56,10 +57,10 @@ def test_audio_that_is_not_what_it_should_be(make_data_dir, capsys):
     folder = make_data_dir()
     wav = folder / "wav"
     (wav / "a.wav").write_bytes((wav / "a.wav").read_bytes()[:-5000])
-    soundfile.write(wav / "b.wav", np.ones(16000 * 31) / 2, 16000)
+    soundfile.write(wav / "b.wav", tone(31), 16000)
     soundfile.write(wav / "c.wav", [], 16000)
     (wav / "d.wav").write_text("no audio")
-    soundfile.write(wav / "e.wav", np.ones(100) / 2, 16000)
+    soundfile.write(wav / "e.wav", tone(0.006, hertz=1000), 16000)
     for table, value in (("text", "x"), ("utt2lang", "en"), ("utt2spk", "s")):
         (folder / table).write_text("".join(f"{key} {value}\n" for key in "abcde"))
     (folder / "wav.scp").write_text("".join(f"{key} wav/{key}.wav\n" for key in "abcde"))
@@ -88,12 +89,20 @@ def test_a_segment_that_ends_a_rounding_error_after_its_recording_is_sound(make_
     validate(make_data_dir(segments="a a 0.5 1.004\nb b 0 2\n"))
 
 
+def test_a_segment_of_30_s_is_not_over_30_s(make_data_dir, capsys):
+    folder = make_data_dir(wav="r wav/r.wav\n", segments="a r 2.20 32.20\nb r 2.20 32.21\n", utt2spk=None)
+    soundfile.write(folder / "wav" / "r.wav", tone(40), 16000)
+    assert problems(capsys, folder) == {("segments:2", "over 30 s")}
+
+
 def test_decoding_finds_silence_damage_and_samples_that_are_no_numbers(make_data_dir, capsys):
     folder = make_data_dir(
         wav="a wav/a.flac\nb wav/b.wav\nc wav/c.wav\n", text="a x\nb x\nc x\n", utt2lang="a en\nb en\nc en\n"
     )
     soundfile.write(folder / "wav" / "a.flac", np.random.default_rng(0).normal(size=64000) / 10, 16000)
-    (folder / "wav" / "a.flac").write_bytes((folder / "wav" / "a.flac").read_bytes()[:30000])
+    content = bytearray((folder / "wav" / "a.flac").read_bytes())
+    content[30000:50000] = bytes(20000)
+    (folder / "wav" / "a.flac").write_bytes(content)
     soundfile.write(folder / "wav" / "b.wav", np.zeros(16000), 16000)
     soundfile.write(folder / "wav" / "c.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     validate(folder, decode=False)

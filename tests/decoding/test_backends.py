@@ -9,9 +9,10 @@ import torch
 from faster_whisper.transcribe import get_compression_ratio
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from whisper_recipe.decoding.backends import CTranslate2Backend, load_backend
+from whisper_recipe.decoding.backends import load_backend
+from whisper_recipe.decoding.backends.ctranslate2 import CTranslate2Backend
+from whisper_recipe.decoding.backends.transformers import TransformersBackend
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, search_prompt
-from whisper_recipe.decoding.transformers_backend import TransformersBackend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.text.prompt import prompt_ids
 

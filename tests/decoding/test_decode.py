@@ -10,9 +10,10 @@ from lhotse import CutSet
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.cli import main
-from whisper_recipe.decoding.backends import CTranslate2Backend, load_backend
+from whisper_recipe.decoding.backends import load_backend
+from whisper_recipe.decoding.backends.ctranslate2 import CTranslate2Backend
+from whisper_recipe.decoding.backends.transformers import TransformersBackend
 from whisper_recipe.decoding.search import SearchOptions
-from whisper_recipe.decoding.transformers_backend import TransformersBackend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.files import read_jsonl

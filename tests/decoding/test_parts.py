@@ -181,7 +181,7 @@ def test_language_and_task_can_be_given_for_all_or_detected(tiny_model, corpus, 
     assert {(row["language"], row["task"]) for row in hypotheses(tmp_path / "a").values()} == {("es", "translate")}
     assert len({tuple(prompt) for prompt in seen}) == 1
     monkeypatch.setattr(
-        "whisper_recipe.decoding.transformers_backend.TransformersBackend.detect_languages", lambda *_: ["zh"]
+        "whisper_recipe.decoding.backends.transformers.TransformersBackend.detect_languages", lambda *_: ["zh"]
     )
     assert main(command(tiny_model, corpus, tmp_path / "b", "--language", "detect")) == 0
     assert {row["language"] for row in hypotheses(tmp_path / "b").values()} == {"zh"}

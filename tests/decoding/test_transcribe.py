@@ -1,6 +1,7 @@
 """`transcribe` from files to files: names, lists, damaged and empty input, formats."""
 
 import json
+import os
 import shutil
 import wave
 
@@ -89,21 +90,58 @@ def test_what_cannot_be_read_is_skipped_and_reported_and_the_rest_is_done(our_mo
     lines = ["", "broken.wav", "a/x.wav", "gone.wav", "short.wav", "b/x.flac", "empty.flac"]
     (audio / "list.txt").write_text("\n".join(lines))
     assert run(our_model, tmp_path / "out", audio / "list.txt") == 2
-    assert written(tmp_path / "out") == {"a/x.json", "b/x.json", "skipped.tsv"}
+    assert written(tmp_path / "out") == {"a/x.json", "b/x.json", "short.json", "skipped.tsv"}
     rows = [line.split("\t") for line in (tmp_path / "out/skipped.tsv").read_text().splitlines()]
     assert [(row[0].rpartition(":")[2], row[1].rpartition("/")[2]) for row in rows] == [
         ("2", "broken.wav"),
         ("4", "gone.wav"),
-        ("5", "short.wav"),
         ("7", "empty.flac"),
     ]
-    assert "truncated" in rows[2][2]
+    # Of truncated audio what is there is transcribed: 20,000 bytes less a header of 44.
+    assert json.loads((tmp_path / "out/short.json").read_text())["duration"] == pytest.approx(9978 / RATE, abs=1e-3)
     errors = capsys.readouterr().err.splitlines()
-    assert sum(line.startswith("skipped: ") for line in errors) == 4
-    assert "4 of 6 inputs can't be read and were skipped" in errors[-1]
+    assert sum("short.wav: truncated: 12044 bytes" in line for line in errors) == 1
+    assert sum(line.startswith("skipped: ") for line in errors) == 3
+    assert "3 of 6 inputs can't be read and were skipped" in errors[-1]
     # The next run, with all mended, leaves no old list behind.
     assert run(our_model, tmp_path / "out", audio / "a") == 0
     assert not (tmp_path / "out/skipped.tsv").exists()
+
+
+def test_names_of_files_that_are_not_utf_8(our_model, audio, tmp_path, capfd):
+    """The outputs keep the bytes of the name; tables, which are UTF-8, have an escape in its place."""
+    for name, source in ((b"caf\xe9.wav", "a/x.wav"), (b"caf\xe8.flac", "b/x.flac")):
+        shutil.copy(audio / source, audio / os.fsdecode(name))
+    (audio / os.fsdecode(b"\xff.wav")).write_bytes(b"no audio")
+    shutil.copy(audio / "a/x.wav", audio / "😀.wav")
+    out = tmp_path / os.fsdecode(b"out\xe9")
+    assert run(our_model, out, audio / "😀.wav", audio / os.fsdecode(b"caf\xe9.wav"), formats=["txt"]) == 0
+    assert run(our_model, out, audio, formats=FORMATS) == 2
+    assert {os.fsencode(name) for name in written(out)} >= {b"caf\xe9.txt", b"caf\xe8.json", b"caf\xe9.srt"}
+    ids = [line.split()[0] for line in (out / "text").read_text(encoding="utf-8").splitlines()]
+    assert ids == ["a/x", "b/deep/my_talk.v2", "b/x", r"caf\udce8", r"caf\udce9", "😀"]
+    assert r"\udcff.wav: can't be read" in (out / "skipped.tsv").read_text(encoding="utf-8")
+    assert r"skipped: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("cat.mp3", 13.143), ("stream.flac", 11), ("ph_zero.wav", 11)])
+def test_recorded_files_with_wrong_headers_are_transcribed_to_their_end(
+    our_model, shared_cases, audio, tmp_path, name, seconds
+):
+    assert run(our_model, tmp_path / "out", shared_cases / name, audio) == 0
+    assert json.loads((tmp_path / f"out/{name[:-4].rstrip('.')}.json").read_text())["duration"] == pytest.approx(
+        seconds, abs=0.01
+    )
+    assert len(written(tmp_path / "out")) == 4
+
+
+def test_truncated_audio_is_transcribed_as_far_as_it_goes(our_model, shared_cases, tmp_path, capsys):
+    inputs = [shared_cases / name for name in ("tr_wavex24.wav", "tr_w64.w64", "tr_ogg.ogg")]
+    assert run(our_model, tmp_path / "out", *inputs) == 0
+    assert capsys.readouterr().err.count(": truncated: ") == 3
+    for name, seconds in (("tr_wavex24", 5.499), ("tr_w64", 5.498), ("tr_ogg", 5.32)):
+        duration = json.loads((tmp_path / f"out/{name}.json").read_text())["duration"]
+        assert duration == pytest.approx(seconds, abs=0.01)
 
 
 def test_shell_commands_in_wav_scp_are_not_run(our_model, audio, tmp_path):
@@ -168,11 +206,11 @@ def test_lists_of_paths_anywhere_are_named_from_the_folder_they_share(our_model,
 
 def test_channels_are_mixed_and_rates_converted(tmp_path):
     path = write_noise(tmp_path / "stereo.wav", 2.0, rate=8000, channels=2)
-    mixed = _mono(str(path), 2.0)
+    mixed = _mono(str(path))
     both, _ = soundfile.read(path, dtype="float32")
     soundfile.write(tmp_path / "mean.wav", both.mean(axis=1), 8000, subtype="FLOAT")
     assert mixed.shape == (2 * RATE,)
-    assert np.abs(mixed - _mono(str(tmp_path / "mean.wav"), 2.0)).max() < 1e-5
+    assert np.abs(mixed - _mono(str(tmp_path / "mean.wav"))).max() < 1e-5
 
 
 def test_the_options_reach_the_model(our_model, audio, tmp_path, monkeypatch):

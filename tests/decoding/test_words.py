@@ -7,7 +7,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
 from whisper_recipe.decoding.backends import load_backend
-from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.export.ct2 import export
@@ -62,7 +62,7 @@ def test_times_are_those_of_faster_whisper(full_vocabulary_model, features, tmp_
 
 
 def test_every_word_is_in_its_segment_and_in_order(ct2_model):
-    decoder = Decoder(ct2_model, word_timestamps=True, search=SearchOptions(max_new_tokens=40))
+    decoder = Transcriber(ct2_model, word_timestamps=True, search=SearchOptions(max_new_tokens=40))
     samples = [np.random.default_rng(seed).standard_normal(16000 * (2 + seed)).astype(np.float32) for seed in range(4)]
     found = list(decoder.transcribe([Recording(str(n), each) for n, each in enumerate(samples)], "en"))
     assert sum(len(transcript.segments) for transcript in found) > 0

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.card import Export, write_card
+from whisper_recipe.export.export import TARGETS
 
 FACTS = {
     "natural_length": True,
@@ -50,7 +51,8 @@ def decoded(beside, name, metrics=METRICS, **facts):
 def card(model, to="hf", license="apache-2.0", out="ct2_int8", checked=None):
     folder = model.parent / "aside"
     folder.mkdir(exist_ok=True)
-    write_card(folder, Export(model, model.parent / out, to, "int8" if to == "ct2" else "float32", license, checked))
+    quantization = "int8" if to == "ct2" else "float32"
+    write_card(folder, Export(model, model.parent / out, TARGETS[to], quantization, license, checked))
     return ModelCard.load(folder / "README.md")
 
 
@@ -107,7 +109,13 @@ def test_programs_that_ask_for_timestamps_and_that_pad_are_warned_of(model):
     assert "Don't ask this model for timestamps" in text
     assert "faster-whisper/issues/1099" in text
     assert "Decode this model at natural length" in text
-    assert "language='no', task='transcribe', without_timestamps=True" in text
+    assert "without_timestamps=True" in text
+
+
+@pytest.mark.parametrize("to", ["ct2", "hf"])
+def test_the_example_asks_for_the_language_of_the_most_hours(model, to):
+    written = {"ct2": "language='zh', task='translate'", "hf": "{'language': 'zh', 'task': 'translate'}"}
+    assert written[to] in card(model, to).text
 
 
 def test_a_stock_model_has_no_warnings_and_no_made_up_training(model):

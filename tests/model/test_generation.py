@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from whisper_recipe.model.load import load_model, load_processor, save_model
+from whisper_recipe.model.alignment_heads import alignment_heads
+from whisper_recipe.model.generation import make_generation_config
+from whisper_recipe.model.load import load_model, load_processor, load_tokenizer, save_model
 
 ZH = [{"language": "zh", "task": "translate"}]
 BOTH = [{"language": "zh", "task": "translate"}, {"language": "en", "task": "transcribe"}]
@@ -103,3 +105,44 @@ def test_english_only_models_get_no_language_and_task(tiny_model, features, tmp_
     )  # fmt: skip
     model = saved(old, tmp_path / "new", [{"language": "en", "task": "transcribe"}])
     assert generate(model, features) == generate(WhisperForConditionalGeneration.from_pretrained(old), features)
+
+
+def test_the_config_is_that_of_the_hub_for_openais_own_tokenizer(whisper_base):
+    config = WhisperConfig.from_pretrained(whisper_base)
+    made = make_generation_config(load_tokenizer(whisper_base), config).to_dict()
+    hub = json.loads((whisper_base / "generation_config.json").read_text())
+    assert {key: made.get(key) for key in hub if key != "transformers_version"} == {
+        key: value for key, value in hub.items() if key != "transformers_version"
+    }
+    assert len(hub["suppress_tokens"]) == 88 and len(hub["lang_to_id"]) == 99
+
+
+@pytest.mark.parametrize("name", ["tiny", "base.en", "small", "medium.en", "large-v1", "large-v2", "large-v3"])
+def test_openais_sizes_have_the_heads_that_ctranslate2_ships(name):
+    from ctranslate2.converters.transformers import _WHISPER_ALIGNMENT_HEADS
+
+    # openai/whisper, README and ModelDimensions
+    layers, heads = {"tiny": (4, 6), "base": (6, 8), "small": (12, 12), "medium": (24, 16), "large": (32, 20)}[
+        name.partition(".")[0].partition("-")[0]
+    ]
+    config = WhisperConfig(
+        encoder_layers=layers,
+        decoder_layers=layers,
+        decoder_attention_heads=heads,
+        num_mel_bins=128 if "v3" in name else 80,
+    )
+    theirs = [list(pair) for pair in _WHISPER_ALIGNMENT_HEADS[f"openai/whisper-{name.removesuffix('-v1')}"]]
+    assert alignment_heads(config, multilingual=not name.endswith(".en"), name=name) == theirs
+    if name != "large-v1":
+        assert alignment_heads(config, multilingual=not name.endswith(".en")) == theirs
+
+
+def test_a_distilled_model_has_the_heads_of_its_upper_half():
+    config = WhisperConfig(encoder_layers=32, decoder_layers=2, decoder_attention_heads=20, num_mel_bins=128)
+    assert alignment_heads(config, multilingual=True, name="large-v3") == [[1, head] for head in range(20)]
+
+
+def test_large_v3_turbo_has_heads_of_its_own():
+    config = WhisperConfig(encoder_layers=32, decoder_layers=4, decoder_attention_heads=20, num_mel_bins=128)
+    # generation_config.json of openai/whisper-large-v3-turbo
+    assert alignment_heads(config, multilingual=True) == [[2, 4], [2, 11], [3, 3], [3, 6], [3, 11], [3, 14]]

@@ -108,6 +108,9 @@ def test_stock_models_may_be_asked_for_timestamps_and_ours_as_they_record(tiny_m
     ours = shutil.copytree(tiny_model, tmp_path / "model")
     (ours / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
     assert natural_length(ours) and not timestamps(ours)
+    for recorded, expected in (("true", True), ("0.0", False), ("0.002", False), ("0.43", True), ("1.0", True)):
+        (ours / "whisper_recipe.json").write_text(f'{{"timestamps": {recorded}}}')
+        assert timestamps(ours) is expected
 
 
 def test_weights_are_readable_by_whoever_may_read_the_configuration(tiny_model):

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoProcessor, WhisperForConditionalGeneration
+from transformers import AutoProcessor, WhisperForConditionalGeneration, pipeline
 
+from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.openai import import_checkpoint
 
@@ -141,7 +142,7 @@ class Evil:
         (lambda content: content | {"more": Evil()}, r"small\.pt: can't be read"),
         (lambda content: {"model": content["model_state_dict"]}, "no dims and model_state_dict"),
         (lambda content: content | {"dims": {"n_mels": 80}}, "its dims have no n_vocab"),
-        (lambda content: content | {"dims": DIMS | {"n_vocab": 51864}}, "English alone"),
+        (lambda content: content | {"dims": DIMS | {"n_vocab": 51864}}, "other ids than a vocabulary of 51864"),
         (lambda content: content | {"dims": DIMS | {"n_vocab": 51866}}, "other ids than a vocabulary of 51866"),
         (lambda content: content | {"dims": DIMS | {"n_text_layer": 4}}, "don't fit its dims.*decoder.layers.3"),
     ],
@@ -166,3 +167,19 @@ def test_an_unknown_vocabulary_asks_for_its_tokenizer(weights, tmp_path):
     torch.save({"dims": DIMS | {"n_vocab": 500}, "model_state_dict": weights}, tmp_path / "small.pt")
     with pytest.raises(RecipeError, match="give its --tokenizer"):
         import_checkpoint(tmp_path / "small.pt", tmp_path / "model")
+
+
+def test_an_english_only_checkpoint_has_no_languages_and_tasks(transcripts, tmp_path):
+    english = make_model(tmp_path / "english", transcripts, vocab_size=51864)
+    dims = DIMS | {"n_vocab": 51864}
+    torch.save({"dims": dims, "model_state_dict": random_weights(dims)}, tmp_path / "tiny.en.pt")
+    import_checkpoint(tmp_path / "tiny.en.pt", tmp_path / "model", str(english))
+    generation = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert generation["is_multilingual"] is False
+    assert not {"lang_to_id", "task_to_id", "language", "task"} & generation.keys()
+    # whisper/tokenizer.py with get_encoding("gpt2"): one less than in multilingual models
+    assert (generation["eos_token_id"], generation["decoder_start_token_id"]) == (50256, 50257)
+    assert generation["no_timestamps_token_id"] == 50362
+    recognize = pipeline("automatic-speech-recognition", model=str(tmp_path / "model"))
+    noise = torch.randn(16000, generator=torch.Generator().manual_seed(1)).numpy() * 0.1
+    assert isinstance(recognize(noise, generate_kwargs={"max_new_tokens": 5})["text"], str)

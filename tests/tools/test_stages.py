@@ -33,7 +33,7 @@ case $1 in
   merge) mkdir -p "$2/model" && touch "$2/model/weights" ;;
   export) mkdir -p "$out" && touch "$out/model.bin" ;;
   score) touch "$2/metrics.json" ;;
-  decode) mkdir -p "$out" ;;
+  decode | transcribe) mkdir -p "$out" ;;
   compare) mkdir -p "$(dirname "$out")" && touch "$out" ;;
 esac
 """
@@ -147,6 +147,7 @@ def test_all_stages_run_in_order_and_print_their_commands(recipe):
 
 def test_a_second_run_does_nothing_but_print_tables(recipe):
     recipe.run()
+    recipe.write("egs/test/local/__pycache__/corpus.cpython-311.pyc", "")  # as Python leaves it in the first run
     assert set(names(recipe.run()[2])) == {"stats", "compare"}
 
 
@@ -217,6 +218,13 @@ def test_a_base_model_of_openai_becomes_a_folder_once(recipe):
     assert {"import", "train", "decode"} <= set(names(recipe.run("--base_model", "small.pt")[2]))
 
 
+def test_a_ctranslate2_folder_is_imported_too(recipe):
+    recipe.write("fast/model.bin", "weights")
+    status, printed, calls = recipe.run("--base_model", "fast")
+    assert status == 0, printed
+    assert calls.count(f"import {recipe.folder}/fast --out exp/base/model") == 1
+
+
 def test_a_corpus_is_found_from_where_the_user_stands_and_read_anew_when_it_changes(recipe):
     recipe.write("egs/test/run.sh", CORPUS)
     recipe.write("speech/text", "a one\n")
@@ -261,6 +269,44 @@ def test_a_job_that_fails_stops_the_run_and_names_its_log(slurm):
     assert "exp/slurm/<job>.log" in printed
 
 
+def test_ctranslate2_alone_decodes_the_base_model_too(recipe):
+    options = ("--backends", "ct2", "--method", "full", "--quantizations", "float32 int8", "--beam_size", "0")
+    calls = [call.split() for call in recipe.run(*options)[2]]
+    assert [call[1] for call in calls if call[0] == "export"] == ["exp/base/model", *["exp/full/model"] * 2]
+    assert [(call[1], call[call.index("--out") + 1]) for call in calls if call[0] == "decode"] == [
+        ("exp/base/ct2_int8", "exp/base/decode_test_ct2_int8"),
+        ("exp/full/ct2_float32", "exp/full/decode_test_ct2_float32"),
+        ("exp/full/ct2_int8", "exp/full/decode_test_ct2_int8"),
+    ]
+    (compare,) = (call for call in calls if call[0] == "compare")
+    runs = ("base/decode_test_ct2_int8", "full/decode_test_ct2_float32", "full/decode_test_ct2_int8")
+    assert compare[1:4] == [f"exp/{name}" for name in runs]
+
+
+def test_transformers_alone_decodes_once(recipe):
+    calls = recipe.run("--backends", "transformers", "--method", "full")[2]
+    assert [call.split()[1] for call in calls if call.startswith("decode")] == ["exp/base/model", "exp/full/model"]
+
+
+def test_options_of_the_training_are_passed_on_and_change_it(recipe):
+    recipe.run()
+    options = ("--stage", "4", "--stop_stage", "4", "--method", "full", "--train_options")
+    (call,) = recipe.run(*options, "--trainer.max_steps 3 --trainer.seed 2")[2]
+    assert call.endswith(" --trainer.max_steps 3 --trainer.seed 2")
+
+
+def test_recordings_are_transcribed_by_each_fine_tuned_model_and_again_when_they_change(recipe):
+    recipe.write("speech/talk.wav", "")
+    calls = [call for call in recipe.run("--recordings", "speech")[2] if call.startswith("transcribe")]
+    assert calls == [
+        f"transcribe {recipe.folder}/speech --model exp/{name}/ct2_int8 --out exp/{name}/transcripts --formats txt srt"
+        for name in ("lora", "full")
+    ]
+    assert not [call for call in recipe.run("--recordings", "speech")[2] if call.startswith("transcribe")]
+    recipe.write("speech/more.wav", "")
+    assert names(recipe.run("--recordings", "speech", "--stage", "9")[2]) == ["transcribe"] * 2
+
+
 def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
     status, printed, _ = recipe.run(FAIL="train")
     assert status == 1
@@ -279,6 +325,7 @@ def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
         (["stage", "1"], "stage is no option"),
         (["--stage", "3", "--stop_stage", "2"], "after --stop_stage"),
         (["--method", "magic"], "--method is lora, full or both"),
+        (["--backends", "onnx"], "--backends is transformers, ct2 or both"),
         (["--PATH", "/nowhere"], "unknown option --PATH"),
         (["--root", "/nowhere"], "unknown option --root"),
     ],
@@ -310,7 +357,7 @@ def test_help_lists_stages_and_every_option_with_its_default(recipe):
     status, printed, calls = recipe.run("--help")
     assert (status, calls) == (0, [])
     assert "A recipe for the tests." in printed
-    assert all(f"{number} " in printed for number in range(9))
+    assert all(f"{number} " in printed for number in range(10))
     assert "--greeting" in printed
     assert "what make_data says (hello)" in printed
     assert all(

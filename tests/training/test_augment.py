@@ -17,6 +17,7 @@ from whisper_recipe.data.features import load_fbank, log_mel
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation, reverberated
 from whisper_recipe.training.batches import CutDataset, load_cuts
+from whisper_recipe.training.sampler import Batch
 
 
 @pytest.fixture
@@ -107,12 +108,12 @@ def test_what_is_drawn_depends_on_the_batch_and_on_nothing_else(cuts, tiny_model
     dataset = CutDataset(tokenizer, 80, augment=augment, seed=1)
     batch = CutSet.from_cuts(cuts[:4])
     torch.manual_seed(5)
-    first = dataset[3, batch]["input_features"]
+    first = dataset[Batch(3, batch)]["input_features"]
     state = torch.get_rng_state()
     random.random()
-    assert torch.equal(dataset[3, batch]["input_features"], first)
+    assert torch.equal(dataset[Batch(3, batch)]["input_features"], first)
     assert torch.equal(torch.get_rng_state(), state)
-    other = dataset[4, batch]["input_features"]
+    other = dataset[Batch(4, batch)]["input_features"]
     assert other.shape != first.shape or not torch.equal(other, first)
 
 

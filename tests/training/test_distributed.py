@@ -48,7 +48,7 @@ def run(launcher, corpus, model, out, *options):
 
 
 def sampler(corpus, share=Share()):  # noqa: B008
-    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=5, num_buckets=2), True, 3, share)
+    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, share)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -57,8 +57,8 @@ def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processe
     assert len({len(rank) for rank in ranks}) == 1
     assert ranks[0].batches % 3 or ranks[0].batches % 2, "there should be a remainder"
     seen = [item for _ in range(4) for rank in ranks for [item] in rank]
-    order = [cut.id for _, cuts in sorted(seen, key=lambda item: item[0]) for cut in cuts]
-    assert len({number for number, _ in seen}) == len(seen)
+    order = [cut.id for batch in sorted(seen, key=lambda batch: batch.number) for cut in batch.cuts]
+    assert len({batch.number for batch in seen}) == len(seen)
     every = [cut.id for cut in load_cuts([corpus])]
     for epoch in range(3):
         assert sorted(order[epoch * len(every) : (epoch + 1) * len(every)]) == every
@@ -66,14 +66,14 @@ def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processe
 
 def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpus):
     one = sampler(corpus)
-    whole = [sorted(cut.id for cut in cuts) for _ in range(3) for [(_, cuts)] in one]
+    whole = [sorted(cut.id for cut in batch.cuts) for _ in range(3) for [batch] in one]
     two = [sampler(corpus, Share(rank, 2)) for rank in range(2)]
-    first = [[sorted(cut.id for cut in cuts) for [(_, cuts)] in rank] for rank in two]
+    first = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in two]
     done = sum(map(len, first))
     three = [sampler(corpus, Share(rank, 3)) for rank in range(3)]
     for rank in three:
         rank.pass_over(done)
-    rest = [[sorted(cut.id for cut in cuts) for [(_, cuts)] in rank] for rank in three]
+    rest = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in three]
     dealt = [batch for group in zip(*first, strict=True) for batch in group]
     dealt += [batch for group in zip(*rest, strict=True) for batch in group]
     assert dealt == whole[: len(dealt)]

@@ -17,6 +17,7 @@ from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import CutDataset, load_cuts
 from whisper_recipe.training.encoder_cache import check_cache, collate_states, load_states, with_encoder_states
 from whisper_recipe.training.parameters import ParameterOptions
+from whisper_recipe.training.sampler import Batch
 from whisper_recipe.training.trainer import token_loss
 
 FROZEN = ["--method", "full", "--parameters.freeze_encoder", "--cache-encoder"]
@@ -43,7 +44,7 @@ def test_the_loss_of_a_cut_is_that_of_its_features(corpus, tiny_model, stored):
     for pair in zip(stored, load_cuts([corpus]), strict=True):
         values = []
         for cut in pair:
-            batch = dataset[0, CutSet.from_cuts([cut])]
+            batch = dataset[Batch(0, CutSet([cut]))]
             batch.pop("cuts")
             labels = batch.pop("labels")
             with torch.no_grad():

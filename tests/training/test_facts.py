@@ -1,10 +1,21 @@
 """What a training records is what it was given."""
 
+from lhotse import CutSet
 from transformers import Seq2SeqTrainingArguments
 
 from whisper_recipe.model.adapters import LoraOptions
 from whisper_recipe.training.batches import BatchOptions, load_cuts
 from whisper_recipe.training.facts import training_facts
+
+
+def test_the_share_of_cuts_with_times_is_recorded(corpus, tmp_path):
+    cuts = list(load_cuts([corpus]))
+    for cut in cuts[:3]:  # a quarter
+        cut.supervisions[0].custom["segments"] = [{"start": 0.0, "end": 0.5, "text": "turn"}]
+    given = "x", [corpus], CutSet.from_cuts(cuts), "full", LoraOptions()
+    arguments = Seq2SeqTrainingArguments(str(tmp_path))
+    shares = {share: training_facts(*given, BatchOptions(timestamps=share), arguments) for share in (0.0, 0.5, 1.0)}
+    assert {share: facts["timestamps"] for share, facts in shares.items()} == {0.0: 0.0, 0.5: 0.125, 1.0: 0.25}
 
 
 def test_data_are_counted_per_language_and_task(corpus, tmp_path):

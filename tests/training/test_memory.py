@@ -10,7 +10,7 @@ from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import SENTENCES
 from tests.training.test_train import train
-from whisper_recipe.training.memory import _largest
+from whisper_recipe.training.memory import _largest, is_out_of_memory
 from whisper_recipe.training.trainer import WhisperTrainer
 
 START = r"<\|startoftranscript\|> -> <\|(en|zh)\|><\|transcribe\|><\|notimestamps\|>"
@@ -53,6 +53,22 @@ def test_out_of_memory_names_the_batch_and_what_lowers_it(corpus, tiny_model, tm
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "out of memory on a batch of" in line and "encoder input (" in line and "labels (" in line
     assert all(cure in line for cure in ("batches.max_duration", "gradient_checkpointing", "method lora"))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", False),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_cublas_and_cudnn_say_out_of_memory_in_their_own_words(message, expected):
+    assert is_out_of_memory(RuntimeError(message)) is expected
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 7, 64, 100, 1000])

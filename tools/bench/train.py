@@ -24,8 +24,6 @@ import numpy as np
 from corpus import TEXT, make_model, make_noise
 from measure import child, report, spread
 
-from whisper_recipe.malloc import tunables
-
 BATCH = 8
 WARM_UP = 2  # steps before the clock starts
 
@@ -51,9 +49,7 @@ def main() -> None:
         found = {"whisper-recipe": [], "common recipe": []}
         for _ in range(options.rounds):
             for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
-                # `whisper-recipe train` starts itself with them.
-                environment = tunables() if side == "ours" else {}
-                found[name].append(json.loads(child(__file__, side, folder, **environment).splitlines()[-1]))
+                found[name].append(json.loads(child(__file__, side, folder).splitlines()[-1]))
     rows = []
     for name, runs in found.items():
         ratios = [run["speed"] / peer["speed"] for run, peer in zip(runs, found["common recipe"], strict=True)]

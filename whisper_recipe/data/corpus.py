@@ -112,7 +112,7 @@ def utterance_duration(utterance: Utterance) -> float:
         RecipeError: the audio has to be read and can't be.
     """
     if utterance.end is not None:
-        return utterance.end - utterance.start
+        return round(utterance.end - utterance.start, 8)  # 32.2 - 2.2 is a little over 30
     if utterance.duration is not None:
         return utterance.duration
     from whisper_recipe.data.audio import audio_info

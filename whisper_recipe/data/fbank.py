@@ -21,19 +21,19 @@ from lhotse.features.io import FeaturesWriter, LilcomChunkyWriter, NumpyFilesWri
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.audio import SAMPLING_RATE, is_longer
 from whisper_recipe.data.augment import Augmentation, Noises, load_samples, speeds
 from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.data.workers import DASK_AHEAD, finished, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.files import file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl, written_aside
 from whisper_recipe.shares import Unfinished, parse_share
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
 LILCOM_TICK_POWER = -8  # steps of 2^-8
-MAX_SECONDS = 30.0  # one input of Whisper
 FEATURES = "features"  # in the folder of what is unfinished, beside the parts' cuts
+UNREAD = ".unread"  # suffix of a part's list of cuts whose audio can't be read, there too
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
@@ -119,8 +119,8 @@ def fbank(
         if not work.is_ours_to_finish(pieces):
             print(f"{path}: part {share} is done; the one that ends last puts them together")
             return
-        _finish(work, path, final)
-    _list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped)
+        dropped += _finish(work, path, final)
+    list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are left out")
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
 
@@ -176,22 +176,14 @@ def mel_bins(model: str) -> int:
 
 
 def _augmented(cuts: Iterable[MonoCut], augment: Augmentation, dropped: list[str]) -> Iterator[MonoCut]:
-    """Yield the cuts and their copies; note the ids of slowed copies that are too long for Whisper."""
+    """Yield the cuts and their copies; note the slowed copies that are too long for Whisper."""
     noises = Noises(augment) if augment.noise else None
     for cut in cuts:
         for copy in speeds(cut, augment.speed):
-            if copy.id != cut.id and copy.duration > MAX_SECONDS:
-                dropped.append(copy.id)
+            if copy.id != cut.id and is_longer(copy.duration):
+                dropped.append(f"{copy.id}\tover 30 s at this speed")
             else:
                 yield noises.note(copy) if noises else copy
-
-
-def _list_dropped(path: Path, dropped: list[str]) -> None:
-    path.unlink(missing_ok=True)
-    if dropped:
-        with written_aside(path) as aside:
-            aside.write_text("".join(f"{key}\tover 30 s at this speed\n" for key in dropped), encoding="utf-8")
-        print(f"{len(dropped)} slowed copies last over 30 s and are left out: {path}")
 
 
 def _cuts(manifests: Path, split: str) -> Iterator[MonoCut]:
@@ -270,16 +262,28 @@ def _plain(augment: Augmentation) -> dict:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(augment).items()}
 
 
-def _finish(work: Unfinished, path: Path, final: Path) -> None:
-    """Give the features and then the manifest their final names; interrupted anywhere, the same command goes on."""
+def _finish(work: Unfinished, path: Path, final: Path) -> list[str]:
+    """Give the features and then the manifest their final names; interrupted anywhere, the same command resumes.
+
+    Returns:
+        The rows of cuts whose audio can't be read: id, reason.
+
+    Raises:
+        RecipeError: there are no others.
+    """
+    lists = sorted(work.folder.glob(f"part*{UNREAD}"))
+    unread = [row for name in lists for row in name.read_text(encoding="utf-8").splitlines()]
     with written_aside(path) as manifest:
-        write_jsonl(manifest, (row for piece in work.pieces() for _, row in read_jsonl(piece)))
+        if not write_jsonl(manifest, (row for piece in work.pieces() for _, row in read_jsonl(piece))):
+            what = f"no audio can be read; the first: {unread[0].partition(chr(9))[2]}"
+            raise RecipeError(what, where=path, cure="whisper-recipe validate lists all")
         features = work.folder / FEATURES
         if features.exists():  # otherwise they stand there, and only the manifest was missing
             if final.exists():
                 final.rename(work.folder / "replaced")
             features.rename(final)
     work.discard()
+    return unread
 
 
 def _in_pieces(
@@ -315,13 +319,23 @@ def _in_pieces(
 def _extract(
     writer_type: type[FeaturesWriter], num_mel_bins: int, work: Path, final: Path, path: Path, cuts: list[MonoCut]
 ) -> int:
-    """Store a piece's features in the work folder, then its cuts in `path`; the features will be found in `final`."""
+    """Store a piece's features in the work folder, then its cuts in `path`; the features will be found in `final`.
+
+    Cuts whose audio can't be read are left out and listed beside `path`.
+    """
     torch.set_num_threads(1)
     (work / FEATURES).mkdir(exist_ok=True)
+    read, unread = [], []
     with writer_type(work / FEATURES / path.stem) as writer:
         for index, cut in enumerate(cuts):
+            try:
+                samples = load_samples(cut)
+            except RecipeError as error:
+                unread.append(f"{cut.id}\t{' '.join(str(error).split())}\n")
+                continue
+            read.append(cut)
             key = f"{path.stem.removeprefix('part')}-{index:03d}"  # ids may hold what no file name can
-            values = log_mel(load_samples(cut), num_mel_bins).numpy()
+            values = log_mel(samples, num_mel_bins).numpy()
             cut.features = Features(
                 type=WhisperLogMel.name,
                 num_frames=len(values),
@@ -336,5 +350,6 @@ def _extract(
                 recording_id=cut.recording_id,
                 channels=cut.channel,
             )
-    write_jsonl(path, (cut.to_dict() for cut in cuts))
+    path.with_suffix(UNREAD).write_text("".join(unread), encoding="utf-8")
+    write_jsonl(path, (cut.to_dict() for cut in read))
     return len(cuts)

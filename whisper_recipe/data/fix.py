@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from whisper_recipe.data.corpus import Dropped, write_corpus
 from whisper_recipe.data.utterance import Scan
@@ -21,6 +22,7 @@ def fix(
     allow_pipes: bool = False,
     language: str | None = None,
     num_jobs: int = 2,
+    channel: int | Literal["mix", "auto"] = 0,
     corrections: Path | None = None,
 ) -> None:
     """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
@@ -38,6 +40,7 @@ def fix(
         allow_pipes: run the shell commands that stand for audio.
         language: of a list's utterances that name none.
         num_jobs: threads that decode.
+        channel: of audio with several channels, as `prepare` will use it: recordings that are silent there are dropped.
         corrections: JSON lines that report.html saves: {"id": ..., "text": ...} is the text that is right, and null
             drops the utterance.
 
@@ -46,7 +49,7 @@ def fix(
     """
     from tabulate import tabulate
 
-    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
     if corrections is not None:
         _correct(scan, _read_corrections(corrections, set(scan.rows.values())))
     kept = {utterance.row: replace(utterance, duration=durations[utterance.row]) for utterance in scan.sound()}

@@ -172,7 +172,7 @@ class _Reader:
         """Return the name of a recording: as given, or of its file; names of two files get a number behind them."""
         if not name and audio in self.named:
             return self.named[audio]
-        names = _numbered(name or _name(Path(audio.partition(":")[0]).stem) or "audio")
+        names = _numbered(name or _name(Path(re.sub(r"(\.ark):\d+$", r"\1", audio)).stem) or "audio")
         name = next(name for name in names if self.recordings.setdefault(name, audio) == audio)
         self.named.setdefault(audio, name)
         return name

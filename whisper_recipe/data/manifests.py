@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from lhotse import Recording, SupervisionSegment
@@ -16,15 +16,16 @@ from tqdm import tqdm
 from whisper_recipe.data.audio import (
     DURATION_TOLERANCE,
     AudioInfo,
+    Channel,
     audio_info,
-    check_channel,
     copy_as_flac,
-    is_plain_file,
+    decode_fully,
+    spoken_channel,
 )
 from whisper_recipe.data.corpus import is_list, read_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import write_jsonl, written_aside
+from whisper_recipe.files import list_dropped, write_jsonl, written_aside
 
 
 def manifest_path(folder: Path, kind: str, split: str) -> Path:
@@ -36,24 +37,26 @@ def prepare(
     corpus: Path,
     out: Path = Path("data/manifests"),
     allow_pipes: bool = False,
-    channel: int | Literal["mix"] = 0,
+    channel: Channel = 0,
     prompts: Literal["given", "recording"] = "given",
 ) -> None:
     """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in one order of recordings.
 
-    The split is named for the data directory or the list. What is no audio file that every Lhotse program reads (a
-    pipe's output, an entry of an ark, M4A), and mixed channels, are written once to out/audio_<split>/ as FLAC.
+    The split is named for the data directory or the list. What is no audio file that every Lhotse program reads right
+    (a pipe's output, an entry of an ark, M4A, a file whose header is wrong), and mixed channels, are written once to
+    out/audio_<split>/ as FLAC. Recordings that can't be read are left out and listed in out/dropped_<split>.tsv.
 
     Args:
         corpus: a Kaldi data directory, or a JSON list that ends in .json or .jsonl.
         out: the folder for the manifests.
         allow_pipes: run the shell commands that stand for audio.
-        channel: of recordings with several channels the one that speaks, from 0, or the mean of all.
+        channel: of recordings with several channels the one that speaks, from 0; mix, the mean of all; or auto, the
+            loudest of each.
         prompts: given takes the corpus' own (utt2prompt, or `prompt` of a list); recording also gives utterances
             without one the text of the one before it in the same recording, language and task.
 
     Raises:
-        RecipeError: the corpus has problems, or audio can't be read.
+        RecipeError: the corpus has problems, or no audio can be read.
     """
     split = Path(corpus).resolve().stem if is_list(corpus) else Path(corpus).resolve().name
     # All of a recording together: so what reads the manifests needs one recording at a time.
@@ -61,23 +64,35 @@ def prepare(
     if prompts == "recording":
         utterances = list(_with_texts_before(utterances))
     copies = Path(out) / f"audio_{split}"
-    durations: dict[str, float] = {}  # of each recording
+    found: dict[str, _Located | None] = {}  # of each recording; None where it can't be read
+    dropped: list[str] = []
     with (
         written_aside(manifest_path(out, "recordings", split)) as recordings,
         written_aside(manifest_path(out, "supervisions", split)) as supervisions,
         written_aside(copies, replace_folder=True) as aside,
     ):
         aside.mkdir()
-        locate = partial(_located, aside=aside, final=copies.absolute(), mix=channel == "mix")
-        spoken = 0 if channel == "mix" else channel
+        locate = partial(_located, aside=aside, final=copies.absolute(), channel=channel)
         progress = tqdm(utterances, desc=f"prepare {split}", unit="utt")
-        write_jsonl(recordings, (row.to_dict() for row in _recordings(progress, durations, locate, spoken)))
-        rows = (_supervision(utterance, durations[utterance.recording], spoken) for utterance in utterances)
-        write_jsonl(supervisions, (supervision.to_dict() for supervision in rows))
+        write_jsonl(recordings, (row.to_dict() for row in _recordings(progress, found, locate, dropped)))
+        read = [(utterance, found[utterance.recording]) for utterance in utterances if found[utterance.recording]]
+        if not read:
+            what = f"no audio can be read; the first: {dropped[0].split(chr(9))[-1]}"
+            raise RecipeError(what, where=corpus, cure="whisper-recipe validate lists them all")
+        write_jsonl(supervisions, (_supervision(utterance, located).to_dict() for utterance, located in read))
     if not any(copies.iterdir()):
         copies.rmdir()
-    hours = sum(durations.values()) / 3600
-    print(f"{out}: {split}: {len(utterances)} supervisions of {len(durations)} recordings, {hours:.2f} h")
+    list_dropped(Path(out) / f"dropped_{split}.tsv", dropped, "recordings can't be read and are left out")
+    durations = [located.info.duration for located in found.values() if located]
+    print(f"{out}: {split}: {len(read)} supervisions of {len(durations)} recordings, {sum(durations) / 3600:.2f} h")
+
+
+class _Located(NamedTuple):
+    """Where a recording is to be read, its header, and the channel that speaks."""
+
+    path: str
+    info: AudioInfo
+    channel: int
 
 
 def _with_texts_before(utterances: Iterable[Utterance]) -> Iterator[Utterance]:
@@ -92,28 +107,39 @@ def _with_texts_before(utterances: Iterable[Utterance]) -> Iterator[Utterance]:
 
 def _recordings(
     utterances: Iterable[Utterance],
-    durations: dict[str, float],
-    locate: Callable[[Utterance], tuple[str, AudioInfo]],
-    channel: int,
+    found: dict[str, _Located | None],
+    locate: Callable[[Utterance], _Located],
+    dropped: list[str],
 ) -> Iterator[Recording]:
-    """Yield each recording once, and note its seconds."""
+    """Yield each recording once, and note where it is; of those that can't be read note a line that says why."""
     for utterance in utterances:
-        if utterance.recording not in durations:
-            path, info = locate(utterance)
-            check_channel(channel, info.num_channels, utterance.audio_where)
-            durations[utterance.recording] = info.duration
-            yield _recording(utterance.recording, path, info)
+        key = utterance.recording
+        if key in found:
+            continue
+        try:
+            found[key] = locate(utterance)
+        except RecipeError as error:
+            found[key] = None
+            dropped.append(f"{key}\t{utterance.audio_where}\t{' '.join(str(error).split())}")
+        else:
+            yield _recording(key, found[key].path, found[key].info)
 
 
-def _located(utterance: Utterance, aside: Path, final: Path, mix: bool) -> tuple[str, AudioInfo]:
-    """Return path and header of an utterance's recording, after it has been copied where it needs that."""
-    plain = is_plain_file(utterance.audio)
-    info = audio_info(utterance.audio) if plain else None
-    if info is not None and not (mix and info.num_channels > 1):
-        return utterance.audio, info
-    name = f"{quote(utterance.recording, safe='')}.flac"
-    copy_as_flac(utterance.audio, aside / name, mix)
-    return str(final / name), audio_info(aside / name)
+def _located(utterance: Utterance, aside: Path, final: Path, channel: Channel) -> _Located:
+    """Return where an utterance's recording is, after it has been copied where it needs that."""
+    path, info = utterance.audio, audio_info(utterance.audio)
+    mix = channel == "mix" and info.num_channels > 1
+    if mix or not info.plain:
+        name = f"{quote(utterance.recording, safe='')}.flac"
+        copy_as_flac(path, aside / name, mix)
+        path, info = str(final / name), audio_info(aside / name)
+        source = str(aside / name)
+    else:
+        source = path
+    if channel == "auto" and info.num_channels > 1:
+        return _Located(path, info, decode_fully(source).signals.loudest)
+    spoken = channel if isinstance(channel, int) else 0
+    return _Located(path, info, spoken_channel(spoken, info.num_channels, utterance.audio))
 
 
 def _recording(key: str, path: str, info: AudioInfo) -> Recording:
@@ -128,8 +154,9 @@ def _recording(key: str, path: str, info: AudioInfo) -> Recording:
     )
 
 
-def _supervision(utterance: Utterance, total: float, channel: int) -> SupervisionSegment:
-    """Return the supervision of an utterance in a recording of `total` seconds."""
+def _supervision(utterance: Utterance, located: _Located) -> SupervisionSegment:
+    """Return the supervision of an utterance in its recording."""
+    total = located.info.duration
     end = total if utterance.end is None else utterance.end
     if utterance.start >= total or end > total + DURATION_TOLERANCE:
         raise RecipeError(
@@ -152,7 +179,7 @@ def _supervision(utterance: Utterance, total: float, channel: int) -> Supervisio
         recording_id=utterance.recording,
         start=utterance.start,
         duration=duration,
-        channel=channel,
+        channel=located.channel,
         text=utterance.text,
         language=utterance.language,
         speaker=utterance.speaker,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -85,6 +86,17 @@ def samples_of_utterance(row: Utterance) -> Samples | None:
     if not row.audio or row.audio.endswith("|"):
         return None
     return functools.partial(read_audio, row.audio, row.start, None if row.end is None else row.end - row.start)
+
+
+def write_scan_report(
+    path: Path, scan: Scan, durations: dict[str, float], audio: AudioMode, audio_limit_mb: float
+) -> None:
+    """Write the page of a corpus that was checked; see write_corpus_report."""
+    counts = Counter(problem.kind for problem in scan.problems)
+    rows = [[kind, f"{count:,}"] for kind, count in counts.most_common()]
+    tables = [Table("Problems", ["problem", "count"], rows)] if rows else []
+    spoken = list(spoken_in_corpus(scan, durations))
+    write_corpus_report(path, Path(scan.path).name, spoken, tables, audio, audio_limit_mb)
 
 
 def write_corpus_report(

@@ -6,10 +6,11 @@ in training, decoding, statistics and scoring.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from whisper_recipe.data.utterance import Segment, are_in_order
+from whisper_recipe.data.utterance import Segment, are_in_order, parse_segments, shortened
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES, LANGUAGES, language_code
 from whisper_recipe.tasks import TASKS, check_task
@@ -28,7 +29,7 @@ class Outline:
         KeyError, TypeError: the row is not a cut.
     """
 
-    __slots__ = ("custom", "dataloading_info", "duration", "id", "supervisions")
+    __slots__ = ("custom", "duration", "id", "supervisions")
 
     def __init__(self, row: dict) -> None:
         self.id, self.duration, self.custom = row["id"], row.get("duration"), row.get("custom")
@@ -93,7 +94,10 @@ def supervision_of(cut: Cut | Outline, labelled: bool = True) -> Supervision:
         if labelled:
             raise _fault(cut, "no supervision", "give it one with a text and a language, or remove the cut")
         return NOTHING
-    return _joined(sorted(parts, key=lambda part: part.start), cut, labelled)
+    try:
+        return _joined(sorted(parts, key=lambda part: part.start), cut, labelled)
+    except (AttributeError, TypeError):  # of rows alone: Lhotse's own have them
+        raise _fault(cut, "a supervision without start and duration", "write them") from None
 
 
 def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
@@ -109,7 +113,7 @@ def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
     try:
         cut = outline_of(row)
         return cut, supervision_of(cut)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         cure = "give a cut manifest (cuts_*.jsonl.gz), not recordings or supervisions"
         raise RecipeError(f"not a cut ({type(error).__name__}: {error})", where=where, cure=cure) from None
     except RecipeError as error:
@@ -119,32 +123,44 @@ def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
 def _read(part: Any, cut: Cut | Outline, labelled: bool) -> Supervision:
     # Outlines lack what their row lacks; Lhotse's own supervisions have it as None. Training looks through a million
     # cuts several times: codes and tasks as `fbank` writes them pass without a call.
-    custom = getattr(part, "custom", None) or {}
+    custom = getattr(part, "custom", None)
+    custom = custom if isinstance(custom, dict) else {}
     text, language = getattr(part, "text", None), getattr(part, "language", None)
     if labelled and not isinstance(text, str):
         raise _fault(cut, "no text", 'write "" where there is no speech')
-    if language not in LANGUAGES:
-        if language is not None:
-            language = language_code(str(language), cut.id)
-        elif labelled:
+    if language is None:
+        if labelled:
             raise _fault(cut, "no language", "write its supervision's `language`")
-    task = custom.get("task") or "transcribe"
+    elif not isinstance(language, str) or language not in LANGUAGES:
+        language = language_code(str(language), cut.id)
+    task, prompt = custom.get("task") or "transcribe", custom.get("prompt") or ""
+    if not isinstance(prompt, str):
+        raise _fault(cut, f"the prompt {shortened(prompt)}, which is not a text", "correct custom.prompt")
     return Supervision(
         text or "",
         language,
         task if task in TASKS else check_task(task, cut.id),
         getattr(part, "speaker", None),
         _segments(custom["segments"], getattr(part, "start", 0.0), cut) if custom.get("segments") else (),
-        custom.get("prompt") or "",
+        prompt,
     )
 
 
-def _segments(rows: list[dict], offset: float, cut: Cut | Outline) -> tuple[Segment, ...]:
+def _segments(rows: object, offset: float, cut: Cut | Outline) -> tuple[Segment, ...]:
     """Return segments, whose times count from the start of their supervision, in the time of the cut."""
     try:
-        return tuple(Segment(offset + row["start"], offset + row["end"], row["text"]) for row in rows)
-    except (KeyError, TypeError):
-        raise _fault(cut, "a segment without start, end and text", "correct custom.segments") from None
+        segments = parse_segments(rows)
+    except ValueError as error:
+        raise _fault(cut, f"malformed segments: {error}", "correct custom.segments") from None
+    if not offset:
+        return segments
+    return _within(cut, [Segment(offset + start, offset + end, text) for start, end, text in segments])
+
+
+def _within(cut: Cut | Outline, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Return the parts of segments that lie in the cut; Lhotse keeps supervisions that reach over its ends."""
+    clipped = (Segment(max(0.0, start), min(cut.duration, end), text) for start, end, text in segments)
+    return tuple(segment for segment in clipped if segment.text and segment.start < segment.end)
 
 
 def _joined(parts: list[Any], cut: Cut | Outline, labelled: bool) -> Supervision:
@@ -156,13 +172,9 @@ def _joined(parts: list[Any], cut: Cut | Outline, labelled: bool) -> Supervision
             what = f"supervisions of more than one {name} ({', '.join(sorted(map(str, values)))})"
             raise _fault(cut, what, "cut it with lhotse's trim_to_supervisions")
     language, task = found[0].language, found[0].task
-    segments = []
+    segments: list[Segment] = []
     for part, one in zip(parts, found, strict=True):
-        for start, end, text in one.segments or (Segment(part.start, part.start + part.duration, one.text),):
-            # Where a cut is a part of a recording, supervisions may reach over its ends.
-            start, end = max(0.0, start), min(cut.duration, end)
-            if text and start < end:
-                segments.append(Segment(start, end, text))
+        segments += one.segments or _within(cut, [Segment(part.start, part.start + part.duration, one.text)])
     speakers = {one.speaker for one in found}
     between = "" if task == "transcribe" and language in CHARACTER_LANGUAGES else " "
     return Supervision(

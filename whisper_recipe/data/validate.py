@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from whisper_recipe.data.corpus import scan_corpus
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 
-MAX_SECONDS = 30.0  # one input of Whisper
+if TYPE_CHECKING:
+    from whisper_recipe.data.audio import Decoded
+
 MIN_SECONDS = 0.01  # one frame of Whisper's features
-SILENT_PEAK = 1e-4  # of full scale: three steps of 16 bits
 MAX_TEXT_TOKENS = 448 - 4  # of Whisper's decoder, without the tokens for start, language, task and no timestamps
+REMARKS = {"clipping", "DC offset", "opposite phase"}  # the kinds that are reported and may be as they should
 MAX_CHARACTERS = 6 * MAX_TEXT_TOKENS  # more than any speech of 30 s has, in tokens of whatever length
 
 
@@ -32,6 +33,7 @@ def validate(
     language: str | None = None,
     num_jobs: int = 2,
     show: int = 10,
+    channel: int | Literal["mix", "auto"] = 0,
     report: Path | None = None,
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
@@ -40,13 +42,16 @@ def validate(
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        decode: decode all audio: finds damage that headers don't show, silence and samples that are no numbers.
+        decode: decode all audio: finds damage that headers don't show, silence, samples that are no numbers or not in
+            full scale, and remarks on clipping, a DC offset and channels in opposite phase.
         tokenizer: a Whisper folder or name on the hub: texts over 448 tokens are found by its tokenizer. Without one
             only texts are found that no tokenizer makes shorter (over 444 words, or over 2,664 characters).
         allow_pipes: run the shell commands that stand for audio.
         language: of a list's utterances that name none.
         num_jobs: threads that decode.
         show: problems of a kind to list; 0 lists all.
+        channel: what `prepare` will use of audio with several channels: one of them, from 0, their mix, or the loudest
+            (auto). Silence and the like are judged there.
         report: an HTML page to write, with histograms, and the utterances with problems and the longest, quietest, most
             clipped, fastest-spoken and other extreme ones to listen to.
         audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
@@ -57,7 +62,7 @@ def validate(
     """
     from tabulate import tabulate
 
-    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs)
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
     counts = Counter(problem.kind for problem in scan.problems)
     _list(scan.problems, show or len(scan.problems))
     if counts:
@@ -65,17 +70,16 @@ def validate(
     if show and counts and max(counts.values()) > show:
         print(f"(the first {show} of each kind are listed; --show 0 lists all)")
     if report is not None:
-        from whisper_recipe.data.report import spoken_in_corpus, write_corpus_report
+        from whisper_recipe.data.report import write_scan_report
 
-        rows = [[kind, f"{count:,}"] for kind, count in counts.most_common()]
-        tables = [Table("Problems", ["problem", "count"], rows)] if counts else []
-        spoken = list(spoken_in_corpus(scan, durations))
-        write_corpus_report(report, Path(corpus).name, spoken, tables, audio, audio_limit_mb)
+        write_scan_report(report, scan, durations, audio, audio_limit_mb)
+    remarks = sum(counts.pop(kind, 0) for kind in REMARKS)
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
         cure = "mend the lines listed above, or leave them out: whisper-recipe fix"
         raise RecipeError(many, where=corpus, cure=cure)
-    print(f"{corpus}: {len(scan.utterances)} utterances, no problem")
+    also = f", {remarks} remarks" if remarks else ""
+    print(f"{corpus}: {len(scan.utterances)} utterances, no problem{also}")
 
 
 def _list(problems: list[Problem], show: int) -> None:
@@ -87,7 +91,13 @@ def _list(problems: list[Problem], show: int) -> None:
 
 
 def check_corpus(
-    corpus: Path, decode: bool, tokenizer: str | None, allow_pipes: bool, language: str | None, num_jobs: int
+    corpus: Path,
+    decode: bool,
+    tokenizer: str | None,
+    allow_pipes: bool,
+    language: str | None,
+    num_jobs: int,
+    channel: int | Literal["mix", "auto"] = 0,
 ) -> tuple[Scan, dict[str, float]]:
     """Read and check a corpus as `validate` does; return it, and the seconds of each utterance (by row) that has audio.
 
@@ -96,7 +106,7 @@ def check_corpus(
     """
     scan = scan_corpus(corpus, allow_pipes, language)
     _check_texts(scan, tokenizer)
-    return scan, _check_audio(scan, decode, num_jobs)
+    return scan, _check_audio(scan, decode, num_jobs, channel)
 
 
 def _check_texts(scan: Scan, tokenizer: str | None) -> None:
@@ -116,23 +126,25 @@ def _check_texts(scan: Scan, tokenizer: str | None) -> None:
 
 
 class _Audio(NamedTuple):
-    """What is known of an audio file; its seconds are None where it can't be read."""
+    """What is known of an audio file; its seconds are None where it can't be read, and `silent` says how it is."""
 
     seconds: float | None
     faults: list[tuple[str, str]]
-    silent: bool = False
+    remarks: list[tuple[str, str]] = []
+    silent: str = ""
 
 
-def _check_audio(scan: Scan, decode: bool, num_jobs: int) -> dict[str, float]:
+def _check_audio(scan: Scan, decode: bool, num_jobs: int, channel: int | Literal["mix", "auto"]) -> dict[str, float]:
     found: dict[str, _Audio] = {}
     durations = {}
     firsts = {utterance.audio: utterance for utterance in reversed(scan.utterances)}
-    for audio, state in _look_at_all(dict.fromkeys(utterance.audio for utterance in scan.utterances), decode, num_jobs):
+    look = partial(_look, decode=decode, channel=channel)
+    for audio, state in _look_at_all(dict.fromkeys(utterance.audio for utterance in scan.utterances), look, num_jobs):
         found[audio] = state
-        for kind, what in state.faults:
+        for kind, what in state.faults + state.remarks:
             scan.report(kind, firsts[audio].audio_where, what)
         if state.silent and firsts[audio].text:
-            scan.report("silent audio", firsts[audio].audio_where, f"{audio} has no sound in it")
+            scan.report("silent audio", firsts[audio].audio_where, f"{audio} {state.silent}")
     for utterance in scan.utterances:
         audio = found[utterance.audio]
         for kind, what in audio.faults:
@@ -145,10 +157,9 @@ def _check_audio(scan: Scan, decode: bool, num_jobs: int) -> dict[str, float]:
     return durations
 
 
-def _look_at_all(audio: Iterable[str], decode: bool, num_jobs: int) -> Iterator[tuple[str, _Audio]]:
+def _look_at_all(audio: Iterable[str], look: partial[_Audio], num_jobs: int) -> Iterator[tuple[str, _Audio]]:
     from tqdm import tqdm
 
-    look = partial(_look, decode=decode)
     with (
         tqdm(total=len(audio), desc="audio", unit="file", disable=None) as progress,
         ThreadPoolExecutor(num_jobs) as pool,
@@ -156,32 +167,44 @@ def _look_at_all(audio: Iterable[str], decode: bool, num_jobs: int) -> Iterator[
         rest = iter(audio)
         while part := list(islice(rest, 1000)):
             # Decoding leaves the interpreter free for other threads; reading headers does not.
-            yield from zip(part, (pool.map if decode else map)(look, part), strict=True)
+            yield from zip(part, (pool.map if look.keywords["decode"] else map)(look, part), strict=True)
             progress.update(len(part))
 
 
-def _look(audio: str, decode: bool) -> _Audio:
+def _look(audio: str, decode: bool, channel: int | Literal["mix", "auto"]) -> _Audio:
     from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
     try:
         if not decode:
             return _Audio(audio_info(audio).duration, [])
         found = decode_fully(audio)
+        row = found.index(channel, audio)
     except RecipeError as error:
         kind = "missing audio" if error.what == "no such file" else "damaged audio"
         return _Audio(None, [(kind, f"{audio}: {error.what}")])
-    faults = []
-    if not found.finite:
-        faults.append(("not a number", f"{audio} has samples that are NaN or infinite"))
-    seconds, by_header = found.num_samples / found.info.sampling_rate, found.info.duration
+    signals = found.signals
+    faults = [(kind, f"{audio}: {what}") for kind, what in signals.faults(row)]
+    remarks = [(kind, f"{audio}: {what}") for kind, what in signals.remarks(row)]
+    seconds, by_header = signals.num_samples / found.info.sampling_rate, found.info.duration
     if by_header - seconds > DURATION_TOLERANCE:
         faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, {by_header:.2f} s by its header"))
-    return _Audio(seconds, faults, silent=found.finite and found.peak < SILENT_PEAK)
+    return _Audio(seconds, faults, remarks, _silence(found, row, channel))
+
+
+def _silence(found: Decoded, row: int, channel: int | Literal["mix", "auto"]) -> str:
+    """Return what is silent about the audio as it will be used; "" where it isn't."""
+    if not found.signals.is_silent(row):
+        return ""
+    sound = next((index for index in range(found.info.num_channels) if not found.signals.is_silent(index)), None)
+    if sound is None:
+        return "has no sound in it"
+    used = "mix" if channel == "mix" else f"channel {row}"
+    return f"has no sound in its {used}, but in channel {sound}: see --channel"
 
 
 def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
     """Check the times of an utterance in a recording of `total` seconds; return its own seconds."""
-    from whisper_recipe.data.audio import DURATION_TOLERANCE
+    from whisper_recipe.data.audio import DURATION_TOLERANCE, is_longer
 
     end = total if utterance.end is None else utterance.end
     seconds = min(end, total) - utterance.start
@@ -190,7 +213,7 @@ def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
         what = f"{key}: {utterance.start:.2f} to {end:.2f} s of {total:.2f} s"
         scan.report("segment outside", utterance.where, what, row)
         return seconds
-    if seconds > MAX_SECONDS:
+    if is_longer(seconds):
         scan.report("over 30 s", utterance.where, f"{key} lasts {seconds:.2f} s", row)
     if seconds < MIN_SECONDS:
         scan.report("too short", utterance.where, f"{key} lasts {seconds:.4f} s", row)

@@ -16,6 +16,7 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
+from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
@@ -28,6 +29,7 @@ from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import natural_length
 from whisper_recipe.shares import parse_share
 from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.text.tokenizer import decode_text
 
 
 def decode(
@@ -99,7 +101,7 @@ def decode(
     check_features(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
-    decoder = _Decoder(backend, search, language, task, pad_to_30s)
+    decoder = _CutDecoder(backend, search, language, task, pad_to_30s)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
     if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -129,7 +131,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     for cut in cuts:
         if cut.id in seen:
             raise RecipeError(f"cut {cut.id} is there twice", where=path, cure="remove one")
-        if cut.duration > MAX_SECONDS:
+        if is_longer(cut.duration):
             raise RecipeError(
                 f"cut {cut.id} lasts {cut.duration:.2f} s, over {MAX_SECONDS}", where=path, cure="cut it into pieces"
             )
@@ -137,7 +139,7 @@ def _read_cuts(path: Path) -> list[Cut]:
     return cuts
 
 
-def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
+def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
     """Decode the batches of this process that are not finished; the bar counts seconds of audio."""
     to_do = parts.to_do()
     total = sum(cut.duration for number in to_do for cut in batches[number])
@@ -157,7 +159,7 @@ def _decode_batches(decoder: _Decoder, batches: list[list[Cut]], parts: Parts, t
             progress.set_postfix(RTF=f"{processing / audio:.4f}" if audio else "")
 
 
-class _Decoder:
+class _CutDecoder:
     """What is the same for all batches."""
 
     def __init__(self, backend: Backend, search: SearchOptions, language: str, task: str, pad_to_30s: bool) -> None:
@@ -188,9 +190,10 @@ class _Decoder:
             search_prompt(tokenizer, language, self._task(cut), self.search)
             for cut, language in zip(cuts, languages, strict=True)
         ]
-        texts = tokenizer.batch_decode(self.backend.decode(batch, prompts, self.search), skip_special_tokens=True)
+        found = self.backend.decode(batch, prompts, self.search)
         return [
-            self._row(cut, language, text.strip()) for cut, language, text in zip(cuts, languages, texts, strict=True)
+            self._row(cut, language, decode_text(tokenizer, ids).strip())
+            for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
 
     def _language(self, cut: Cut) -> str:

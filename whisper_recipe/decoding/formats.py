@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import printable, written_aside
 from whisper_recipe.languages import CHARACTER_LANGUAGES
 from whisper_recipe.text.normalize import text_language
 
@@ -65,7 +65,7 @@ class Transcript:
 
 def utterance_id(name: str) -> str:
     """Return a name as the id of an utterance, without white space."""
-    return re.sub(r"\s+", "_", name)
+    return re.sub(r"\s+", "_", printable(name))
 
 
 def _line(segment: Segment) -> str:

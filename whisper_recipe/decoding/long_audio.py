@@ -2,133 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import SAMPLING_RATE
-from whisper_recipe.data.features import MAX_FRAMES, MAX_SAMPLES, collate_fbank, log_mel
+from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
-from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
+from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
+from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import natural_length, timestamps
-from whisper_recipe.text.prompt import MAX_SECONDS, TIME_STEP
-from whisper_recipe.text.tokenizer import NO_TIMESTAMPS, TIMESTAMPS
+from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.text.tokenizer import decode_text, text_only
 
-# A pause that ends a stretch of speech. faster-whisper takes 2 s where it only leaves out silence and 0.16 s in its
-# batched pipeline, which joins the stretches again; between sentences speakers pause for half a second.
-MIN_SILENCE_MS = 500
-
-
-class Window(NamedTuple):
-    """Samples from `start` to before `end`, at 16 kHz; the model takes 30 s of them at most."""
-
-    start: int
-    end: int
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return (self.end - self.start) / SAMPLING_RATE
+# A window whose text was cut off by the limit of tokens is decoded again in two halves, unless it is as short as this:
+# then the text is more likely a loop.
+SHORTEST_HALVED = 10.0  # seconds
 
 
-def find_windows(samples: np.ndarray, merge: bool) -> list[Window]:
-    """Return the windows to decode, in the order of time; they don't overlap.
-
-    What fits into 30 s is one window. In longer audio the windows are the stretches of speech that Silero's voice
-    activity detector (in faster-whisper) finds, with 0.4 s around them where there is room. Stretches of over 30 s
-    are cut in a pause, or at 30 s where there is none.
-
-    Args:
-        samples: float32 (n,) at 16 kHz.
-        merge: join neighbouring stretches, and the silence between, as far as they fit into 30 s. Models that have
-            learned timestamps and need 30 s of input do with fewer windows so; for the others, each stretch is a
-            segment of the result.
-    """
-    if len(samples) <= MAX_SAMPLES:
-        return [Window(0, len(samples))] if len(samples) else []
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    options = VadOptions(max_speech_duration_s=MAX_SECONDS, min_silence_duration_ms=MIN_SILENCE_MS)
-    stretches = [Window(found["start"], found["end"]) for found in get_speech_timestamps(samples, options)]
-    return _merged(stretches) if merge else stretches
-
-
-def _merged(stretches: Iterable[Window]) -> list[Window]:
-    windows: list[Window] = []
-    for stretch in stretches:
-        if windows and stretch.end - windows[-1].start <= MAX_SAMPLES:
-            windows[-1] = Window(windows[-1].start, stretch.end)
-        else:
-            windows.append(stretch)
-    return windows
-
-
-class TimedIds(NamedTuple):
-    """Seconds from the window's beginning, and the ids of the text in between."""
-
-    start: float
-    end: float
-    ids: list[int]
-
-
-def split_at_timestamps(ids: list[int], tokenizer: WhisperTokenizer, duration: float) -> list[TimedIds]:
-    """Split what a model wrote of a window of `duration` seconds at its timestamp tokens; special tokens are left out.
-
-    Text without timestamps lasts from the beginning to the end of the window, and so does what stands before the first
-    or after the last of them. Segments never go backwards in time, whatever the model has written.
-    """
-    first = tokenizer.convert_tokens_to_ids(NO_TIMESTAMPS) + 1
-    special = set(tokenizer.all_special_ids)
-    segments, text, start = [], [], 0.0
-    for token in ids:
-        if first <= token < first + TIMESTAMPS:
-            time = min(max(start, (token - first) * TIME_STEP), duration)
-            if text:
-                segments.append(TimedIds(start, time, text))
-            text, start = [], time
-        elif token not in special:
-            text.append(token)
-    if text:
-        segments.append(TimedIds(start, duration, text))
-    return segments
-
-
-@dataclass
+@dataclass(eq=False)
 class Piece:
     """A window of a recording on its way through the model."""
 
+    recording: Recording
     window: Window
     features: torch.Tensor  # (frames, mel bins)
-    language: str = ""
     seconds: float = 0.0  # its share of the recording, for the progress bar
     ids: list[int] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
+    rest: list[Window] = field(default_factory=list)  # what is left to decode of the window
 
 
-@dataclass
-class Recording:
-    """An input of any length: its samples are float32 (n,) at 16 kHz."""
-
-    name: str
-    samples: np.ndarray
-    language: str | None = None
-    pieces: list[Piece] = field(default_factory=list)
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return len(self.samples) / SAMPLING_RATE
-
-
-class Decoder:
+class Transcriber:
     """A loaded model and how it is used.
 
     A model that was trained without timestamps is never asked for them: it would answer with loops and invented text
@@ -175,48 +87,62 @@ class Decoder:
             language: Whisper's code; None detects it for each recording.
             count: told the seconds of audio that are done, as they are done.
         """
+        pieces: list[Piece] = []
         for recording in recordings:
-            windows = find_windows(recording.samples, merge=self.timestamps)
-            recording.pieces = [Piece(window, self._features(recording, window)) for window in windows]
+            windows = recording.windows(merge=self.timestamps)
+            pieces += [self._piece(recording, window, recording.duration / len(windows)) for window in windows]
             if not windows:
                 count(recording.duration)
-        self._set_languages([recording for recording in recordings if recording.pieces], language)
-        for seconds in self.backend.each(self._decode, self._batches(recordings)):
-            count(seconds)
+        self._set_languages(pieces, language)
+        segments: dict[Recording, list[Segment]] = {recording: [] for recording in recordings}
+        for piece in self._decoded(pieces):
+            count(piece.seconds)
+            segments[piece.recording] += piece.segments
         for recording in recordings:
-            segments = tuple(segment for piece in recording.pieces for segment in piece.segments)
             spoken = recording.language or language
-            yield Transcript(recording.name, spoken, self.task, recording.duration, segments)
+            found = tuple(sorted(segments[recording], key=lambda segment: segment.start))
+            yield Transcript(recording.name, spoken, self.task, recording.duration, found)
 
-    def _features(self, recording: Recording, window: Window) -> torch.Tensor:
-        return log_mel(recording.samples[window.start : window.end], self.backend.num_mel_bins)
+    def _piece(self, recording: Recording, window: Window, seconds: float = 0.0) -> Piece:
+        features = log_mel(recording.samples[window.start : window.end], self.backend.num_mel_bins)
+        return Piece(recording, window, features, seconds)
 
-    def _set_languages(self, recordings: list[Recording], language: str | None) -> None:
-        firsts = [recording.pieces[0] for recording in recordings]
+    def _set_languages(self, pieces: list[Piece], language: str | None) -> None:
+        """Give each recording the language, or the one that is detected in its first piece."""
+        firsts = list({piece.recording: piece for piece in reversed(pieces)}.values())
+        for piece in firsts:
+            piece.recording.language = language
         if language is None:
             for batch in self._by_length(firsts):
                 found = self.backend.detect_languages(self._collate(batch))
                 for piece, code in zip(batch, found, strict=True):
-                    piece.language = code
-        for recording in recordings:
-            recording.language = language or recording.pieces[0].language
-            for piece in recording.pieces:
-                piece.language = recording.language
-                piece.seconds = recording.duration / len(recording.pieces)
+                    piece.recording.language = code
 
-    def _batches(self, recordings: list[Recording]) -> Iterator[tuple[list[Piece], list[int]]]:
-        """Yield (pieces of one language, ids of the text before)."""
+    def _decoded(self, pieces: list[Piece]) -> Iterator[Piece]:
+        """Yield the pieces when they are decoded, and then those of what was left of them, until nothing is left."""
         if self.sequential:
-            for recording in recordings:
-                previous: list[int] = []
-                for piece in recording.pieces:
-                    yield [piece], previous
-                    previous += piece.ids
+            yield from self._one_by_one(pieces)
             return
-        pieces = [piece for recording in recordings for piece in recording.pieces]
-        for language in sorted({piece.language for piece in pieces}):
-            for batch in self._by_length([piece for piece in pieces if piece.language == language]):
-                yield batch, []
+        while pieces:
+            for batch in self.backend.each(self._decode, self._batches(pieces)):
+                yield from batch
+            pieces = [self._piece(piece.recording, window) for piece in pieces for window in piece.rest]
+
+    def _one_by_one(self, pieces: list[Piece]) -> Iterator[Piece]:
+        waiting, previous, recording = deque(pieces), [], None
+        while waiting:
+            piece = waiting.popleft()
+            if piece.recording is not recording:
+                recording, previous = piece.recording, []
+            self._decode([piece], previous)
+            previous += piece.ids
+            yield piece
+            waiting.extendleft(self._piece(recording, window) for window in reversed(piece.rest))
+
+    def _batches(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
+        """Yield pieces of one language, of like lengths."""
+        for language in sorted({piece.recording.language for piece in pieces}):
+            yield from self._by_length([piece for piece in pieces if piece.recording.language == language])
 
     def _by_length(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
         padded = MAX_SECONDS if self.pad_to_30s else None
@@ -225,14 +151,22 @@ class Decoder:
     def _collate(self, batch: list[Piece]) -> torch.Tensor:
         return collate_fbank([piece.features for piece in batch], MAX_FRAMES if self.pad_to_30s else None)
 
-    def _decode(self, batch_and_previous: tuple[list[Piece], list[int]]) -> float:
-        """Fill in the ids and the segments of a batch; return its seconds of audio."""
-        batch, previous = batch_and_previous
-        features, language = self._collate(batch), batch[0].language
-        prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous, self.timestamps)
-        special = set(self.tokenizer.all_special_ids)
-        for piece, ids in zip(batch, self.backend.decode(features, [prompt] * len(batch), self.search), strict=True):
-            piece.ids = [token for token in ids if token not in special]
+    def _decode(self, batch: list[Piece], previous: list[int] | None = None) -> list[Piece]:
+        """Fill in what each piece of a batch says, and what is left of it.
+
+        Args:
+            batch: of one language; one piece where there is a text before.
+            previous: ids of the text before. It is forgotten, the list emptied, when the model falls into a loop after
+                it: the next windows would repeat it too.
+        """
+        features, language = self._collate(batch), batch[0].recording.language
+        prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous or (), self.timestamps)
+        found = self.backend.decode(features, [prompt] * len(batch), self.search)
+        if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
+            previous.clear()
+            return self._decode(batch)
+        for piece, ids in zip(batch, found, strict=True):
+            self._keep(piece, ids)
         timed = [split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration) for piece in batch]
         words = [None] * len(batch)
         if self.word_timestamps:
@@ -241,7 +175,19 @@ class Decoder:
             words = word_times(self.backend, self.tokenizer, features, frames, texts, language, self.task)
         for piece, segments, spoken in zip(batch, timed, words, strict=True):
             piece.segments = list(_segments(piece, segments, spoken, self.tokenizer.decode))
-        return sum(piece.seconds for piece in batch)
+        return batch
+
+    def _keep(self, piece: Piece, ids: list[int]) -> None:
+        """Keep of a hypothesis what is finished, and note what is left of the window.
+
+        There is an end to it: the rest begins after a segment, which lasts for some time, and halves have an end too.
+        """
+        piece.ids, seconds = finished_part(text_only(self.tokenizer, ids, timestamps=True), self.tokenizer)
+        if seconds is not None:
+            piece.rest = rest_of(piece.window, seconds, piece.recording.speech)
+        elif len(ids) >= self.search.max_new_tokens and piece.window.duration > SHORTEST_HALVED:
+            # Nothing tells where the text was cut off.
+            piece.ids, piece.rest = [], halves(piece.window, piece.recording.samples)
 
 
 def _segments(

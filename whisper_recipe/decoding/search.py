@@ -26,6 +26,8 @@ class SearchOptions:
             thresholds, and so on; 0 is the search by beam_size, the others sample. Whisper's own: 0 0.2 0.4 0.6 0.8 1.
         compression_ratio_threshold: a text that zlib compresses more than so many times fails: it is a loop.
         logprob_threshold: a hypothesis with a lower average log-probability of its tokens fails.
+        no_speech_threshold: where <|nospeech|> is more likely and the hypothesis has less than logprob_threshold, it is
+            silence and gives no text; 1 switches the rule off, and logprob_threshold 0 leaves it to <|nospeech|> alone.
         suppress_tokens: ids that are never written; -1 stands for the list of the model folder.
         suppress_blank: a hypothesis never begins with what the model folder keeps from its beginning: a space, the end.
         no_repeat_ngram_size: no sequence of so many tokens is written twice; 0 allows it.
@@ -40,8 +42,9 @@ class SearchOptions:
     beam_size: int = 1
     max_new_tokens: int = 224
     temperatures: list[float] = field(default_factory=lambda: [0.0])
-    compression_ratio_threshold: float = 2.4  # this and the next: openai/whisper, whisper/transcribe.py
+    compression_ratio_threshold: float = 2.4  # this and the next two: openai/whisper, whisper/transcribe.py
     logprob_threshold: float = -1.0
+    no_speech_threshold: float = 0.6
     suppress_tokens: list[int] = field(default_factory=lambda: [MODELS_OWN])
     suppress_blank: bool = True
     no_repeat_ngram_size: int = 0
@@ -55,6 +58,7 @@ class SearchOptions:
             ("beam_size", self.beam_size >= 1, "use 1 or more"),
             ("max_new_tokens", 1 <= self.max_new_tokens <= MAX_TOKENS // 2, f"use 1 to {MAX_TOKENS // 2}"),
             ("temperatures", rising and self.temperatures and self.temperatures[0] >= 0, "use rising ones from 0"),
+            ("no_speech_threshold", 0 <= self.no_speech_threshold <= 1, "use 0 to 1"),
             ("suppress_tokens", min(self.suppress_tokens, default=0) >= MODELS_OWN, "use ids, or -1"),
             ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 or more"),
             ("repetition_penalty", self.repetition_penalty > 0, "use more than 0"),
@@ -119,6 +123,15 @@ def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int
 
 def is_rejected(text: str, average_logprob: float, search: SearchOptions) -> bool:
     """Whether a hypothesis fails the thresholds, by the rules of openai/whisper (whisper/transcribe.py)."""
+    return is_loop(text, search) or average_logprob < search.logprob_threshold
+
+
+def is_loop(text: str, search: SearchOptions) -> bool:
+    """Whether a text repeats itself more than a spoken one does."""
     raw = text.strip().encode()
-    compression_ratio = len(raw) / len(zlib.compress(raw))
-    return compression_ratio > search.compression_ratio_threshold or average_logprob < search.logprob_threshold
+    return len(raw) / len(zlib.compress(raw)) > search.compression_ratio_threshold
+
+
+def is_silence(no_speech_prob: float, average_logprob: float, search: SearchOptions) -> bool:
+    """Whether a hypothesis is a guess about silence, by the rule of openai/whisper (whisper/transcribe.py)."""
+    return no_speech_prob > search.no_speech_threshold and average_logprob < search.logprob_threshold

@@ -11,13 +11,13 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from whisper_recipe.data.audio import audio_info, opened, read_audio
+from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_mono
 from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
 from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
-from whisper_recipe.decoding.long_audio import Decoder, Recording
+from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.errors import PartialFailure, RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import printable, written_aside
 from whisper_recipe.languages import language_code
 
 POOL_SECONDS = 1800  # of audio held in memory at a time, or one recording if it is longer
@@ -41,7 +41,8 @@ def transcribe(
 
     Args:
         inputs: audio files; folders, with their subfolders; lists that end in .txt, .lst or .list, with a path a line;
-            and wav.scp. What can't be read is reported, listed in out/skipped.tsv, and the exit status is 2.
+            and wav.scp. What can't be read is reported, listed in out/skipped.tsv, and the exit status is 2. Of
+            truncated and damaged audio the rest is transcribed, with a warning.
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         out: the folder to write. It keeps the subfolders of the inputs.
         formats: txt, json, srt, vtt and tsv have a file for each input; kaldi (text), trn (hyp.trn) and ctm (hyp.ctm)
@@ -63,7 +64,7 @@ def transcribe(
     """
     code = None if language == "auto" else language_code(language, where="language")
     sources = find_sources(inputs)
-    decoder = Decoder(
+    decoder = Transcriber(
         model,
         compute_type=compute_type,
         pad_to_30s=pad_to_30s,
@@ -86,7 +87,7 @@ def transcribe(
             progress.update(min(round(done), progress.total) - progress.n)
 
         for pool in _pools(durations):
-            samples = _attempt(pool, skipped, lambda source: _mono(source.audio, durations[source]))
+            samples = _attempt(pool, skipped, lambda source: _mono(source.audio))
             recordings = [Recording(source.name, mono) for source, mono in samples]
             for transcript in decoder.transcribe(recordings, code, count):
                 write_transcript(transcript, out, formats)
@@ -105,29 +106,26 @@ def _attempt(
         try:
             yield source, read(source)
         except RecipeError as error:
-            tqdm.write(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+            tqdm.write(f"skipped: {printable(' '.join(str(error).split()))}", file=sys.stderr)
             skipped.append((source, str(error)))
 
 
 def _duration(audio: str) -> float:
-    """Return seconds; 0 for a sound file without samples."""
+    """Return seconds, by the header if it is right."""
     if audio.endswith("|"):
         raise RecipeError("a shell command, which is not run", where=audio, cure="write its output to a file")
     try:
         return audio_info(audio).duration
-    except RecipeError:
-        with opened(audio) as file:
-            if not file.frames:
-                return 0.0
-        raise
+    except RecipeError:  # of truncated and damaged audio there is something left
+        return len(read_mono(audio)[0]) / SAMPLING_RATE
 
 
-def _mono(audio: str, duration: float) -> np.ndarray:
-    """Return the mean of the channels, float32 (n,) at 16 kHz."""
-    if not duration:
-        return np.zeros(0, dtype=np.float32)
-    channels = range(audio_info(audio).num_channels)
-    return np.mean([read_audio(audio, channel=channel) for channel in channels], axis=0)
+def _mono(audio: str) -> np.ndarray:
+    """Return the mean of the channels, float32 (n,) at 16 kHz; warn where something is wrong with them."""
+    samples, wrong = read_mono(audio)
+    if wrong:
+        tqdm.write(printable(f"warning: {audio}: {wrong}; what can be read is transcribed"), file=sys.stderr)
+    return samples
 
 
 def _pools(durations: dict[Source, float]) -> Iterator[list[Source]]:
@@ -151,6 +149,6 @@ def _finish(out: Path, skipped: list[tuple[Source, str]], count: int) -> None:
         return
     with written_aside(path) as aside:
         rows = ["\t".join([source.where, source.audio, " ".join(why.split())]) + "\n" for source, why in skipped]
-        aside.write_text("".join(rows), encoding="utf-8")
+        aside.write_text(printable("".join(rows)), encoding="utf-8")
     what = f"{len(skipped)} of {count} inputs can't be read and were skipped"
     raise PartialFailure(what, where=path, cure="mend or remove them; the others are done")

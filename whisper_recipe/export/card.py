@@ -6,8 +6,10 @@ model folder. The front matter has the keys of https://huggingface.co/docs/hub/m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
@@ -38,28 +40,25 @@ transformers, faster-whisper and openai-whisper always pad to 30 s; this model h
 the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
 the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
 
-USE = {
-    "ct2": """\
-```python
-from faster_whisper import WhisperModel
-
-model = WhisperModel("path/of/this/folder")
-segments, info = model.transcribe("audio.wav"{arguments})
-print("".join(segment.text for segment in segments))
-```""",
-    "hf": """\
-```python
-from transformers import pipeline
-
-recognize = pipeline("automatic-speech-recognition", model="path/of/this/folder")
-print(recognize("audio.wav"{arguments})["text"])
-```""",
-}
-
-FORMATS = {"ct2": "CTranslate2, for faster-whisper and programs built on it", "hf": "Hugging Face transformers"}
-LIBRARIES = {"ct2": "ctranslate2", "hf": "transformers"}
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
+
+
+class Target(NamedTuple):
+    """A form that models are exported to: how it is written, and what the card says of it.
+
+    Args:
+        write: writes the folder; takes the model folder, the folder to write, and the type of the stored weights.
+        format: the form and the programs that read it.
+        library: the hub's name of the library that reads it.
+        use: returns the card's example; takes the language and the task, which may be missing, and whether the model
+            writes timestamps.
+    """
+
+    write: Callable[[Path, Path, str], None]
+    format: str
+    library: str
+    use: Callable[[dict[str, str], bool], str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Export:
     Args:
         model: the model folder that it is made from, exp/<name>/model; decoded sets stand beside it.
         out: the folder that it becomes.
-        to: ct2 or hf.
+        target: the form.
         quantization: type of the stored weights.
         license: an identifier of the hub.
         checked: a sentence on how the export's text compares with the model's; None where it was not compared.
@@ -77,7 +76,7 @@ class Export:
 
     model: Path
     out: Path
-    to: str
+    target: Target
     quantization: str
     license: str
     checked: str | None = None
@@ -101,7 +100,7 @@ def write_card(folder: Path, export: Export) -> None:
         _summary(facts, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{USE[export.to].format(arguments=_arguments(facts, export.to))}",
+        f"## Use\n\n{export.target.use(_most_trained(facts), timestamps(export.model))}",
         f"## Training data\n\n{_data(facts)}",
         f"## Training\n\n{_settings(facts)}",
         f"## Results\n\n{_results(results)}",
@@ -153,15 +152,13 @@ def _name(export: Export) -> str:
 def _summary(facts: dict, export: Export) -> str:
     base = facts.get("base_model")
     origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "of which the folder records no fine-tuning"
-    return f"A Whisper model, {origin}. Format: {FORMATS[export.to]}, weights in {export.quantization}."
+    return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
-def _arguments(facts: dict, to: str) -> str:
-    values = {key: row[key] for row in facts.get("data", [])[:1] for key in ("language", "task")}
-    if to == "hf":
-        return f", generate_kwargs={values}" if values else ""
-    without = {} if facts.get("timestamps", True) else {"without_timestamps": True}
-    return "".join(f", {key}={value!r}" for key, value in (values | without).items())
+def _most_trained(facts: dict) -> dict[str, str]:
+    """Return the language and the task with the most hours, which the example asks for."""
+    row = max(facts.get("data", []), key=lambda row: row["hours"], default={})
+    return {key: row[key] for key in ("language", "task") if key in row}
 
 
 def _data(facts: dict) -> str:
@@ -172,7 +169,7 @@ def _data(facts: dict) -> str:
     rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in facts["data"]]
     rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
     table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
-    return f"{', '.join(f'`{path}`' for path in facts['train_cuts'])}\n\n{table}"
+    return f"{', '.join(f'`{path}`' for path in facts.get('train_cuts', []))}\n\n{table}"
 
 
 def _settings(facts: dict) -> str:
@@ -220,7 +217,8 @@ def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     base = facts.get("base_model")
-    own = export.out.name if export.to == "ct2" else export.model.name
+    # A transformers folder is decoded as the model is, so the model's results are its own.
+    own = export.model.name if export.target.library == "transformers" else export.out.name
     evaluated = [
         EvalResult(
             task_type="automatic-speech-recognition",
@@ -238,7 +236,7 @@ def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
     return ModelCardData(
         language=sorted({row["language"] for row in facts.get("data", [])}) or None,
         license=export.license,
-        library_name=LIBRARIES[export.to],
+        library_name=export.target.library,
         pipeline_tag="automatic-speech-recognition",
         base_model=base if base and is_hub_name(base) else None,  # the hub takes its own names alone
         tags=["whisper"],

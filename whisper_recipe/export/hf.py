@@ -9,6 +9,14 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import Quantization
 from whisper_recipe.files import require, written_aside
 
+EXAMPLE = """\
+```python
+from transformers import pipeline
+
+recognize = pipeline("automatic-speech-recognition", model="path/of/this/folder")
+print(recognize("audio.wav"{arguments})["text"])
+```"""
+
 
 def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
     """Write a Whisper folder anew, with safetensors and a whole generation config.
@@ -33,16 +41,14 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
             cure="use float32, float16 or bfloat16, or --to ct2",
         )
     loaded, processor = load_model(model), load_processor(model)
-    bins, size = loaded.config.num_mel_bins, processor.feature_extractor.feature_size
-    if bins != size:
-        raise RecipeError(
-            f"the feature extractor has {size} mel bins, and the weights take {bins}",
-            where=model,
-            cure="copy preprocessor_config.json from the base model",
-        )
     with written_aside(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
         _write_vocabulary(aside, processor.tokenizer)
+
+
+def use(asked: dict[str, str], timestamps: bool) -> str:
+    """Return the model card's example; see card.Target. The generation config says whether times are written."""
+    return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 
 
 def _write_vocabulary(folder: Path, tokenizer: object) -> None:

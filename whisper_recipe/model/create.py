@@ -23,7 +23,7 @@ from whisper_recipe.text.tokenizer import build_tokenizer
 def init_model(
     out: Path,
     text: list[Path],
-    vocab_size: Literal[0, 51865, 51866] = 0,
+    vocab_size: Literal[0, 51864, 51865, 51866] = 0,
     bpe_size: int = 500,
     d_model: int = 160,
     encoder_layers: int = 3,
@@ -38,7 +38,8 @@ def init_model(
     Args:
         out: the model folder to write.
         text: Kaldi `text` files; what follows the id is the training text of the BPE.
-        vocab_size: 0 is as small as the BPE allows; 51865 and 51866 are OpenAI's layouts, ids included.
+        vocab_size: 0 is as small as the BPE allows; 51864 (English-only), 51865 and 51866 (large-v3) are OpenAI's
+            layouts, ids included.
         bpe_size: BPE tokens at most, the 256 bytes included.
         d_model: width of the model; OpenAI's tiny has 384.
         encoder_layers: layers of the encoder; tiny has 4.
@@ -76,7 +77,7 @@ def init_model(
             **special_token_ids(tokenizer),
         )
     )
-    model.generation_config = make_generation_config(tokenizer, decoder_layers, attention_heads)
+    model.generation_config = make_generation_config(tokenizer, model.config)
     processor = WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
     with written_aside(out) as aside:
         save_model(aside, model, processor)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from whisper_recipe.languages import LANGUAGES
+from whisper_recipe.model.alignment_heads import alignment_heads
 from whisper_recipe.tasks import TASKS
-from whisper_recipe.text.prompt import MAX_TOKENS
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_TRANSCRIPT
+from whisper_recipe.text.prompt import no_speech_id
+from whisper_recipe.text.tokenizer import (
+    END_OF_TEXT,
+    NO_TIMESTAMPS,
+    START_OF_PREVIOUS,
+    START_OF_TRANSCRIPT,
+    is_english_only,
+)
 
 
 def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
@@ -18,44 +33,61 @@ def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
 
 
-def make_generation_config(tokenizer: WhisperTokenizer, decoder_layers: int, attention_heads: int) -> GenerationConfig:
-    """Return what `generate` needs to know of a multilingual Whisper, with the keys of OpenAI's folders on the hub."""
+def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, name: str = "") -> GenerationConfig:
+    """Return what `generate` needs to know of a Whisper model, with the keys and values of OpenAI's folders on the hub.
+
+    Args:
+        tokenizer: the model's; it decides whether the model is multilingual.
+        config: the model's; it decides which attention heads give word times.
+        name: OpenAI's name of the model where it is known, see `alignment_heads`.
+    """
+    from faster_whisper.tokenizer import Tokenizer
+
     ids = tokenizer.convert_tokens_to_ids
-    languages = [f"<|{code}|>" for code in LANGUAGES if f"<|{code}|>" in tokenizer.get_vocab()]
-    # OpenAI's multilingual tokenizers name it <|nocaptions|> before large-v3.
-    no_speech = {"<|nospeech|>", "<|nocaptions|>"} & tokenizer.get_vocab().keys()
-    upper = range(decoder_layers // 2, decoder_layers)
+    multilingual = not is_english_only(tokenizer)
+    options = {}
+    if multilingual:
+        options = {
+            "lang_to_id": _language_ids(tokenizer),
+            "task_to_id": {task: ids(f"<|{task}|>") for task in TASKS},
+            # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up;
+            # with neither, `generate` without arguments leaves the task out of the prompt.
+            "task": TASKS[0],
+        }
+    # OpenAI's rule, by which no speaker tags and marks of sounds are written: ( SPEAKING FOREIGN LANGUAGE ).
+    non_speech = Tokenizer(tokenizer.backend_tokenizer, False).non_speech_tokens
+    special = [START_OF_TRANSCRIPT, "<|startoflm|>", START_OF_PREVIOUS, *(f"<|{task}|>" for task in TASKS)]
     return GenerationConfig(
         **special_token_ids(tokenizer),
-        lang_to_id={token: ids(token) for token in languages},
-        task_to_id={task: ids(f"<|{task}|>") for task in TASKS},
-        # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up; with
-        # neither, `generate` without arguments leaves the task out of the prompt.
-        task=TASKS[0],
+        **options,
+        is_multilingual=multilingual,
         no_timestamps_token_id=ids(NO_TIMESTAMPS),
-        prev_sot_token_id=ids("<|startofprev|>"),
-        is_multilingual=True,
+        prev_sot_token_id=ids(START_OF_PREVIOUS),
         return_timestamps=False,
-        max_length=MAX_TOKENS,
+        max_length=config.max_target_positions,
         max_initial_timestamp_index=50,
-        # Tokens that never are text; as in OpenAI's folders, which also keep some punctuation out.
-        suppress_tokens=sorted(
-            {ids(START_OF_TRANSCRIPT), ids("<|startoflm|>"), ids("<|startofprev|>"), *map(ids, no_speech)}
-            | {ids(f"<|{task}|>") for task in TASKS}
-        ),
-        begin_suppress_tokens=[ids(END_OF_TEXT)],
-        # All heads of the upper half, as CTranslate2 takes them where a model names none.
-        alignment_heads=[[layer, head] for layer in upper for head in range(attention_heads)],
+        suppress_tokens=sorted({*non_speech, *map(ids, special), no_speech_id(tokenizer)}),
+        # No text begins with a blank or the end (SuppressBlank of openai/whisper, whisper/decoding.py).
+        begin_suppress_tokens=[*tokenizer(" ", add_special_tokens=False).input_ids, ids(END_OF_TEXT)],
+        alignment_heads=alignment_heads(config, multilingual, name),
     )
 
 
-def complete_generation_config(
-    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, languages: list[str], tasks: list[str]
-) -> None:
-    """Give the model's generation config what it lacks, and take from it what transformers 5 has given up.
+def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
+    vocabulary = tokenizer.get_vocab()
+    return {token: vocabulary[token] for code in LANGUAGES if (token := f"<|{code}|>") in vocabulary}
 
-    What stands there already is kept, except `forced_decoder_ids`: it wins over language detection, and transformers
-    warns of it at every call.
+
+def complete_generation_config(
+    model: WhisperForConditionalGeneration,
+    tokenizer: WhisperTokenizer,
+    languages: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> None:
+    """Give the model's generation config what it lacks, and take from it what does not fit the model.
+
+    Ids of special tokens, languages and tasks are the tokenizer's. What else is there is kept where it is valid, except
+    `forced_decoder_ids`: it wins over language detection, and transformers warns of it at every call.
 
     Args:
         model: a Whisper model; its configurations change in place.
@@ -65,20 +97,65 @@ def complete_generation_config(
             (https://github.com/huggingface/transformers/issues/21937).
         tasks: the tasks that it was trained on; likewise, and `transcribe` where there are both.
     """
-    config = model.generation_config
+    config, made = model.generation_config, make_generation_config(tokenizer, model.config)
+    # Made by transformers from config.json where there is no generation_config.json. It ignores a saved config that is
+    # marked so.
+    config._from_model_config = False
     for holder in (config, model.config):
         if hasattr(holder, "forced_decoder_ids"):
             del holder.forced_decoder_ids
-    if getattr(config, "is_multilingual", True) is False:  # `generate` refuses language and task of such a model
+        for key, value in special_token_ids(tokenizer).items():
+            setattr(holder, key, value)
+    config.no_timestamps_token_id, config.prev_sot_token_id = made.no_timestamps_token_id, made.prev_sot_token_id
+    _keep_valid(config, made, model.config)
+    config.is_multilingual = made.is_multilingual and getattr(config, "is_multilingual", None) is not False
+    if not config.is_multilingual:
+        for key in {"lang_to_id", "task_to_id", "language", "task"} & vars(config).keys():
+            delattr(config, key)  # `generate` refuses language and task of such a model
         return
-    default = make_generation_config(tokenizer, model.config.decoder_layers, model.config.decoder_attention_heads)
-    for key, value in default.to_diff_dict().items():
-        if getattr(config, key, None) is None:
-            setattr(config, key, value)
-    if languages:  # also to take away what the base model had here
+    vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
+    listed = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
+    config.lang_to_id, config.task_to_id = listed or made.lang_to_id, made.task_to_id
+    if languages or f"<|{getattr(config, 'language', None)}|>" not in config.lang_to_id:
         config.language = languages[0] if len(languages) == 1 else None
-    if tasks:
+    if tasks or getattr(config, "task", None) not in TASKS:
         config.task = tasks[0] if len(tasks) == 1 else TASKS[0]
+
+
+def _items(value: object) -> Iterable[tuple[str, int]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _keep_valid(config: GenerationConfig, made: GenerationConfig, sizes: WhisperConfig) -> None:
+    """Replace by `made` what is missing in a generation config or of a wrong type; leave out what the model has not."""
+
+    def is_id(value: object) -> bool:
+        return type(value) is int and 0 <= value < sizes.vocab_size
+
+    def is_head(value: object) -> bool:
+        pair = value if isinstance(value, (list, tuple)) and all(type(part) is int for part in value) else ()
+        return len(pair) == 2 and 0 <= pair[0] < sizes.decoder_layers and 0 <= pair[1] < sizes.decoder_attention_heads
+
+    for key, is_valid in (("suppress_tokens", is_id), ("begin_suppress_tokens", is_id), ("alignment_heads", is_head)):
+        values = getattr(config, key, None)
+        valid = [value for value in values if is_valid(value)] if isinstance(values, list) else None
+        if valid is None or (values and not valid) or (is_valid is is_head and not valid):
+            valid = getattr(made, key)
+        elif len(valid) < len(values):
+            print(
+                f"generation config: {len(values) - len(valid)} of {len(values)} {key} are not in the model, left out"
+            )
+        setattr(config, key, valid)
+    if not 0 < _as_int(config.max_length) <= sizes.max_target_positions:
+        config.max_length = made.max_length
+    if _as_int(getattr(config, "max_initial_timestamp_index", None)) < 0:
+        config.max_initial_timestamp_index = made.max_initial_timestamp_index
+    if not isinstance(getattr(config, "return_timestamps", None), bool):
+        config.return_timestamps = made.return_timestamps
+
+
+def _as_int(value: object) -> int:
+    return value if type(value) is int else -1
 
 
 def generate(

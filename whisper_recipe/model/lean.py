@@ -64,11 +64,14 @@ class LeanEncoderLayer(WhisperEncoderLayer):
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor:
         """Return the layer's output, of the shape of its input (batch, frames, d_model)."""
+        if self.gradient_checkpointing and self.training:
+            # The whole layer is computed again. Hooks of ours in it would keep what the checkpoint's are to free: of
+            # nested saved_tensors_hooks only the innermost act.
+            return super().forward(hidden_states, attention_mask, **kwargs)
         attended, _ = self.self_attn(self.self_attn_layer_norm(hidden_states), attention_mask=attention_mask, **kwargs)
         hidden = hidden_states + self._dropped(attended)
         inner = self.fc1(self.final_layer_norm(hidden))
-        # With gradient checkpointing the whole layer is computed again anyway.
-        with Recomputed(self.activation_fn, inner, keep=self.gradient_checkpointing) as activated:
+        with Recomputed(self.activation_fn, inner) as activated:
             outer = self.fc2(nn.functional.dropout(activated, p=self.activation_dropout, training=self.training))
         hidden = hidden + self._dropped(outer)
         if hidden.dtype == torch.float16:  # as in transformers' own layer
@@ -83,16 +86,13 @@ class LeanEncoderLayer(WhisperEncoderLayer):
 class Recomputed(saved_tensors_hooks):
     """Gives function(inner); what is done with it in the `with` block keeps no copy of it for the backward pass."""
 
-    def __init__(
-        self, function: Callable[[torch.Tensor], torch.Tensor], inner: torch.Tensor, keep: bool = False
-    ) -> None:
-        """`keep` has it kept after all."""
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], inner: torch.Tensor) -> None:
         self.result, inner = function(inner), inner.detach()
         address, size = self.result.data_ptr(), self.result.numel()
 
         def pack(tensor: torch.Tensor) -> torch.Tensor | torch.Size:
             whole = tensor.data_ptr() == address and tensor.numel() == size and tensor.is_contiguous()
-            return tensor.shape if whole and not keep else tensor
+            return tensor.shape if whole else tensor
 
         def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
             return function(inner).view(kept) if isinstance(kept, torch.Size) else kept

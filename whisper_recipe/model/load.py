@@ -12,6 +12,8 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
+from whisper_recipe.model.ctranslate2_folder import check_ids, is_ctranslate2, vocabulary
+from whisper_recipe.text.tokenizer import complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
     from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
@@ -20,7 +22,16 @@ if TYPE_CHECKING:  # these take seconds to import, which a program that needs th
 transformers.utils.logging.disable_progress_bar()
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transformers finds the feature extractor
+MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
+# Types of what is recorded, and of each row of its `data`.
+FACTS = {"natural_length": (int, float), "timestamps": (int, float), "data": list, "train_cuts": list,
+         "base_model": str, "lora": dict}  # fmt: skip
+DATA = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
+# The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not
+# measured.
+TIMED_SHARE = 0.1
 
 
 def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "none") -> WhisperForConditionalGeneration:
@@ -52,6 +63,9 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
+    for key in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"):
+        if not 0 <= (value := getattr(model.config, key)) <= 1:
+            raise RecipeError(f"{key} must be between 0 and 1, got {value}", where=f"{name}/config.json")
     for module in model.modules():
         # bitsandbytes 0.50 packs 4-bit weights for a CPU at the first evaluation, and then has no gradients for them.
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -75,22 +89,58 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
 
 
 def load_processor(name: str | Path) -> WhisperProcessor:
-    """Load the tokenizer and the feature extractor of a folder or hub name; RecipeError where missing."""
-    from transformers import WhisperProcessor
+    """Load the tokenizer (see load_tokenizer) and the feature extractor of a folder or hub name.
 
-    return _load_with_tokenizer(WhisperProcessor, "processor", name)
+    Raises:
+        RecipeError: they are missing, or don't fit the model.
+    """
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperProcessor
+
+    tokenizer = load_tokenizer(name)
+    bins = _from_pretrained(WhisperConfig, "config", str(name)).num_mel_bins
+    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in FEATURES):
+        extractor = WhisperFeatureExtractor(feature_size=bins)  # Whisper's features differ in nothing else
+    else:
+        extractor = _from_pretrained(WhisperFeatureExtractor, "feature extractor", str(name))
+    if extractor.feature_size != bins:
+        what = f"the feature extractor has {extractor.feature_size} mel bins, and the weights take {bins}"
+        raise RecipeError(what, where=name, cure=f"copy {FEATURES[0]} from the base model")
+    return WhisperProcessor(extractor, tokenizer)
 
 
 def load_tokenizer(name: str | Path) -> WhisperTokenizer:
-    """Load the tokenizer of a folder or hub name; RecipeError where missing."""
-    return _load_with_tokenizer(WhisperTokenizer, "tokenizer", name)
+    """Load the tokenizer of a folder or hub name, with its special and time tokens complete.
 
+    Args:
+        name: a transformers folder, a CTranslate2 folder, or a name on the hub.
 
-def _load_with_tokenizer(kind: type, what: str, name: str | Path) -> object:
+    Raises:
+        RecipeError: it is missing, or is not the model's.
+    """
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
+    tokenizer = complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", name), name)
+    if is_ctranslate2(name):
+        _check_size(tokenizer, len(vocabulary(Path(name))), name)
+        check_ids(Path(name), tokenizer)
+    else:
+        from transformers import WhisperConfig
+
+        _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
+    return tokenizer
+
+
+def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> None:
+    """Raise RecipeError where the weights don't have a row for each token, or have more than padding explains."""
+    spare = size - len(tokenizer)
+    if spare and not (0 < spare < MAX_PADDING and size % 8 == 0):
+        what = f"the tokenizer has {len(tokenizer)} tokens, and the weights are for {size}"
+        raise RecipeError(what, where=where, cure="copy the tokenizer from the base model")
+
+
+def _from_pretrained(kind: type, what: str, name: str) -> object:
     try:
         return kind.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except Exception as error:
+    except Exception as error:  # transformers, tokenizers and json each raise types of their own
         raise _unreadable(what, name, error) from error
 
 
@@ -121,9 +171,21 @@ def save_model(
 
 
 def read_facts(folder: str | Path) -> dict | None:
-    """Return what a model folder records of its training; None for stock models, which record nothing."""
+    """Return what a model folder records of its training; None for stock models, which record nothing.
+
+    Raises:
+        RecipeError: it is not what training writes.
+    """
     path = Path(folder) / RECIPE_CONFIG
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    facts = read_json(path)
+    rows = facts["data"] if isinstance(facts.get("data"), list) else []
+    for types, values in ((FACTS, facts), *((DATA, row) for row in rows)):
+        required = types if types is DATA else types.keys() & values.keys()
+        if not isinstance(values, dict) or not all(isinstance(values.get(key), types[key]) for key in required):
+            raise RecipeError(f"not what training records: {values}", where=path, cure="copy it from the trained model")
+    return facts
 
 
 def natural_length(folder: str | Path) -> bool:
@@ -132,12 +194,13 @@ def natural_length(folder: str | Path) -> bool:
 
 
 def timestamps(folder: str | Path) -> bool:
-    """Whether a model may be asked for timestamps: stock models may, ours as the folder records.
+    """Whether a model may be asked for timestamps: stock models may, ours where enough of its training had them.
 
     A model trained without them answers with loops and invented text
-    (https://github.com/SYSTRAN/faster-whisper/issues/1099).
+    (https://github.com/SYSTRAN/faster-whisper/issues/1099). A folder records the share of the cuts that had them; older
+    ones a boolean.
     """
-    return bool((read_facts(folder) or {}).get("timestamps", True))
+    return (read_facts(folder) or {}).get("timestamps", True) >= TIMED_SHARE
 
 
 def pick_device() -> torch.device:
@@ -156,11 +219,23 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     if not path.is_dir():
         if not is_hub_name(name):  # then it was meant as a path
             raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
-        return str(name)
+        return _cached(str(name), any_of) or str(name)
     require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
         raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model anew")
     return str(path)
+
+
+def _cached(name: str, any_of: tuple[str, ...]) -> str | None:
+    """Return the folder of a model in the hub's cache, where it is there.
+
+    What is there needs no network; without one, transformers asks for each of twenty files six times over.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
+    return str(folder) if folder and any((folder / file).exists() for file in any_of) else None
 
 
 def _unreadable(what: str, name: str, error: Exception) -> RecipeError:

@@ -46,28 +46,22 @@ NAMES = (
     ("positional_embedding", "embed_positions.weight"),
 )
 # The checkpoint holds no tokenizer; all of OpenAI's models of a vocabulary size share one.
-TOKENIZERS = {51865: "openai/whisper-tiny", 51866: "openai/whisper-large-v3"}
-ENGLISH_ONLY = 51864  # tokens of tiny.en to medium.en
+TOKENIZERS = {51864: "openai/whisper-tiny.en", 51865: "openai/whisper-tiny", 51866: "openai/whisper-large-v3"}
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None) -> None:
     """Write a checkpoint of OpenAI's own form as a Whisper folder, in the precision that it has.
 
-    The checkpoint names no attention heads for word times: those of the decoder's upper half are taken, as for any
-    model that names none.
-
     Args:
         checkpoint: OpenAI's file (tiny.pt ... large-v3.pt), or one that another program wrote in this form.
         out: the folder to write.
         tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the checkpoint's; by default
-            openai/whisper-tiny, or openai/whisper-large-v3 for its vocabulary.
+            that of the smallest of OpenAI's models with as many tokens.
 
     Raises:
-        RecipeError: the file can't be read, is no multilingual Whisper, or the tokenizer is not the checkpoint's.
+        RecipeError: the file can't be read, is no Whisper, or the tokenizer is not the checkpoint's.
     """
     dims, weights = _read(checkpoint)
-    if dims["n_vocab"] == ENGLISH_ONLY:
-        raise RecipeError("it knows English alone", where=checkpoint, cure="take the one without .en in its name")
     tokenizer = tokenizer or TOKENIZERS.get(dims["n_vocab"])
     if tokenizer is None:
         what = f"no model of OpenAI's has {dims['n_vocab']} tokens"
@@ -86,7 +80,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
         what = f"its weights don't fit its dims ({' '.join(str(error).split())})"
         raise RecipeError(what, where=checkpoint, cure="download it anew") from error
     model.to(weights["decoder.token_embedding.weight"].dtype)
-    model.generation_config = make_generation_config(own, sizes["decoder_layers"], sizes["decoder_attention_heads"])
+    model.generation_config = make_generation_config(own, model.config, checkpoint.stem)
     with written_aside(out) as aside:
         save_model(aside, model, WhisperProcessor(WhisperFeatureExtractor(feature_size=dims["n_mels"]), own))
     parameters = sum(parameter.numel() for parameter in model.parameters())

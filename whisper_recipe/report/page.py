@@ -75,7 +75,7 @@ def write_page(path: Path, page: Page) -> None:
     folder = files("whisper_recipe.report")
     script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = folder.joinpath("style.css").read_text(encoding="utf-8")
-    text = environment.get_template("page.html.jinja").render(
+    text = environment.get_template("page.html").render(
         page=page,
         notes=[*page.notes, *_remarks(page)],
         script=script,

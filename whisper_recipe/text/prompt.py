@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -9,7 +10,16 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, START_OF_PREVIOUS, START_OF_TRANSCRIPT
+from whisper_recipe.text.tokenizer import (
+    END_OF_TEXT,
+    NO_TIMESTAMPS,
+    START_OF_PREVIOUS,
+    START_OF_TRANSCRIPT,
+    TIMESTAMPS,
+    first_timestamp,
+    is_english_only,
+    text_only,
+)
 
 MAX_SECONDS = 30  # of audio in one input
 TIME_STEP = 0.02  # seconds between Whisper's time tokens
@@ -20,10 +30,19 @@ MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[int]:
     """Return the ids of `<|startoftranscript|><|language|><|task|><|notimestamps|>`.
 
+    Language and task are left out for a model of English alone.
+
     Raises:
-        RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model).
+        RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model
+            knows English alone and another language or task is asked for.
     """
-    tokens = [START_OF_TRANSCRIPT, f"<|{language}|>", f"<|{task}|>", NO_TIMESTAMPS]
+    languages = [f"<|{language}|>", f"<|{task}|>"]
+    if is_english_only(tokenizer):
+        if (language, task) != ("en", "transcribe"):
+            what = f"the model can only transcribe English, and {task} with language {language} was asked for"
+            raise RecipeError(what, where="language, task", cure="use a multilingual model")
+        languages = []
+    tokens = [START_OF_TRANSCRIPT, *languages, NO_TIMESTAMPS]
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for token, index in zip(tokens, ids, strict=True):
         if index is None or index == tokenizer.unk_token_id:
@@ -92,6 +111,18 @@ def timed_ids(
 def time_token(seconds: float) -> str:
     """Return Whisper's token of a time, in steps of 0.02 s from 0 to 30 s."""
     return f"<|{min(round(seconds / TIME_STEP) * TIME_STEP, MAX_SECONDS):.2f}|>"
+
+
+def readable(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:
+    """Return ids as text with its special tokens and timestamps, all known by their ids."""
+    first = first_timestamp(tokenizer)
+
+    def special(index: int) -> str:
+        time = index - first
+        return time_token(time * TIME_STEP) if 0 <= time < TIMESTAMPS else tokenizer.convert_ids_to_tokens(index)
+
+    runs = itertools.groupby(ids, key=lambda index: bool(text_only(tokenizer, [index])))
+    return "".join(tokenizer.decode(list(run)) if text else "".join(map(special, run)) for text, run in runs)
 
 
 def previous_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str, room: int = MAX_TOKENS) -> list[int]:

@@ -12,11 +12,13 @@ from transformers import AddedToken, WhisperTokenizer
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import LANGUAGES
 
-# Whisper's multilingual layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of
-# `special_tokens()`. large-v3 knows one language more, so all that comes after it is one higher.
+# Whisper's layout (whisper/tokenizer.py of openai/whisper): the BPE, then the tokens of `special_tokens()`. large-v3
+# knows one language more, so all that comes after it is one higher; tiny.en to medium.en have one text token less.
 TEXT_TOKENS = 50257
+ENGLISH_ONLY_TEXT_TOKENS = 50256
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 0.02 s
-WHISPER_VOCAB_SIZES = {51865: 99, 51866: 100}  # vocabulary size -> languages
+ENGLISH_VOCAB_SIZE = 51864
+WHISPER_VOCAB_SIZES = {ENGLISH_VOCAB_SIZE: 99, 51865: 99, 51866: 100}  # vocabulary size -> languages
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TRANSCRIPT = "<|startoftranscript|>"
@@ -39,38 +41,110 @@ def special_tokens(languages: int = 99) -> list[str]:
     ]
 
 
+def complete_tokenizer(tokenizer: WhisperTokenizer, where: str) -> WhisperTokenizer:
+    """Give a tokenizer what older folders and other programs leave out; return it.
+
+    Folders differ in what they say of the same tokens. Without the list of special tokens, transformers writes them
+    into texts and takes other ids for times; folders from before 2023 have no time tokens, whose ids follow
+    `<|notimestamps|>` in every Whisper.
+
+    Raises:
+        RecipeError: it has no such tokens at all, or others in their places.
+    """
+    vocabulary = tokenizer.get_vocab()
+    required = [END_OF_TEXT, START_OF_TRANSCRIPT, START_OF_PREVIOUS, "<|translate|>", "<|transcribe|>", NO_TIMESTAMPS]
+    if missing := [token for token in required if token not in vocabulary]:
+        raise RecipeError(f"the tokenizer has no {missing[0]}", where=where, cure="copy it from the base model")
+    last = vocabulary[NO_TIMESTAMPS]
+    specials = tokenizer.convert_ids_to_tokens(range(vocabulary[END_OF_TEXT], last + 1))
+    if tokenizer.all_special_ids[-1] != last or not set(specials) <= set(tokenizer.all_special_tokens):
+        others = [token for token in tokenizer.all_special_tokens if token not in specials]
+        # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
+        tokenizer.add_special_tokens({"extra_special_tokens": [*others, *specials[1:]]})
+    times = time_tokens()
+    if last == len(tokenizer) - 1:
+        tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in times])
+    if tokenizer.convert_tokens_to_ids(times) != list(range(last + 1, last + 1 + TIMESTAMPS)):
+        what = f"the tokenizer has other tokens than {times[0]} to {times[-1]} after {NO_TIMESTAMPS}"
+        raise RecipeError(what, where=where, cure="copy it from the base model")
+    return tokenizer
+
+
+def time_tokens() -> list[str]:
+    """Return Whisper's time tokens in the order of their ids."""
+    return [f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)]
+
+
 def build_tokenizer(lines: Iterable[str], bpe_size: int, vocab_size: int = 0) -> WhisperTokenizer:
     """Train a byte-level BPE on text and give it Whisper's special, language, task and timestamp tokens.
 
     Args:
         lines: training text.
         bpe_size: BPE tokens at most, the 256 bytes included.
-        vocab_size: 0: as small as the BPE allows. 51865 or 51866 (large-v3): unused text tokens fill the vocabulary, so
-            that every special token has the id it has in OpenAI's models; programs such as faster-whisper take a model
-            as multilingual only then.
+        vocab_size: 0: as small as the BPE allows. 51865, 51866 (large-v3) or 51864 (English-only): unused text tokens
+            fill the vocabulary, so that every special token has the id it has in OpenAI's models; programs such as
+            faster-whisper take a model as multilingual only then.
 
     Raises:
         RecipeError: another `vocab_size`, a `bpe_size` out of range, or no text.
     """
     if vocab_size and vocab_size not in WHISPER_VOCAB_SIZES:
-        raise RecipeError(f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51865 or 51866")
+        raise RecipeError(
+            f"no Whisper has {vocab_size} tokens", where="vocab_size", cure="use 0, 51864, 51865 or 51866"
+        )
     if not 256 <= bpe_size < TEXT_TOKENS:
         raise RecipeError(f"{bpe_size} is out of range", where="bpe_size", cure=f"use 256 to {TEXT_TOKENS - 1}")
     vocab, merges = _train_bpe(lines, bpe_size)
     for unused in range(len(vocab), TEXT_TOKENS - 1 if vocab_size else 0):
         vocab[f"<unused{unused}>"] = unused
-    # OpenAI's multilingual models, and they alone, have an empty token here; CTranslate2 tells them by it
-    # (src/models/whisper.cc).
-    vocab[""] = len(vocab)
+    if vocab_size != ENGLISH_VOCAB_SIZE:
+        # OpenAI's multilingual models, and they alone, have an empty token here; CTranslate2 tells them by it
+        # (src/models/whisper.cc).
+        vocab[""] = len(vocab)
     tokenizer = WhisperTokenizer(vocab=vocab, merges=merges, model_max_length=1024 * 1024)
     specials = special_tokens(WHISPER_VOCAB_SIZES.get(vocab_size, 99))
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
     tokenizer.add_special_tokens({"extra_special_tokens": specials[1:], "pad_token": END_OF_TEXT})
-    timestamps = [f"<|{index * 0.02:.2f}|>" for index in range(TIMESTAMPS)]
     # Not special, as in OpenAI's folders on the hub: `skip_special_tokens` leaves timestamps to the tokenizer.
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in timestamps])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in time_tokens()])
     return tokenizer
+
+
+def is_english_only(tokenizer: WhisperTokenizer) -> bool:
+    """Whether it is GPT-2's, of OpenAI's models for English alone (tiny.en): they know no language and no task."""
+    return tokenizer.convert_tokens_to_ids(END_OF_TEXT) == ENGLISH_ONLY_TEXT_TOKENS
+
+
+def first_timestamp(tokenizer: WhisperTokenizer) -> int:
+    """Return the id of <|0.00|>, whether the tokenizer lists the timestamps or not."""
+    return tokenizer.convert_tokens_to_ids(NO_TIMESTAMPS) + 1
+
+
+def text_only(tokenizer: WhisperTokenizer, ids: Iterable[int], timestamps: bool = False) -> list[int]:
+    """Return the ids that are text.
+
+    Special tokens and timestamps are known by their ids, from <|endoftext|> to <|30.00|>: the tokenizer's own list
+    (`all_special_ids`) is missing in many folders. Tokens that were added after them are text unless they look special.
+
+    Args:
+        tokenizer: the model's.
+        ids: of text and other tokens.
+        timestamps: keep the timestamps too.
+    """
+    end, first = tokenizer.convert_tokens_to_ids(END_OF_TEXT), first_timestamp(tokenizer)
+
+    def is_kept(index: int) -> bool:
+        if index < first + TIMESTAMPS:
+            return index < end or (timestamps and index >= first)
+        return not f"{tokenizer.convert_ids_to_tokens(index)}".startswith("<|")
+
+    return [index for index in ids if is_kept(index)]
+
+
+def decode_text(tokenizer: WhisperTokenizer, ids: Iterable[int]) -> str:
+    """Return the text of ids, without special tokens and timestamps."""
+    return tokenizer.decode(text_only(tokenizer, ids))
 
 
 def _train_bpe(lines: Iterable[str], bpe_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:

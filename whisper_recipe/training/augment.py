@@ -14,11 +14,10 @@ from lhotse.augmentation.utils import convolve1d
 from lhotse.cut import Cut
 from lhotse.dataset.signal_transforms import SpecAugment
 
-from whisper_recipe.data.audio import read_audio
+from whisper_recipe.data.audio import is_longer, read_audio
 from whisper_recipe.data.augment import Augmentation, Noises, audio_files, load_samples, speeds
 from whisper_recipe.data.features import load_fbank, log_mel
 from whisper_recipe.errors import RecipeError, check_proportion
-from whisper_recipe.text.prompt import MAX_SECONDS
 
 
 @dataclass
@@ -125,7 +124,7 @@ class Augmenter:
             raise RecipeError("features without audio, and the waveform shall change", where=cut.id, cure=cure)
         cut = cut.drop_features()
         factor = draw.choice(self.options.speed or [1.0])
-        if factor != 1 and cut.duration / factor <= MAX_SECONDS:
+        if factor != 1 and not is_longer(cut.duration / factor):
             _, cut = speeds(cut, [factor])
         if self.noises:
             cut = self.noises.note(cut, draw)

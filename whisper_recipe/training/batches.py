@@ -2,126 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import random
-from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import WhisperTokenizer
 
+from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
-from whisper_recipe.data.supervision import supervision_of
-from whisper_recipe.errors import RecipeError, check_proportion
+from whisper_recipe.data.supervision import Outline, supervision_of
+from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
-from whisper_recipe.training.cuts import Kept, Lengths, Mixture, Outline, are_sharded, mixed, outlines
+from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
+from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
 from whisper_recipe.training.shards import ShardSampler
 
-CUTS_PER_BUCKET = 10  # at least
 SPECIAL_TOKENS = 5  # start, language, task, no times, end
-
-
-@dataclass
-class BatchOptions:
-    """How cuts become batches.
-
-    Args:
-        max_duration: seconds of audio in a batch at most; more needs more memory.
-        max_cuts: cuts in a batch at most.
-        num_buckets: cuts of like duration share a bucket; more buckets, less padding, less random batches.
-        num_workers: processes that load features ahead of the training.
-        pad_to_30s: share of the batches that are padded to 30 s, 0 to 1: what keeps a model good for programs that pad
-            all inputs (faster-whisper, whisper.cpp).
-        timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
-        prompts: share of the cuts with previous text that are trained with it, 0 to 1.
-        language_temperature: 1 leaves the languages their shares of the audio, more brings them nearer to each other: a
-            language with share q gets one proportional to q^(1 / language_temperature).
-    """
-
-    max_duration: float = 200.0
-    max_cuts: int | None = None
-    num_buckets: int = 20
-    num_workers: int = 1
-    pad_to_30s: float = 0.0
-    timestamps: float = 0.5
-    prompts: float = 0.5
-    language_temperature: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("pad_to_30s", "timestamps", "prompts"):
-            check_proportion(getattr(self, name), f"batches.{name}")
-        if self.language_temperature is not None and not self.language_temperature > 0:
-            what = f"{self.language_temperature} is no temperature"
-            raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
-
-
-class BatchSampler(Sampler):
-    """Lhotse's DynamicBucketingSampler as the Trainer needs it: with a length, dropping nothing, and able to go on.
-
-    Shuffled batches differ in number from epoch to epoch, but the Trainer counts on one number. So one pass of the
-    Trainer is as many batches as lhotse's first epoch has, and the next pass goes on where the last one ended: every
-    cut is seen once in each of lhotse's epochs.
-
-    Processes that train together deal the batches out: of each `share.count` in a row every one has its own. So they
-    have equally many, and each cut is seen once in an epoch by one of them.
-
-    Yields lists of one item, (number of the batch from the start of the training, its cuts): a DataLoader can pass over
-    such items without reading features.
-    """
-
-    def __init__(
-        self,
-        cuts: CutSet,
-        options: BatchOptions,
-        shuffle: bool,
-        seed: int,
-        share: Share = Share(),  # noqa: B008
-    ) -> None:
-        self.share = share
-        self.cuts = mixed(cuts, options.language_temperature, seed) if shuffle else cuts
-        limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts, "shuffle": shuffle, "seed": seed}
-        limits |= {"world_size": 1, "rank": 0}  # lhotse's own way repeats or leaves out what can't be dealt out evenly
-        # Of a small corpus every bucket would hold a cut or two, and so would the batches.
-        first = itertools.islice(outlines(self.cuts), options.num_buckets * CUTS_PER_BUCKET)
-        buckets = sum(1 for _ in first) // CUTS_PER_BUCKET
-        kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
-        self.sampler = kind(self.cuts, **limits)
-        self.batches = sum(1 for _ in kind(CutSet(Lengths(self.cuts)), **limits))
-        self.length = math.ceil(self.batches / share.count)
-        self._stream = enumerate(self._endless_batches())
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
-        for _ in range(self.length):
-            yield [list(itertools.islice(self._stream, self.share.count))[self.share.index]]
-
-    def pass_over(self, batches: int) -> None:
-        """Leave out the first batches, of all processes, for a training that goes on; only the manifest is read."""
-        self._stream = enumerate(self._endless_batches())
-        for _ in itertools.islice(self._stream, batches):
-            pass
-
-    def _endless_batches(self) -> Iterator[CutSet]:
-        epoch = 0
-        while True:
-            self.sampler.set_epoch(epoch)
-            if isinstance(self.cuts.data, Mixture):
-                self.cuts.data.epoch = epoch
-            yield from self.sampler
-            epoch += 1
 
 
 class CutDataset(Dataset):
@@ -139,7 +41,7 @@ class CutDataset(Dataset):
         augment = augment or TrainingAugmentation()
         self.augmenter, self.seed = Augmenter(augment, num_mel_bins), f"{seed} {augment.seed}"
 
-    def __getitem__(self, item: tuple[int, CutSet]) -> dict[str, torch.Tensor]:
+    def __getitem__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return what the encoder takes, decoder_input_ids and labels (batch, tokens), ids of cuts, and unreadable.
 
         The encoder's is input_features (batch, mel bins, frames); of cuts with stored encoder outputs, encoder_outputs.
@@ -148,16 +50,15 @@ class CutDataset(Dataset):
         Raises:
             RecipeError: none of the cuts can be read.
         """
-        number, cuts = item
+        number, cuts, padded = batch
         # What is drawn depends on the batch alone, not on the process or on what was drawn before.
         draw = random.Random(f"{self.seed} {number}")
-        frames = MAX_FRAMES if draw.random() < self.options.pad_to_30s else None
         unreadable: dict[str, str] = {}
         if has_states(cuts[0]):
             encoder = {"encoder_outputs": (collate_states([load_states(cut) for cut in cuts]),)}
         else:
             cuts, features = zip(*self._load(cuts, draw, unreadable), strict=True)
-            encoder = {"input_features": collate_fbank(features, frames)}
+            encoder = {"input_features": collate_fbank(features, MAX_FRAMES if padded else None)}
         shares = self.options.timestamps, self.options.prompts
         ids = [training_example(self.tokenizer, cut, *(draw.random() < share for share in shares)) for cut in cuts]
         inputs, labels = ([torch.tensor(row) for row in rows] for rows in zip(*ids, strict=True))
@@ -205,7 +106,8 @@ def make_loader(
     share: Share = Share(),  # noqa: B008
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
-    sharded = are_sharded(cuts)
+    cuts = CutSet(selected(cuts))
+    sharded = cuts.data.is_sharded()
     sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, share)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
@@ -225,19 +127,20 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
 
     Times count as tokens; previous text does not, since it is cut to the room there is.
     """
-    dropped, durations = {}, array("d")
     known = set()  # languages and tasks
-    for cut in outlines(cuts):
+
+    def reason(cut: Cut | Outline) -> str | None:
         if (kind := _kind(cut)) not in known:
             training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
             known.add(kind)
-        if cut.duration > MAX_SECONDS:
-            dropped[cut.id] = f"{cut.duration:.2f} s, over {MAX_SECONDS}"
-        elif (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
-            dropped[cut.id] = f"{tokens} tokens, over {MAX_TOKENS}"
-        else:
-            durations.append(cut.duration)
-    return CutSet(Kept(cuts, dropped, durations)), dropped
+        if is_longer(cut.duration, MAX_SECONDS):
+            return f"{cut.duration:.2f} s, over {MAX_SECONDS}"
+        if (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
+            return f"{tokens} tokens, over {MAX_TOKENS}"
+        return None
+
+    kept = Selection(cuts, reason)
+    return CutSet(kept), kept.dropped
 
 
 def _tokens(cut: Cut | Outline, tokenizer: WhisperTokenizer) -> int:

@@ -1,84 +1,54 @@
-"""The cuts of a training: read lazily, looked through cheaply, and mixed by weights."""
+"""The cuts of a training: held small, looked through once, and drawn for each epoch from the whole of the corpus."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
+import os
 import re
+import tempfile
+import zlib
 from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.lazy import LazyIteratorMultiplexer
 from lhotse.serialization import deserialize_item
 
 from whisper_recipe.data.shards import Shard, index_place, is_shards, list_shards, read_cuts, read_place
 from whisper_recipe.data.supervision import Outline, outline_of, supervision_of
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_jsonl, require
+from whisper_recipe.files import file_digest, read_jsonl, read_lines, require
 
-MIX = "mix"  # of a cut's custom fields: [manifest, weight]
-
-
-def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
-    """Return the cuts for looking through, in their order: id, duration, supervisions and custom fields are there."""
-    data = cuts.data if isinstance(cuts, CutSet) else cuts
-    return data.outlines() if hasattr(data, "outlines") else cuts
-
-
-class Length:
-    """What counting batches needs of a cut."""
-
-    __slots__ = ("dataloading_info", "duration", "id")
-
-    def __init__(self, duration: float) -> None:
-        self.id, self.duration = "", duration
-
-
-class Lengths:
-    """Cuts for a sampler of lhotse's whose batches are only counted."""
-
-    def __init__(self, cuts: CutSet) -> None:
-        self.cuts = cuts
-
-    def __iter__(self) -> Iterator[Length | Outline | Cut]:
-        data = self.cuts.data
-        return map(Length, data.durations) if isinstance(data, Kept) else iter(outlines(self.cuts))
+BLOCK = 16  # rows that are compressed together
 
 
 def load_cuts(manifests: list[str | Path]) -> CutSet:
-    """Open cut manifests lazily: in a row, or interleaved by their sizes where they have weights (a.jsonl.gz:0.7).
+    """Open cut manifests, one after the other; they may have weights (a.jsonl.gz:0.7), see `draw_rates`.
 
     Folders and URLs are sets of shards, from `whisper-recipe shar`.
 
     Raises:
-        RecipeError: one is missing, empty or damaged, or only some have weights or are shards.
+        RecipeError: one is missing, empty or can't be read, or only some have weights or are shards.
     """
     if any(map(is_shards, manifests)):
         if not all(map(is_shards, manifests)):
             cure = "give all as manifests, or all as shards"
             raise RecipeError("manifests and shards don't mix", where="train_cuts", cure=cure)
-        return CutSet(_Shards([shard for place in manifests for shard in list_shards(place)]))
+        return CutSet(Shards([shard for place in manifests for shard in list_shards(place)]))
     paths, weights = zip(*map(parse_weight, manifests), strict=True)
     for path in paths:
         require(path, "run stage 2 (whisper-recipe fbank) first")
-        if next(read_jsonl(path), None) is None:
-            raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
     if any(weights) and not all(weights):
         lacking = paths[weights.index(None)]
         raise RecipeError("it has no weight, and others have", where=lacking, cure=f"give such as {lacking}:0.5")
-    return CutSet(_Manifests(paths, weights if all(weights) and len(weights) > 1 else None))
-
-
-def cuts_digest(manifest: str | Path) -> str:
-    """Return a hash of what a manifest (with or without a weight) holds; of shards that of their index."""
-    if is_shards(manifest):
-        return hashlib.sha256(read_place(index_place(manifest))).hexdigest()
-    return file_digest(parse_weight(manifest)[0])
+    return CutSet(Manifests(paths, weights if all(weights) and len(weights) > 1 else None))
 
 
 def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
@@ -95,137 +65,209 @@ def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
     return Path(found[1]), weight
 
 
-class _Manifests:
-    """Cuts of manifests, read anew whenever they are asked for."""
+def cuts_digest(manifest: str | Path) -> str:
+    """Return a hash of what a manifest (with or without a weight) holds; of shards that of their index."""
+    if is_shards(manifest):
+        return hashlib.sha256(read_place(index_place(manifest))).hexdigest()
+    return file_digest(parse_weight(manifest)[0])
 
-    def __init__(self, paths: tuple[Path, ...], weights: tuple[float, ...] | None) -> None:
+
+def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
+    """Return the cuts for looking through, in their order: id, duration, supervisions and custom fields are there."""
+    return cuts.data.outlines() if hasattr(cuts.data, "outlines") else cuts
+
+
+class Manifests(Sequence):
+    """The cuts of manifests, each at hand by its number, so that an epoch can take them in any order.
+
+    Lhotse reads a manifest from front to back, and its samplers shuffle within a buffer: corpora that stand one after
+    the other would be trained on in turn. A gzipped file can't be read in any order, so the rows are written to a
+    temporary file without a name, compressed in small blocks: 100 to 200 bytes a cut. A row becomes a Cut when its
+    batch is due.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], weights: tuple[float, ...] | None = None) -> None:
         self.paths, self.weights = paths, weights
-        self.sizes = weights and [sum(1 for _ in read_jsonl(path)) for path in paths]
+        self.starts: list[int] = []  # the number of each manifest's first cut
+        self.count = 0
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the cuts are used)
+        self.ends = array("Q", [0])  # of the blocks
+        lines = self._read()
+        while block := list(itertools.islice(lines, BLOCK)):
+            self._write(zlib.compress("\n".join(block).encode(), 1))
+
+    def _read(self) -> Iterator[str]:
+        for path in self.paths:
+            self.starts.append(self.count)
+            for _, line in read_lines(path):
+                self.count += 1
+                yield line
+            if self.count == self.starts[-1]:
+                raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+
+    def _write(self, block: bytes) -> None:
+        try:
+            self.ends.append(self.ends[-1] + self.file.write(block))
+            self.file.flush()
+        except OSError as error:
+            what = f"no temporary file of the cuts ({error})"
+            cure = "set TMPDIR to a folder with more room"
+            raise RecipeError(what, where=tempfile.gettempdir(), cure=cure) from None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Cut:
+        return deserialize_item(self._row(number, self._lines(number // BLOCK)[number % BLOCK]))
 
     def __iter__(self) -> Iterator[Cut]:
-        yield from map(deserialize_item, self._rows())
+        return map(deserialize_item, self._rows())
 
     def outlines(self) -> Iterator[Outline | Cut]:
-        for row in self._rows():
-            yield outline_of(row)
+        return map(outline_of, self._rows())
 
-    def _rows(self) -> Iterable[dict]:
-        if not self.weights:
-            return (row for path in self.paths for _, row in read_jsonl(path))
-        rows = [_Tagged(*pair) for pair in zip(self.paths, self.weights, strict=True)]
-        # By sizes, so that all of them last until the end; weights are for _Mixture, which knows what was dropped.
-        return LazyIteratorMultiplexer(*rows, weights=self.sizes, seed=0)
+    def _lines(self, block: int) -> list[str]:
+        start, end = self.ends[block : block + 2]
+        return zlib.decompress(os.pread(self.file.fileno(), end - start, start)).decode().split("\n")
+
+    def _rows(self) -> Iterator[dict]:
+        lines = (line for block in range(len(self.ends) - 1) for line in self._lines(block))
+        return itertools.starmap(self._row, enumerate(lines))
+
+    def _row(self, number: int, line: str) -> dict:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict):
+            for _ in read_jsonl(self.paths[bisect_right(self.starts, number) - 1]):
+                pass  # until it says in which line the error is
+        return row
 
 
-class _Shards(_Manifests):
-    """Cuts of shards, in their order."""
+class Shards:
+    """The cuts of shards, in their order."""
+
+    weights = None
 
     def __init__(self, shards: list[Shard]) -> None:
         self.shards = shards
 
-    def _rows(self) -> Iterable[dict]:
+    def __iter__(self) -> Iterator[Cut]:
+        return map(deserialize_item, self._rows())
+
+    def outlines(self) -> Iterator[Outline | Cut]:
+        return map(outline_of, self._rows())
+
+    def _rows(self) -> Iterator[dict]:
         return (row for shard in self.shards for row in read_cuts(shard))
 
-    def of_shard(self, features: str) -> Iterator[Cut]:
-        """Yield the cuts of the shard that has its features there."""
+    def of_shard(self, features: str) -> list[Cut]:
+        """Return the cuts of the shard that has its features there."""
         (shard,) = (shard for shard in self.shards if shard.features == features)
-        yield from map(deserialize_item, read_cuts(shard))
+        return list(map(deserialize_item, read_cuts(shard)))
 
 
-def cuts_of_shard(cuts: CutSet, features: str) -> list[Cut]:
-    """Return the cuts of the shard that has its features there, those left that the training takes."""
-    return list(cuts.data.of_shard(features))
+class Kind(NamedTuple):
+    """What cuts are counted by."""
+
+    language: str
+    task: str
+    has_segments: bool
 
 
-def are_sharded(cuts: CutSet) -> bool:
-    """Whether cuts are read from shards; those with stored encoder outputs are not, whatever they were made of."""
-    return are_sharded(cuts.data.cuts) if isinstance(cuts.data, Kept) else isinstance(cuts.data, _Shards)
-
-
-class _Tagged:
-    """The rows of a manifest, each with its manifest and weight."""
-
-    def __init__(self, path: Path, weight: float) -> None:
-        self.path, self.weight = path, weight
-
-    def __iter__(self) -> Iterator[dict]:
-        for _, row in read_jsonl(self.path):
-            row["custom"] = {**(row.get("custom") or {}), MIX: [str(self.path), self.weight]}
-            yield row
-
-
-class Kept:
-    """Cuts without those of some ids, and the durations of those that are left."""
-
-    def __init__(self, cuts: CutSet, dropped: Iterable[str], durations: array) -> None:
-        self.cuts, self.dropped, self.durations = cuts, frozenset(dropped), durations
-
-    def __iter__(self) -> Iterator[Cut]:
-        return (cut for cut in self.cuts if cut.id not in self.dropped)
-
-    def outlines(self) -> Iterator[Outline | Cut]:
-        return (cut for cut in outlines(self.cuts) if cut.id not in self.dropped)
-
-    def of_shard(self, features: str) -> Iterator[Cut]:
-        """Yield the cuts of the shard that has its features there."""
-        return (cut for cut in self.cuts.data.of_shard(features) if cut.id not in self.dropped)
-
-
-class Mixture:
-    """Cuts so often that their groups have the shares that are asked for, of all seconds of audio.
-
-    An epoch reads each manifest once and lasts as long as all of them together. Of a group whose share is to be r times
-    what it is by itself, a cut is taken r times on average: with r 2.5 twice or three times, with r 0.1 in one epoch of
-    ten. What is drawn depends on seed, epoch and the cut's id alone.
+class Selection:
+    """The cuts that a training takes, and in columns what counting and drawing them needs: 18 bytes a cut.
 
     Args:
-        cuts: of manifests with weights, or any.
-        temperature: where the groups are languages, a language with share q of the seconds gets one proportional to
-            q^(1 / temperature), as in https://arxiv.org/abs/1907.05019; None where manifests have weights.
-        seed: another one draws others.
+        cuts: see `load_cuts`; or any others, which are held in memory.
+        reason: gives the reason why a cut is dropped, None for the others.
     """
 
-    def __init__(self, cuts: CutSet, temperature: float | None, seed: int) -> None:
-        self.cuts, self.by_language, self.seed, self.epoch = cuts, temperature is not None, seed, 0
-        seconds: dict[str, float] = defaultdict(float)
-        weights: dict[str, float] = {}
-        for cut in outlines(cuts):
-            group = self._group(cut)
-            seconds[group] += cut.duration
-            if not self.by_language:
-                weights[group] = cut.custom[MIX][1]
-        if self.by_language:
-            weights = {group: value ** (1 / temperature) for group, value in seconds.items()}
-        every, wanted = math.fsum(seconds.values()), math.fsum(weights.values())
-        self.rates = {group: weights[group] / wanted * every / seconds[group] for group in seconds}
+    def __init__(self, cuts: CutSet, reason: Callable[[Outline | Cut], str | None] = lambda cut: None) -> None:
+        self.cuts = cuts.data if isinstance(cuts.data, Manifests | Shards) else list(cuts)
+        self.dropped: dict[str, str] = {}  # id -> reason
+        kept, kinds = bytearray(), {}
+        self.durations, self.kind = array("d"), array("H")  # of each cut; the number of its kind
+        for cut in outlines(CutSet(self.cuts)):
+            why = reason(cut)
+            kept.append(why is None)
+            if why is not None:
+                self.dropped[cut.id] = why
+                continue
+            supervision = supervision_of(cut)
+            kind = Kind(supervision.language, supervision.task, bool(supervision.segments))
+            self.durations.append(cut.duration)
+            self.kind.append(kinds.setdefault(kind, len(kinds)))
+        self.kept, self.kinds = kept, list(kinds)
+        self.numbers = np.flatnonzero(np.frombuffer(kept, dtype=np.bool_))  # in `cuts`
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Cut:
+        return self.cuts[self.numbers[place]]
 
     def __iter__(self) -> Iterator[Cut]:
-        return self._taken(self.cuts)
+        return itertools.compress(self.cuts, self.kept)
 
     def outlines(self) -> Iterator[Outline | Cut]:
-        return self._taken(outlines(self.cuts))
+        return itertools.compress(outlines(CutSet(self.cuts)), self.kept)
 
-    def _taken(self, cuts: Iterable[Outline | Cut]) -> Iterator[Outline | Cut]:
-        for cut in cuts:
-            yield from itertools.repeat(cut, math.floor(self.rates[self._group(cut)] + self._draw(cut.id)))
+    def of_shard(self, features: str) -> list[Cut]:
+        """Return the cuts of the shard that has its features there."""
+        return [cut for cut in self.cuts.of_shard(features) if cut.id not in self.dropped]
 
-    def _group(self, cut: Outline | Cut) -> str:
-        return supervision_of(cut).language if self.by_language else cut.custom[MIX][0]
-
-    def _draw(self, key: str) -> float:
-        """Return a number from 0 to 1 (excluded)."""
-        drawn = hashlib.blake2b(f"{self.seed} {self.epoch} {key}".encode(), digest_size=6).digest()
-        return int.from_bytes(drawn) / 2**48
+    def is_sharded(self) -> bool:
+        """Whether the cuts are read from shards; those with stored encoder outputs are not, whatever they are of."""
+        return isinstance(self.cuts, Shards)
 
 
-def mixed(cuts: CutSet, temperature: float | None, seed: int) -> CutSet:
-    """Return the cuts mixed by the weights of their manifests or by languages; as they are where neither is asked for.
+def selected(cuts: CutSet) -> Selection:
+    """Return the selection that a CutSet holds, or one of all of its cuts."""
+    return cuts.data if isinstance(cuts.data, Selection) else Selection(cuts)
+
+
+def draw_rates(cuts: Selection, temperature: float | None) -> np.ndarray | None:
+    """Return how often an epoch takes each cut, so that groups have the shares that are asked for of all seconds.
+
+    An epoch lasts as long as all cuts together. Those of a group whose share is to be r times what it is by itself have
+    the rate r. None where all cuts are taken once.
+
+    Args:
+        cuts: the groups are manifests with weights, or languages.
+        temperature: a language with share q of the seconds gets one proportional to q^(1 / temperature), as in
+            https://arxiv.org/abs/1907.05019; None for weights of manifests.
 
     Raises:
-        RecipeError: both are asked for.
+        RecipeError: there are weights and a temperature.
     """
-    weighted = MIX in (next(iter(outlines(cuts))).custom or {})
-    if weighted and temperature is not None:
+    weights = getattr(cuts.cuts, "weights", None)
+    if weights is None and temperature is None:
+        return None
+    if weights is not None and temperature is not None:
         cure = "leave one of them out"
         raise RecipeError("the manifests have weights too", where="batches.language_temperature", cure=cure)
-    return CutSet(Mixture(cuts, temperature, seed)) if weighted or temperature is not None else cuts
+    if temperature is None:
+        group = np.searchsorted(cuts.cuts.starts, cuts.numbers, side="right") - 1
+    else:
+        group = np.unique([kind.language for kind in cuts.kinds], return_inverse=True)[1][np.asarray(cuts.kind)]
+    seconds = np.bincount(group, weights=cuts.durations, minlength=len(weights or ()))
+    wanted = np.where(seconds > 0, weights, 0) if temperature is None else seconds ** (1 / temperature)
+    return (wanted / wanted.sum() * seconds.sum() / np.maximum(seconds, 1e-9))[group]
+
+
+def draw_epoch(count: int, rates: np.ndarray | None, draw: np.random.Generator | None) -> np.ndarray:
+    """Return the places of an epoch's cuts in their selection, shuffled over the whole of it.
+
+    Args:
+        count: of the cuts.
+        rates: how often each is taken on average: with 2.5 twice or three times, with 0.1 in one epoch of ten.
+        draw: all that is drawn comes from here; None gives each cut once, in order.
+    """
+    places = np.arange(count)
+    if draw is not None:
+        if rates is not None:
+            places = np.repeat(places, np.floor(rates + draw.random(count)).astype(int))
+        draw.shuffle(places)
+    return places

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 from transformers import WhisperTokenizer
 
-from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.text.prompt import IGNORED, readable
 from whisper_recipe.training.memory import encoder_input, expected_memory
 from whisper_recipe.training.parameters import count_parameters
 from whisper_recipe.training.trainer import WhisperTrainer
@@ -34,5 +34,4 @@ def _example(tokenizer: WhisperTokenizer, inputs: dict, row: int) -> str:
     end = max(position for position, label in enumerate(labels) if label != IGNORED) + 1
     asked = [label for label in labels[:end] if label != IGNORED]
     read = inputs["decoder_input_ids"][row][: end - len(asked) + 1].tolist()
-    decoded = (tokenizer.decode(ids, decode_with_timestamps=True) for ids in (read, asked))
-    return f"{inputs['cuts'][row]}: {' -> '.join(decoded)}"
+    return f"{inputs['cuts'][row]}: {readable(tokenizer, read)} -> {readable(tokenizer, asked)}"

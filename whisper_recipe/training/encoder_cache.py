@@ -20,7 +20,7 @@ from whisper_recipe.data.features import load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
 from whisper_recipe.training.augment import TrainingAugmentation
-from whisper_recipe.training.cuts import cuts_digest
+from whisper_recipe.training.cuts import cuts_digest, load_cuts, selected
 from whisper_recipe.training.parameters import ParameterOptions
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def with_encoder_states(
             states.flush()
             write_json(aside / "made_of.json", made_of)
         log.info("%s: encoder outputs of %d cuts, %.2f GB", folder, len(durations), 2 * shape[0] * shape[1] / 1e9)
-    return CutSet.from_jsonl_lazy(folder / "cuts.jsonl.gz")
+    return CutSet(selected(load_cuts([folder / "cuts.jsonl.gz"])))
 
 
 @torch.inference_mode()

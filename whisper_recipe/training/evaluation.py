@@ -21,6 +21,7 @@ from whisper_recipe.model.generation import generate
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
 from whisper_recipe.text.prompt import prompt_ids, text_ids
+from whisper_recipe.text.tokenizer import decode_text
 
 ALL = "error_rate"  # of all languages and tasks together
 
@@ -55,9 +56,8 @@ class ErrorRates:
             features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch]).to(model.device)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
             ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
-            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for cut, text in zip(batch, texts, strict=True):
-                counts[_name(cut)].append(_errors(cut, text))
+            for cut, row in zip(batch, ids, strict=True):
+                counts[_name(cut)].append(_errors(cut, decode_text(self.tokenizer, row)))
         by_name = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
         rates = {ALL: ErrorCounts.sum(by_name.values()), **by_name}
         return {name: found.rate(found.errors) for name, found in rates.items()}

@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from lhotse import CutSet
 from transformers import Seq2SeqTrainingArguments
 
-from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.model.adapters import LoraOptions
 from whisper_recipe.training.batches import BatchOptions
-from whisper_recipe.training.cuts import outlines
+from whisper_recipe.training.cuts import Selection, selected
 
 
 def training_facts(
@@ -26,17 +26,17 @@ def training_facts(
 ) -> dict:
     """Return the facts for whisper_recipe.json, all but the steps that were made in the end.
 
-    `natural_length`: inputs were not all padded to 30 s. `timestamps`: labels had timestamp tokens. `data`: a row for
-    each language and task, with utterances and hours of the cuts that were trained on.
+    `natural_length`: inputs were not all padded to 30 s. `timestamps`: share of the cuts whose labels had timestamp
+    tokens. `data`: a row for each language and task, with utterances and hours of the cuts that were trained on.
     """
-    timed = batches.timestamps > 0 and any(supervision_of(cut).segments for cut in outlines(cuts))
+    data = selected(cuts)
     facts = {
         "natural_length": batches.pad_to_30s < 1,
         "pad_to_30s": batches.pad_to_30s,
-        "timestamps": timed,
+        "timestamps": round(batches.timestamps * _timed(data), 4),
         "base_model": base_model,
         "train_cuts": [str(path) for path in manifests],
-        "data": _count(cuts),
+        "data": _count(data),
         "method": method,
         "learning_rate": trainer.learning_rate,
         "lr_scheduler_type": str(trainer.lr_scheduler_type.value),
@@ -48,12 +48,20 @@ def training_facts(
     return facts | ({"lora": asdict(lora)} if method == "lora" else {})
 
 
-def _count(cuts: CutSet) -> list[dict]:
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for cut in outlines(cuts):
-        supervision = supervision_of(cut)
-        seconds[supervision.language, supervision.task].append(cut.duration)
+def _timed(cuts: Selection) -> float:
+    """Return the share of the cuts that have segments with times."""
+    counts = np.bincount(cuts.kind, minlength=len(cuts.kinds))
+    return sum(count for kind, count in zip(cuts.kinds, counts.tolist(), strict=True) if kind.has_segments) / len(cuts)
+
+
+def _count(cuts: Selection) -> list[dict]:
+    found: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+    counts, seconds = np.bincount(cuts.kind), np.bincount(cuts.kind, weights=cuts.durations)
+    for kind, count, duration in zip(cuts.kinds, counts.tolist(), seconds.tolist(), strict=True):
+        row = found[kind.language, kind.task]
+        row[0] += count
+        row[1] += duration
     return [
-        {"language": language, "task": task, "utterances": len(durations), "hours": round(sum(durations) / 3600, 4)}
-        for (language, task), durations in sorted(seconds.items())
+        {"language": language, "task": task, "utterances": count, "hours": round(duration / 3600, 4)}
+        for (language, task), (count, duration) in sorted(found.items())
     ]

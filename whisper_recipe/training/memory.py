@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 FRAMES_PER_SECOND = 100
-FULL = ("can't allocate memory", "bad_alloc", "could not create a primitive")  # PyTorch, C++ and oneDNN on a CPU
+FULL = (  # what says so beside torch.OutOfMemoryError
+    "can't allocate memory",  # PyTorch on a CPU
+    "bad_alloc",  # C++
+    "could not create a primitive",  # oneDNN
+    "CUDA error: out of memory",  # a library of CUDA's that allocates for itself
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and ..._HOST_...
+    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits
+)
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}

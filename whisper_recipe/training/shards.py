@@ -7,7 +7,6 @@ import itertools
 import random
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -16,10 +15,8 @@ from torch.utils.data import Sampler
 from whisper_recipe.data.shards import SHARD, SHARDS_AT_ONCE
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.shares import Share
-from whisper_recipe.training.cuts import cuts_of_shard, outlines
-
-if TYPE_CHECKING:
-    from whisper_recipe.training.batches import BatchOptions
+from whisper_recipe.training.cuts import selected
+from whisper_recipe.training.sampler import Batch, BatchOptions, Planned, in_rows
 
 JITTER = 0.1  # of durations, before like ones are put together: so that batches differ from epoch to epoch
 
@@ -68,7 +65,8 @@ class ShardSampler(Sampler):
         self.streams = share.count * self.workers
         self.own = range(share.index * self.workers, (share.index + 1) * self.workers)
         self.durations: dict[str, array] = {}
-        for cut in outlines(cuts):
+        cuts = selected(cuts)
+        for cut in cuts.outlines():
             self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
         if len(self.durations) < self.streams:
             raise RecipeError(
@@ -76,7 +74,7 @@ class ShardSampler(Sampler):
                 where="batches.num_workers",
                 cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
             )
-        self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(functools.partial(cuts_of_shard, cuts))
+        self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(cuts.of_shard)
         self.length = len(self._plan(0))
         self.batches = self.length * share.count  # of all ranks, in an epoch
         self._stream = enumerate(self._endless_batches())
@@ -84,10 +82,10 @@ class ShardSampler(Sampler):
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[list[tuple[int, CutSet]]]:
-        for number, batch in itertools.islice(self._stream, self.length):
+    def __iter__(self) -> Iterator[list[Batch]]:
+        for number, (places, padded) in itertools.islice(self._stream, self.length):
             number = number * self.share.count + self.share.index  # of those of all ranks
-            yield [(number, CutSet.from_cuts(self._cut(place) for place in batch))]
+            yield [Batch(number, CutSet([self._cut(place) for place in places]), padded)]
 
     def pass_over(self, batches: int) -> None:
         """Leave out the epochs that the first batches, of all ranks, fill; nothing is read for them."""
@@ -98,11 +96,11 @@ class ShardSampler(Sampler):
     def _cut(self, place: _Place) -> Cut:
         return self._read(place.shard)[place.number]
 
-    def _endless_batches(self) -> Iterator[list[_Place]]:
+    def _endless_batches(self) -> Iterator[Planned]:
         for epoch in itertools.count():
             yield from self._plan(epoch)
 
-    def _plan(self, epoch: int) -> list[list[_Place]]:
+    def _plan(self, epoch: int) -> list[Planned]:
         """Return the batches of an epoch of this rank, those of its loading processes in turn."""
         draw = random.Random(f"{self.seed} {epoch}" if self.shuffle else "")
         streams = [self._batches(shards, draw) for shards in self._dealt(draw)]
@@ -122,43 +120,47 @@ class ShardSampler(Sampler):
             seconds[least] += sum(self.durations[shard])
         return streams
 
-    def _batches(self, shards: list[str], draw: random.Random) -> list[list[_Place]]:
+    def _batches(self, shards: list[str], draw: random.Random) -> list[Planned]:
         """Return the batches of some shards, a few shards at a time."""
         every = []
-        for start in range(0, len(shards), SHARDS_AT_ONCE):
-            places = [
-                _Place(shard, number, duration)
-                for shard in shards[start : start + SHARDS_AT_ONCE]
-                for number, duration in enumerate(self.durations[shard])
-            ]
-            places.sort(key=lambda place: place.duration * (1 + JITTER * self.shuffle * draw.random()))
-            batches = list(_packed(places, self.options.max_duration, self.options.max_cuts))
+        for some in in_rows(shards, SHARDS_AT_ONCE):
+            alike, padded = [], []
+            for shard in some:
+                for number, duration in enumerate(self.durations[shard]):
+                    kind = padded if draw.random() < self.options.pad_to_30s else alike
+                    kind.append(_Place(shard, number, duration))
+            alike.sort(key=lambda place: place.duration * (1 + JITTER * self.shuffle * draw.random()))
+            batches = [Planned(batch) for batch in _packed(alike, self.options)]
+            if self.shuffle:
+                draw.shuffle(padded)
+            batches += [Planned(batch, padded=True) for batch in in_rows(padded, self.options.most_padded())]
             if self.shuffle:
                 draw.shuffle(batches)
             every += batches
         return every
 
 
-def _packed(places: list[_Place], max_duration: float, max_cuts: int | None) -> Iterator[list[_Place]]:
+def _packed(places: list[_Place], options: BatchOptions) -> Iterator[list[_Place]]:
     batch: list[_Place] = []
-    seconds = 0.0
+    longest = 0.0
     for place in places:
-        if batch and (seconds + place.duration > max_duration or len(batch) == max_cuts):
+        longest = max(longest, place.duration)
+        if batch and (longest * (len(batch) + 1) > options.max_duration or len(batch) == options.max_cuts):
             yield batch
-            batch, seconds = [], 0.0
+            batch, longest = [], place.duration
         batch.append(place)
-        seconds += place.duration
-    yield batch
+    if batch:
+        yield batch
 
 
-def _split(batches: list[list[_Place]], count: int) -> list[list[_Place]]:
+def _split(batches: list[Planned], count: int) -> list[Planned]:
     """Return so many batches, the largest of which are cut in two where there are fewer."""
     batches = list(batches)
     while len(batches) < count:
-        largest = max(range(len(batches)), key=lambda number: len(batches[number]))
-        whole = batches[largest]
-        if len(whole) < 2:
+        largest = max(range(len(batches)), key=lambda number: len(batches[number].places))
+        places, padded = batches[largest]
+        if len(places) < 2:
             cure = "use fewer batches.num_workers, or shards of the same size, several for each"
             raise RecipeError("the shards can't be dealt out evenly", where="train_cuts", cure=cure)
-        batches[largest : largest + 1] = [whole[::2], whole[1::2]]
+        batches[largest : largest + 1] = [Planned(places[::2], padded), Planned(places[1::2], padded)]
     return batches

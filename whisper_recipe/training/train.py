@@ -25,9 +25,11 @@ from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.shares import is_main
+from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.cuts import outlines
 from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
@@ -35,6 +37,7 @@ from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_eva
 from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
+from whisper_recipe.training.options import check_trainer_options, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
@@ -56,6 +59,7 @@ def train(
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
     early_stopping_patience: int = 0,
+    max_skipped_steps: int = 10,
     dry_run: bool = False,
     find_max_duration: bool = False,
 ) -> None:
@@ -84,12 +88,15 @@ def train(
         eval_wer_utterances: utterances of each language and task that error rates are measured on.
         early_stopping_patience: evaluations without a better trainer.metric_for_best_model, after which the run stops;
             0 for none.
+        max_skipped_steps: steps in a row that are skipped because the loss or a gradient is not finite, after which the
+            run stops.
         dry_run: print steps, parameters, expected memory and the first batch as text, and stop.
         find_max_duration: measure the largest batches.max_duration that fits into the memory, print it, and stop.
 
     Raises:
         RecipeError: an input is missing or does not fit the model, or options contradict each other.
     """
+    check_trainer_options(trainer)
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
     if cache_encoder:
         check_cache(method, parameters, augment, batches.pad_to_30s)
@@ -112,6 +119,7 @@ def train(
     with ended_together(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
+        use_one_gpu(trainer)
         checkpoint = None
         if not only_a_look:
             with trainer.main_process_first(local=False):
@@ -137,10 +145,10 @@ def train(
             model = add_lora(model, lora, trainer.max_steps)
         else:
             freeze(model, parameters)
-        run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation)
+        run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
         if only_a_look:
             tokenizer = processor.tokenizer
-            print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer))
+            print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer, batches))
             return
         _report_parameters(model)
         facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
@@ -161,9 +169,10 @@ def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, 
             save_model(aside, model, processor, facts)
 
 
-def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer) -> str:
-    seconds = max(cut.duration for cut in cuts)
-    tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in cuts)
+def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
+    # A batch that is padded to 30 s is as large as one of the longest cuts there can be.
+    seconds = MAX_SECONDS if batches.pad_to_30s else max(cuts.data.durations)
+    tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in outlines(cuts))
     found = find_largest(run, seconds, tokens)
     return (
         f"batches.max_duration: {found:.0f} just fits on {run.args.device}, measured with the longest cut "

@@ -38,11 +38,9 @@ from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
-from whisper_recipe.training.tied import TiedEmbeddings, are_trained_tied, over_tokens
 
 log = logging.getLogger(__name__)
-NOT_FINITE_IN_A_ROW = 10  # batches whose loss is no number, after which there is no use in going on
-MOST_UNREADABLE = 100  # cuts, likewise
+MOST_UNREADABLE = 100  # cuts, after which there is no use in continuing
 LOADER_ERROR = "Original Traceback"  # in what torch says of an error in a loading process
 
 
@@ -79,8 +77,12 @@ class AdaLoraCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **kwargs
     ) -> None:
-        """Called between the optimiser's step and the deletion of the gradients, which AdaLoRA reads."""
-        if hasattr(getattr(model, "base_model", None), "update_and_allocate"):
+        """Called between the optimiser's step and the deletion of the gradients, which AdaLoRA reads.
+
+        There are none where the step was skipped.
+        """
+        has_gradients = any(parameter.grad is not None for parameter in model.parameters())
+        if has_gradients and hasattr(getattr(model, "base_model", None), "update_and_allocate"):
             model.base_model.update_and_allocate(state.global_step)
 
 
@@ -95,13 +97,14 @@ class WhisperTrainer(WholeCheckpoints):
         dev: DataLoader,
         parameters: ParameterOptions,
         evaluation: Evaluation | None = None,
+        max_skipped_steps: int = 10,
     ) -> None:
         self.train_loader, self.dev_loader, self.parameters = train, dev, parameters
         self.evaluation = evaluation or Evaluation()
         self.by_epochs = getattr(args, "by_epochs", False)
-        self.not_finite = 0  # batches in a row whose loss is no number
+        self.max_skipped_steps, self.skipped_in_a_row, self.skipped = max_skipped_steps, 0, 0
+        self.seen: list[str] = []  # cuts of the step
         self.unreadable: set[str] = set()  # ids of cuts
-        self.tied = TiedEmbeddings(model) if are_trained_tied(model, args) else None
         super().__init__(
             model,
             args,
@@ -126,6 +129,8 @@ class WhisperTrainer(WholeCheckpoints):
                 raise
             # torch puts the traceback of a loading process in front of its error.
             raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+        if self.skipped:
+            tell(f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them")
         if self.unreadable:
             tell(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
 
@@ -225,35 +230,47 @@ class WhisperTrainer(WholeCheckpoints):
             raise RecipeError(what, where="train_cuts", cure="the log says why; mend or leave them out")
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
-        """Return the loss; a batch whose loss is no number is logged and counts nothing.
-
-        Raises:
-            RecipeError: so many in a row that there is no use in going on.
-        """
+        """Return the loss of a batch."""
         cuts = inputs.pop("cuts")
         self._note_unreadable(inputs.pop("unreadable", {}))
-        if model.training and self.tied is not None:
-            loss = self.tied.loss(inputs, kwargs.get("num_items_in_batch"), self.args.label_smoothing_factor)
-        else:
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
-        if not model.training:
-            return loss
-        if torch.isfinite(loss):
-            self.not_finite = 0
-            return loss
-        self.not_finite += 1
-        log.warning(
-            "step %d: the loss is %s and counts nothing; cuts: %s", self.state.global_step, loss.item(), _names(cuts)
-        )
-        if self.not_finite == NOT_FINITE_IN_A_ROW:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if model.training:
+            self.seen += cuts
+            if self.args.deepspeed_plugin is not None and not torch.isfinite(loss):
+                log.warning("step %d: the loss is not finite; cuts: %s", self.state.global_step, _names(cuts))
+                # DeepSpeed makes its step in the backward pass: no gradient of this batch, but for all parameters.
+                trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+                loss = sum((0 * parameter).nan_to_num().sum() for parameter in trained)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float:
+        """Return the norm of the step's gradients; where it is not finite, delete them, so that nothing is changed.
+
+        An optimiser passes over parameters without a gradient: weights, their decay and its state stay as they are. The
+        gradients are those of all processes together, so all of them skip the step, whichever had the bad batch.
+
+        Raises:
+            RecipeError: so many steps in a row that there is no use in continuing.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        cuts, self.seen = self.seen, []
+        if norm is None or math.isfinite(norm):
+            self.skipped_in_a_row = 0
+            return norm
+        if self.accelerator.scaler is None:  # with float16 the scaler skips it, and lowers its scale
+            model.zero_grad()
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        step = self.state.global_step
+        log.warning("step %d is skipped: the loss or a gradient is not finite; cuts: %s", step, _names(cuts))
+        if self.skipped_in_a_row >= self.max_skipped_steps:
             raise RecipeError(
-                f"the loss is no number for {NOT_FINITE_IN_A_ROW} batches in a row, the last of cuts {_names(cuts)}",
-                where=f"step {self.state.global_step}",
+                f"the loss or a gradient was not finite in {self.skipped_in_a_row} steps in a row, the last with cuts "
+                f"{_names(cuts)}",
+                where=f"step {step}",
                 cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 in place of fp16",
             )
-        # A gradient of nothing, but for all parameters: the other processes wait for it.
-        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        return sum((0 * parameter).nan_to_num().sum() for parameter in trained)
+        return norm
 
 
 def _names(cuts: Iterable[str]) -> str:
@@ -281,4 +298,4 @@ def token_loss(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return over_tokens(total, labels, num_items_in_batch)
+    return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())

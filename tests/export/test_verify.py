@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2
+from whisper_recipe.export.export import TARGETS, export
+from whisper_recipe.export.verify import Verification, _sample, compare_texts, require_same
 from whisper_recipe.files import read_jsonl, write_jsonl
-from whisper_recipe.scoring import verify
-from whisper_recipe.scoring.verify import Verification, _check, _sample, compare_texts, export
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def test_a_faithful_export_has_equal_hypotheses(model, corpus, tmp_path, capsys,
 
 
 def test_perturbed_weights_are_an_error_and_no_folder_is_left(model, perturbed, corpus, tmp_path, monkeypatch):
-    monkeypatch.setitem(verify.FORMATS, "ct2", lambda _, out, quantization: ct2.export(perturbed, out, quantization))
+    target = TARGETS["ct2"]._replace(write=lambda _, out, quantization: ct2.export(perturbed, out, quantization))
+    monkeypatch.setitem(TARGETS, "ct2", target)
     with pytest.raises(
         RecipeError, match=r"out: the export does not recognise.*the model's.* points apart.*0.5 points"
     ):
@@ -106,16 +107,16 @@ def _difference(references, hypotheses, characters):
 def test_what_chance_explains_is_no_mismatch(equal, rates, accepted, tmp_path):
     verification = Verification(100, equal, *rates, unit="WER", total=500, difference=0.03)
     if accepted:
-        _check(verification, 0.5, tmp_path)
+        require_same(verification, 0.5, tmp_path)
     else:
         with pytest.raises(RecipeError, match=rf"{100 * rates[1]:.2f} %.*{100 * rates[0]:.2f} %"):
-            _check(verification, 0.5, tmp_path)
+            require_same(verification, 0.5, tmp_path)
 
 
 def test_the_text_tells_where_the_model_is_wrong_everywhere(tmp_path):
     useless = Verification(100, 30, 1.0, 1.0, unit="WER", total=500, difference=0.6)
     with pytest.raises(RecipeError, match="60.00 % of the text differs"):
-        _check(useless, 0.5, tmp_path)
+        require_same(useless, 0.5, tmp_path)
 
 
 def test_the_sample_is_drawn_from_the_whole_manifest_and_always_the_same(tmp_path):

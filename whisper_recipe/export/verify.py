@@ -1,8 +1,4 @@
-"""`whisper-recipe export`: write a folder for other programs, and show that it recognises what the model does.
-
-The command stands in this room because it decodes and scores after it has converted, and `export` and `decoding` don't
-import each other: the room after both may import both.
-"""
+"""Whether an export recognises what its model does: both decode a sample, and their texts and errors are compared."""
 
 from __future__ import annotations
 
@@ -13,17 +9,12 @@ import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from whisper_recipe.decoding.decode import decode
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import ct2, hf
-from whisper_recipe.export.card import Export, write_card
-from whisper_recipe.export.ct2 import Quantization
-from whisper_recipe.files import read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.files import read_json, read_jsonl, write_jsonl
 from whisper_recipe.scoring.score import ALL, score
 
-FORMATS = {"ct2": ct2.export, "hf": hf.export}
 MAX_DIFFERENCE = 0.5  # of the text; rounded weights change some hundredths of it
 SEED = 0  # of the sample; every export is verified on the same utterances
 
@@ -73,48 +64,6 @@ class Verification:
         )
 
 
-def export(
-    model: Path,
-    out: Path,
-    to: Literal["ct2", "hf"] = "ct2",
-    quantization: Quantization = "float32",
-    license: str = "unknown",
-    verify: Path | None = None,
-    verify_utterances: int = 100,
-    verify_tolerance: float = 0.5,
-) -> None:
-    """Convert a Whisper folder for other programs: CTranslate2, or a plain transformers folder, with a model card.
-
-    Args:
-        model: a plain Hugging Face Whisper folder, exp/<name>/model.
-        out: the folder to write.
-        to: ct2 is for CTranslate2 and faster-whisper, hf for transformers and for publishing.
-        quantization: type of the stored weights; int8 is a quarter of float32's size. hf has no int8.
-        license: for the model card, an identifier of the hub such as apache-2.0; what the base model and the data
-            allow.
-        verify: a cut manifest; a sample of it is decoded with the model and with the export, and a mismatch is an
-            error that leaves no folder.
-        verify_utterances: utterances in the sample at most.
-        verify_tolerance: points of error rate that the two may differ by, beside what chance explains.
-
-    Raises:
-        RecipeError: the folder is not a whole Whisper model, or the export does not recognise what it does.
-    """
-    if verify is not None:
-        require(verify, "give a cut manifest, from whisper-recipe fbank")
-    with written_aside(out) as aside:
-        FORMATS[to](model, aside, quantization)
-        checked = None
-        if verify is not None:
-            verification = compare_texts(model, aside, verify, verify_utterances)
-            _check(verification, verify_tolerance, out)
-            checked = f"Decoded with both, {verification.utterances} utterances of `{verify}`: {verification}."
-            print(f"{out}: {verification}")
-        write_card(aside, Export(model, out, to, quantization, license, checked))
-    size = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{out}: {quantization}, {size / 1e6:.1f} MB")
-
-
 def compare_texts(model: Path, exported: Path, cuts: Path, utterances: int) -> Verification:
     """Decode a sample of a cut manifest with a model and its export, each at the length that it records.
 
@@ -148,6 +97,17 @@ def compare_texts(model: Path, exported: Path, cuts: Path, utterances: int) -> V
     )
 
 
+def require_same(verification: Verification, tolerance: float, out: Path) -> None:
+    """Raise RecipeError where two error rates differ by more than `tolerance` points and chance, or the texts do."""
+    # Where the model itself is wrong everywhere, so is any other text, at the same error rate: then the text tells.
+    if verification.points > tolerance + verification.chance or verification.difference > MAX_DIFFERENCE:
+        raise RecipeError(
+            f"the export does not recognise what the model does: {verification}, and {tolerance} points are allowed",
+            where=out,
+            cure="use another --quantization, or give a larger --verify_tolerance",
+        )
+
+
 def _score(hyp_dir: Path, ref: Path) -> dict:
     with contextlib.redirect_stdout(io.StringIO()):
         score(hyp_dir, ref=ref)
@@ -167,13 +127,3 @@ def _sample(cuts: Path, utterances: int) -> list[dict]:
         raise RecipeError("no cuts in it", where=cuts, cure="check the data directory it was made from")
     drawn = set(random.Random(SEED).sample(range(count), min(utterances, count)))
     return [row for number, (_, row) in enumerate(read_jsonl(cuts)) if number in drawn]
-
-
-def _check(verification: Verification, tolerance: float, out: Path) -> None:
-    # Where the model itself is wrong everywhere, so is any other text, at the same error rate: then the text tells.
-    if verification.points > tolerance + verification.chance or verification.difference > MAX_DIFFERENCE:
-        raise RecipeError(
-            f"the export does not recognise what the model does: {verification}, and {tolerance} points are allowed",
-            where=out,
-            cure="use another --quantization, or give a larger --verify_tolerance",
-        )

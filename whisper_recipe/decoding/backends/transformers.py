@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import (
+    GenerationConfig,
     GenerationMixin,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
@@ -14,14 +19,19 @@ from transformers import (
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
     WhisperForConditionalGeneration,
+    WhisperTimeStampLogitsProcessor,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from whisper_recipe.decoding.backends import SEED, Backend, Hypothesis, not_multilingual, own_gpu
+from whisper_recipe.decoding.backends.base import SEED, Backend, Hypothesis, not_multilingual, own_gpu
 from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.generation import generate
+from whisper_recipe.model.generation import complete_generation_config, generate
 from whisper_recipe.model.load import load_model, pick_device
+from whisper_recipe.text.prompt import no_speech_id
+from whisper_recipe.text.tokenizer import END_OF_TEXT, START_OF_TRANSCRIPT, first_timestamp
+
+MAX_INITIAL_TIMESTAMP_INDEX = 50  # the first segment begins within a second: the default of openai/whisper
 
 
 class TransformersBackend(Backend):
@@ -51,10 +61,12 @@ class TransformersBackend(Backend):
         self.num_mel_bins = self.model.config.num_mel_bins
 
     def _load(self, folder: str | Path) -> WhisperForConditionalGeneration:
-        return load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        model = load_model(folder).to(pick_device(), getattr(torch, self.compute_type)).eval()
+        complete_generation_config(model, self.tokenizer)
+        return model
 
     @torch.inference_mode()
-    def detect_languages(self, features: torch.Tensor) -> list[str]:
+    def _detect_languages(self, features: torch.Tensor) -> list[str]:
         """See Backend."""
         if not getattr(self.model.generation_config, "lang_to_id", None):
             raise not_multilingual()
@@ -71,33 +83,60 @@ class TransformersBackend(Backend):
         features = features.to(self.model.device, self.model.dtype)
         encoded = self.model.get_encoder()(features)
         states = encoded.last_hidden_state.split(1)  # `generate` repeats those in `encoded` for its beams
-        rules = self._rules(search, len(prompts[0]))
+        rules = self._rules(search, prompts[0])
         torch.manual_seed(SEED)
-        ids = generate(
-            self.model,
-            features,
-            prompts,
-            encoder_outputs=encoded,
-            num_beams=1 if temperature else search.beam_size,
-            do_sample=temperature > 0,
-            **({"temperature": temperature, "top_k": 0} if temperature else {}),
-            max_new_tokens=search.max_new_tokens,
-            # In `rules`, because scores must follow them too.
-            suppress_tokens=None,
-            begin_suppress_tokens=None,
-            logits_processor=rules,
-            assistant_model=self.assistant,
-        )
-        if not scored:
-            return [Hypothesis(row, 0.0) for row in ids]
-        return [
-            Hypothesis(row, self._average_logprob(state, start, row, rules, search.max_new_tokens))
-            for state, start, row in zip(states, prompts, ids, strict=True)
-        ]
+        with self._no_speech_probs(prompts, search) as silence:
+            ids = generate(
+                self.model,
+                features,
+                prompts,
+                encoder_outputs=encoded,
+                num_beams=1 if temperature else search.beam_size,
+                do_sample=temperature > 0,
+                **({"temperature": temperature, "top_k": 0} if temperature else {}),
+                max_new_tokens=search.max_new_tokens,
+                # In `rules`, because scores must follow them too.
+                suppress_tokens=None,
+                begin_suppress_tokens=None,
+                logits_processor=rules,
+                assistant_model=self.assistant,
+            )
+        found = []
+        for state, prompt, row, probability in zip(states, prompts, ids, silence, strict=True):
+            average = 0.0
+            if scored or probability > search.no_speech_threshold:
+                average = self._average_logprob(state, prompt, row, rules, search.max_new_tokens)
+            found.append(Hypothesis(row, average, probability))
+        return found
 
-    def _rules(self, search: SearchOptions, start: int) -> LogitsProcessorList:
-        """Return what is forbidden or made less likely; the prompt, `start` tokens, does not count as repeated."""
-        config, device = self.model.generation_config, self.model.device
+    @contextmanager
+    def _no_speech_probs(self, prompts: list[list[int]], search: SearchOptions) -> Iterator[list[float]]:
+        """Note the probability of <|nospeech|> after each prompt's start token (whisper/decoding.py of openai/whisper).
+
+        The first step of `generate` computes it on its way, so it costs no step of its own. Zeros where the threshold
+        makes it useless.
+        """
+        found = [0.0] * len(prompts)
+        if search.no_speech_threshold == 1:
+            yield found
+            return
+        start = self.tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT)
+        positions, no_speech = [prompt.index(start) for prompt in prompts], no_speech_id(self.tokenizer)
+
+        def note(_model: nn.Module, _inputs: tuple, output: Seq2SeqLMOutput) -> None:
+            hook.remove()
+            first_beams = output.logits[:: len(output.logits) // len(prompts)]
+            found[:] = first_beams[range(len(prompts)), positions].float().softmax(-1)[:, no_speech].tolist()
+
+        hook = self.model.register_forward_hook(note)
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+    def _rules(self, search: SearchOptions, prompt: list[int]) -> LogitsProcessorList:
+        """Return what is forbidden or made less likely; the prompt does not count as repeated."""
+        config, device, start = self.model.generation_config, self.model.device, len(prompt)
         rules = LogitsProcessorList()
         if search.repetition_penalty != 1:
             rules.append(RepetitionPenaltyLogitsProcessor(search.repetition_penalty, prompt_ignore_length=start))
@@ -108,6 +147,16 @@ class TransformersBackend(Backend):
             rules.append(SuppressTokensLogitsProcessor(suppressed, device=device))
         if search.suppress_blank and config.begin_suppress_tokens:
             rules.append(SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, start, device=device))
+        no_timestamps = first_timestamp(self.tokenizer) - 1
+        if prompt[-1] != no_timestamps:  # CTranslate2 applies the same rules in this case (src/models/whisper.cc)
+            timed = GenerationConfig(
+                eos_token_id=self.tokenizer.convert_tokens_to_ids(END_OF_TEXT),
+                no_timestamps_token_id=no_timestamps,
+                max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
+            )
+            rules.append(WhisperTimeStampLogitsProcessor(timed, begin_index=start))
+        # openai/whisper and CTranslate2 compare beams by what is left of the probability after the rules.
+        rules.append(LogitNormalization())
         return rules
 
     def _average_logprob(

@@ -1,0 +1,40 @@
+"""The programs that decode, a module each, and the choice among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from whisper_recipe.decoding.backends.base import Backend, usual_batch_duration
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import require
+from whisper_recipe.model.ctranslate2_folder import is_ctranslate2
+
+__all__ = ["Backend", "load_backend", "usual_batch_duration"]
+
+
+def load_backend(
+    folder: str | Path, compute_type: str = "default", assistant_model: str | None = None, parallel: int = 1
+) -> Backend:
+    """Load a model folder with the backend that it is made for.
+
+    Args:
+        folder: a CTranslate2 folder, a Hugging Face Whisper folder, or a name on the hub.
+        compute_type: `default` is float32 with transformers and the stored type with CTranslate2.
+        assistant_model: a smaller model of the same vocabulary that guesses ahead; transformers only.
+        parallel: batches that there are to decode at the same time; CTranslate2 shares the CPU's cores out among them.
+    """
+    if is_ctranslate2(folder):
+        require(Path(folder) / "model.bin", "the folder is not whole: export it anew (stage 6)")
+        if assistant_model:
+            raise RecipeError(
+                "CTranslate2 has no speculative decoding",
+                where="assistant_model",
+                cure="decode the folder it came from",
+            )
+        from whisper_recipe.decoding.backends.ctranslate2 import CTranslate2Backend
+
+        return CTranslate2Backend(folder, compute_type, parallel)
+    # Its import takes seconds, which CTranslate2 does not need.
+    from whisper_recipe.decoding.backends.transformers import TransformersBackend
+
+    return TransformersBackend(folder, compute_type, assistant_model)

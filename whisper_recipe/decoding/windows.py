@@ -1,0 +1,100 @@
+"""Windows of long audio: stretches of speech of at most 30 s, cut where nobody speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.features import MAX_SAMPLES
+from whisper_recipe.text.prompt import MAX_SECONDS
+
+# A pause that ends a stretch of speech. faster-whisper takes 2 s where it only leaves out silence and 0.16 s in its
+# batched pipeline, which joins the stretches again; between sentences speakers pause for half a second.
+MIN_SILENCE_MS = 500
+# The rest of a window that is shorter than this is not decoded: 0.4 s of it are the silence that the detector leaves
+# around speech, and Whisper answers to so little with an invented "Thank you."
+MIN_REST = 1 * SAMPLING_RATE
+
+
+class Window(NamedTuple):
+    """Samples from `start` to before `end`, at 16 kHz; the model takes 30 s of them at most."""
+
+    start: int
+    end: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return (self.end - self.start) / SAMPLING_RATE
+
+
+@dataclass(eq=False)
+class Recording:
+    """An input of any length: its samples are float32 (n,) at 16 kHz."""
+
+    name: str
+    samples: np.ndarray
+    language: str | None = None
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.samples) / SAMPLING_RATE
+
+    @cached_property
+    def speech(self) -> list[Window]:
+        """The stretches of speech, in the order of time; they don't overlap.
+
+        Silero's voice activity detector (in faster-whisper) finds them, with 0.4 s around them where there is room.
+        Stretches of over 30 s are cut in a pause, or at 30 s where there is none.
+        """
+        from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+        options = VadOptions(max_speech_duration_s=MAX_SECONDS, min_silence_duration_ms=MIN_SILENCE_MS)
+        return [Window(found["start"], found["end"]) for found in get_speech_timestamps(self.samples, options)]
+
+    def windows(self, merge: bool) -> list[Window]:
+        """Return the windows to decode, in the order of time; they don't overlap.
+
+        What fits into 30 s is one window. In longer audio the windows are the stretches of speech.
+
+        Args:
+            merge: join neighbouring stretches, and the silence between, as far as they fit into 30 s. Models that have
+                learned timestamps and need 30 s of input do with fewer windows so; for the others, each stretch is a
+                segment of the result.
+        """
+        if len(self.samples) <= MAX_SAMPLES:
+            return [Window(0, len(self.samples))] if len(self.samples) else []
+        return _merged(self.speech) if merge else self.speech
+
+
+def rest_of(window: Window, seconds: float, speech: Iterable[Window]) -> list[Window]:
+    """Return the speech of a window after its first `seconds`, as one window; none where nobody speaks any more."""
+    start = window.start + round(seconds * SAMPLING_RATE)
+    clipped = (Window(max(stretch.start, start), min(stretch.end, window.end)) for stretch in speech)
+    return _merged(stretch for stretch in clipped if stretch.end - stretch.start >= MIN_REST)
+
+
+def halves(window: Window, samples: np.ndarray) -> list[Window]:
+    """Return a window in two, cut at the quietest 0.1 s of its middle third."""
+    size = SAMPLING_RATE // 10
+    first = window.start + (window.end - window.start) // 3
+    count = (window.end - window.start) // 3 // size
+    energy = np.square(samples[first : first + count * size].reshape(count, size)).sum(axis=1)
+    cut = first + int(energy.argmin()) * size + size // 2
+    return [Window(window.start, cut), Window(cut, window.end)]
+
+
+def _merged(stretches: Iterable[Window]) -> list[Window]:
+    windows: list[Window] = []
+    for stretch in stretches:
+        if windows and stretch.end - windows[-1].start <= MAX_SAMPLES:
+            windows[-1] = Window(windows[-1].start, stretch.end)
+        else:
+            windows.append(stretch)
+    return windows

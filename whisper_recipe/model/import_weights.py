@@ -1,0 +1,55 @@
+"""`whisper-recipe import`: weights in the form of another program -> a plain Hugging Face Whisper folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import require
+from whisper_recipe.model import ctranslate2_import, openai
+
+
+class Format(NamedTuple):
+    """A form of weights: its name, whether a path has it, and what makes a Whisper folder of it."""
+
+    name: str
+    is_of: Callable[[Path], bool]
+    convert: Callable[[Path, Path, str | None], None]
+
+
+FORMATS = (
+    Format(
+        "a CTranslate2 folder",
+        lambda path: (path / ctranslate2_import.WEIGHTS).exists(),
+        ctranslate2_import.import_folder,
+    ),
+    Format("OpenAI's .pt file", Path.is_file, openai.import_checkpoint),
+)
+
+
+def import_weights(checkpoint: Path, out: Path, tokenizer: str | None = None) -> None:
+    """Write the weights of another program as a Whisper folder: a CTranslate2 folder, or a .pt file of OpenAI's form.
+
+    They keep their precision; the int8 and int16 matrices of CTranslate2 become float32. Nothing in the files is run.
+
+    Args:
+        checkpoint: a CTranslate2 folder (also one made for faster-whisper), OpenAI's file (tiny.pt ... large-v3.pt), or
+            one that another program wrote in this form.
+        out: the folder to write.
+        tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the checkpoint's; by default the
+            CTranslate2 folder's own, and for a .pt file that of OpenAI's model with as many tokens.
+
+    Raises:
+        RecipeError: the weights can't be read, are no Whisper's, or the tokenizer is not theirs.
+    """
+    require(checkpoint, "give a CTranslate2 folder, or OpenAI's .pt file")
+    for form in FORMATS:
+        if form.is_of(checkpoint):
+            print(f"{checkpoint}: {form.name}")
+            return form.convert(checkpoint, out, tokenizer)
+    names = " or ".join(form.name for form in FORMATS)
+    raise RecipeError(
+        "no weights of a known form", where=checkpoint, cure=f"give {names}; a Whisper folder needs no import"
+    )

@@ -1,0 +1,75 @@
+"""A Whisper tokenizer from a list of its tokens, for models that come without tokenizer.json."""
+
+from __future__ import annotations
+
+from tokenizers import pre_tokenizers
+from transformers import AddedToken, WhisperTokenizer
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, TIMESTAMPS
+
+
+def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
+    """Build the tokenizer of a model from its tokens in the order of their ids.
+
+    Args:
+        tokens: the byte-level BPE in the order in which it was learnt, then Whisper's special tokens and timestamps.
+        where: where they come from, for the error.
+
+    Raises:
+        RecipeError: they are not the tokens of a Whisper model.
+    """
+    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    if {END_OF_TEXT, NO_TIMESTAMPS} - set(tokens) or alphabet - set(tokens) or len(set(tokens)) != len(tokens):
+        cure = "give the model's own --tokenizer"
+        raise RecipeError("its tokens are not those of a Whisper model, each once", where=where, cure=cure)
+    end, last = tokens.index(END_OF_TEXT), tokens.index(NO_TIMESTAMPS)
+    vocabulary = {token: rank for rank, token in enumerate(tokens[:end])}
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=merges_of(vocabulary), model_max_length=1024 * 1024)
+    timestamps = range(last + 1, last + 1 + TIMESTAMPS)
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, special=number not in timestamps, normalized=False)
+            for number, token in enumerate(tokens[end:], end)
+        ]
+    )
+    return with_special_tokens(tokenizer)
+
+
+def with_special_tokens(tokenizer: WhisperTokenizer) -> WhisperTokenizer:
+    """Name the special tokens and the padding, as OpenAI's folders do; return the tokenizer."""
+    special = range(*tokenizer.convert_tokens_to_ids([END_OF_TEXT, NO_TIMESTAMPS]))
+    # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
+    names = [*tokenizer.convert_ids_to_tokens(special[1:]), NO_TIMESTAMPS]
+    tokenizer.add_special_tokens({"extra_special_tokens": names, "pad_token": END_OF_TEXT})
+    tokenizer.set_prefix_tokens()  # again: before, it knew none of them
+    return tokenizer
+
+
+def merges_of(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Return the merges of a byte-level BPE whose tokens are ranked in the order in which they were learnt.
+
+    A token was learnt by merging the two pieces that the merges before it make of it. A token that they leave in more
+    pieces was never learnt (it fills a place, such as the empty token of OpenAI's multilingual models) and has none.
+    This is how openai/whisper's ranks became the merges of the folders on the hub
+    (transformers, models/whisper/convert_openai_to_hf.py).
+    """
+    merges = []
+    for token, rank in sorted(vocabulary.items(), key=lambda item: item[1]):
+        pieces = _pieces(token, rank, vocabulary)
+        if len(pieces) == 2:
+            merges.append((pieces[0], pieces[1]))
+    return merges
+
+
+def _pieces(token: str, rank: int, vocabulary: dict[str, int]) -> list[str]:
+    """Return what is left of a token's bytes after all merges into tokens of lower rank, the lowest first."""
+    pieces = list(token)
+    while len(pieces) > 1:
+        ranks = [vocabulary.get(left + right, rank) for left, right in zip(pieces, pieces[1:], strict=False)]
+        lowest = min(ranks)
+        if lowest >= rank:
+            break
+        place = ranks.index(lowest)
+        pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+    return pieces

@@ -1,0 +1,55 @@
+"""Options of transformers' Trainer that this training can't obey: refused by name, or set right and said so."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import MISSING, fields
+
+from transformers import Seq2SeqTrainingArguments
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.training.logs import tell
+
+# Batches are made before the Trainer sees them; see training/batches.py.
+INSTEAD = {
+    "per_device_train_batch_size": "batches.max_duration or batches.max_cuts",
+    "per_device_eval_batch_size": "batches.max_duration or batches.max_cuts",
+    "auto_find_batch_size": "--find-max-duration",
+    "dataloader_num_workers": "batches.num_workers",
+}
+REFUSED = (*INSTEAD, "dataloader_")  # names, or how they begin
+SET_BY_TRANSFORMERS = "dataloader_pin_memory"  # itself, on a CPU
+
+
+def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
+    """Refuse options of the Trainer that would be accepted and ignored.
+
+    Raises:
+        RecipeError: one of them has another value than its default, or FSDP is asked for.
+    """
+    for option in fields(args):
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if option.name == SET_BY_TRANSFORMERS:
+            continue
+        if option.name.startswith(REFUSED) and getattr(args, option.name) != default:
+            use = INSTEAD.get(option.name)
+            cure = f"use {use}" if use else "leave it out; options under batches: say how data are loaded"
+            raise RecipeError("this option has no effect here", where=f"trainer.{option.name}", cure=cure)
+    if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        cure = "share a model among GPUs with trainer.deepspeed (see docs/scale.md)"
+        raise RecipeError("FSDP is not supported", where="trainer.fsdp", cure=cure)
+
+
+def use_one_gpu(args: Seq2SeqTrainingArguments) -> None:
+    """Train on one GPU in each process, and say how to use the others.
+
+    transformers wraps the model of a process that sees several in DataParallel, which splits the number of tokens that
+    the loss is divided by, and is slower than a process for each (https://pytorch.org/docs/stable/notes/cuda.html).
+    """
+    count = args.n_gpu
+    if count > 1:
+        args._n_gpu = 1
+        tell(
+            f"1 of {count} GPUs is used; for all of them start with "
+            f"accelerate launch --multi_gpu --num_processes {count} -m whisper_recipe train ... (see docs/scale.md)"
+        )

@@ -1,0 +1,181 @@
+"""Which cuts make a batch: an epoch is planned ahead by durations, and dealt out to processes that train together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
+from torch.utils.data import Sampler
+
+from whisper_recipe.errors import RecipeError, check_proportion
+from whisper_recipe.shares import Share
+from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.training.cuts import draw_epoch, draw_rates, selected
+
+CUTS_PER_BUCKET = 10  # at least
+
+
+@dataclass
+class BatchOptions:
+    """How cuts become batches.
+
+    Args:
+        max_duration: seconds of audio in a batch at most; more needs more memory.
+        max_cuts: cuts in a batch at most.
+        num_buckets: cuts of like duration share a bucket; more buckets, less padding, less random batches.
+        num_workers: processes that load features ahead of the training.
+        pad_to_30s: share of the cuts that are padded to 30 s, 0 to 1: what keeps a model good for programs that pad all
+            inputs (faster-whisper, whisper.cpp). A batch of them has max_duration / 30 cuts.
+        timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
+        prompts: share of the cuts with previous text that are trained with it, 0 to 1.
+        language_temperature: 1 leaves the languages their shares of the audio, more brings them nearer to each other: a
+            language with share q gets one proportional to q^(1 / language_temperature).
+    """
+
+    max_duration: float = 200.0
+    max_cuts: int | None = None
+    num_buckets: int = 20
+    num_workers: int = 1
+    pad_to_30s: float = 0.0
+    timestamps: float = 0.5
+    prompts: float = 0.5
+    language_temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pad_to_30s", "timestamps", "prompts"):
+            check_proportion(getattr(self, name), f"batches.{name}")
+        if self.language_temperature is not None and not self.language_temperature > 0:
+            what = f"{self.language_temperature} is no temperature"
+            raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
+
+    def most_padded(self) -> int:
+        """Return how many cuts are in a batch at most that is padded to 30 s."""
+        most = max(1, int(self.max_duration // MAX_SECONDS))
+        return most if self.max_cuts is None else min(most, self.max_cuts)
+
+
+class Batch(NamedTuple):
+    """The cuts of a batch, whose number counts from the start of the training; `padded` batches are padded to 30 s."""
+
+    number: int
+    cuts: CutSet
+    padded: bool = False
+
+
+class Planned(NamedTuple):
+    """The places of a batch's cuts in their selection."""
+
+    places: np.ndarray
+    padded: bool = False
+
+
+class Place:
+    """What lhotse's sampler needs of a cut."""
+
+    __slots__ = ("dataloading_info", "duration", "id", "place")
+
+    def __init__(self, place: int, duration: float) -> None:
+        self.id, self.place, self.duration = "", place, duration
+
+
+class BatchSampler(Sampler):
+    """The batches of lhotse's DynamicBucketingSampler as the Trainer needs them: counted, dropping nothing, resumable.
+
+    Each epoch is planned ahead by durations alone: its cuts are shuffled over the whole corpus, and those to be padded
+    to 30 s make batches of their own, so that `max_duration` holds for what is computed. The plan depends on seed and
+    epoch alone, so it is the same in all processes and when a run resumes.
+
+    Shuffled batches differ in number from epoch to epoch, but the Trainer counts on one number. So one pass of the
+    Trainer is as many batches as the first epoch has, and the next pass begins where the last one ended: every cut is
+    seen once in each epoch.
+
+    Processes that train together deal the batches out: of each `share.count` in a row every one has its own. So they
+    have equally many, and each cut is seen once in an epoch by one of them.
+
+    Yields lists of one Batch: a DataLoader can pass over such items without reading features.
+
+    Raises:
+        RecipeError: see `draw_rates`.
+    """
+
+    def __init__(
+        self,
+        cuts: CutSet,
+        options: BatchOptions,
+        shuffle: bool,
+        seed: int,
+        share: Share = Share(),  # noqa: B008
+    ) -> None:
+        self.cuts, self.options, self.shuffle, self.seed, self.share = selected(cuts), options, shuffle, seed, share
+        self.rates = draw_rates(self.cuts, options.language_temperature) if shuffle else None
+        first = self._plan(0)
+        self.batches = len(first)
+        self.length = math.ceil(self.batches / share.count)
+        self._stream = enumerate(self._endless_batches(first))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        for _ in range(self.length):
+            number, (places, padded) = list(itertools.islice(self._stream, self.share.count))[self.share.index]
+            yield [Batch(number, CutSet([self.cuts[place] for place in places]), padded)]
+
+    def pass_over(self, batches: int) -> None:
+        """Skip the first batches, of all processes, for a run that resumes; nothing is read for them."""
+        self._stream = itertools.islice(enumerate(self._endless_batches()), batches, None)
+
+    def _endless_batches(self, first: list[Planned] | None = None) -> Iterator[Planned]:
+        yield from first or self._plan(0)
+        for epoch in itertools.count(1):
+            yield from self._plan(epoch)
+
+    def _plan(self, epoch: int) -> list[Planned]:
+        """Return the batches of an epoch, of all processes."""
+        draw = np.random.default_rng([abs(self.seed), epoch])
+        places = draw_epoch(len(self.cuts), self.rates, draw if self.shuffle else None)
+        padded = draw.random(len(places)) < self.options.pad_to_30s
+        batches = [Planned(batch) for batch in self._alike(places[~padded], epoch)]
+        batches += [Planned(batch, padded=True) for batch in in_rows(places[padded], self.options.most_padded())]
+        if self.shuffle:
+            batches = [batches[number] for number in draw.permutation(len(batches))]
+        return batches
+
+    def _alike(self, places: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
+        """Yield batches of cuts of like durations."""
+        if not len(places):
+            return
+        options, durations = self.options, self.cuts.durations
+        # Of a small corpus every bucket would hold a cut or two, and so would the batches.
+        buckets = min(options.num_buckets, len(places) // CUTS_PER_BUCKET)
+        kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
+        limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts}
+        # As one process: lhotse's own way repeats or leaves out what can't be dealt out evenly.
+        limits |= {"shuffle": False, "seed": self.seed, "world_size": 1, "rank": 0}  # the places are shuffled
+        sampler = kind(CutSet(_Places(array("L", places), durations)), **limits)
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            yield np.array([cut.place for cut in batch], dtype=np.uint32)
+
+
+class _Places:
+    """Places in their order, as lhotse's sampler reads cuts: more than once."""
+
+    def __init__(self, places: array, durations: array) -> None:
+        self.places, self.durations = places, durations
+
+    def __iter__(self) -> Iterator[Place]:
+        return (Place(place, self.durations[place]) for place in self.places)
+
+
+def in_rows(places: Sequence, size: int) -> Iterator[Sequence]:
+    """Yield slices of so many in a row; the last may have fewer."""
+    return (places[start : start + size] for start in range(0, len(places), size))
