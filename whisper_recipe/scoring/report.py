@@ -256,6 +256,24 @@ def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list
     return times
 
 
+def _reliability(systems: dict[str, System]) -> list[dict]:
+    """Return the chart of how far the words' probabilities are true, where the systems have any."""
+    known = {name: found for name, one in systems.items() if (found := one.metrics.get("confidence"))}
+    errors = ", ".join(f"{percent(found['ece'])} % ({name})" for name, found in known.items())
+    chart = {
+        "title": "Probability of words",
+        "note": f"On the line, probabilities are true. Expected calibration error: {errors}.",
+        "x": "probability",
+        "y": "share of words that are right",
+        "diagonal": True,
+        "series": [
+            {"name": name, "points": [[probability, share] for probability, share, _ in found["bins"]]}
+            for name, found in known.items()
+        ],
+    }
+    return [chart] if known else []
+
+
 def learning_curves(name: str, run: Path) -> list[dict]:
     """Return the charts of a training run's curves.csv; none where the decoding stands in no such run."""
     path = run / "curves.csv"

@@ -8,6 +8,7 @@ from pathlib import Path
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
 from whisper_recipe.report.sound import AudioMode
+from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
 from whisper_recipe.scoring.report import System, percent, unit_times, write_report
@@ -75,6 +76,8 @@ def score(
     _write_texts(file.parent, utterances, errors, metrics)
     words = _read_words(file)
     rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
+    if confidence := confidence_metrics(rows):
+        metrics["confidence"] = confidence
     write_jsonl(file.parent / "utterances.jsonl", rows)
     folder = file.parent.absolute()
     system = System(folder, metrics, {row["id"]: row for row in rows})
@@ -268,6 +271,12 @@ def _print(hyp: Path, metrics: dict) -> None:
     for group, values in metrics["groups"].items():
         if "bleu" in values:
             print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, of the text as written")
+    if "confidence" in metrics:
+        found = metrics["confidence"]
+        print(
+            f"confidence: expected calibration error {percent(found['ece'])} %, "
+            f"{percent(found['ece_calibrated'])} % with temperature {found['temperature']:.3f}"
+        )
     signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
     if signs:
         print(f"signs of made-up text (hallucinations.txt): {signs}")
