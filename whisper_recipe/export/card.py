@@ -182,7 +182,7 @@ def _settings(facts: dict) -> str:
 def _setting(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_setting(inner)}" for key, inner in value.items())
-    return " ".join(value) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _results(results: list[Result]) -> str:
