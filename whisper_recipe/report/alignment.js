@@ -64,7 +64,11 @@ function columnsOf(utterance) {
     const longest = Math.max(...gap.map((inserted) => inserted.length));
     const shown = longest > MAX_INSERTED ? MAX_INSERTED / 2 : longest;
     for (let n = 0; n < shown; n++)
-      columns.push({ reference: null, cells: gap.map((inserted) => inserted[n] ?? null), more: n === shown - 1 ? longest - shown : 0 });
+      columns.push({
+        reference: null,
+        cells: gap.map((inserted) => inserted[n] ?? null),
+        more: n === shown - 1 ? longest - shown : 0,
+      });
     if (r < reference.length) columns.push({ reference: reference[r], cells: aligned[r] });
   });
   return columns;

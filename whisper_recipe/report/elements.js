@@ -39,14 +39,25 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
   let shown = limit;
   const order = { by, down };
   const body = el("tbody");
-  const more = el("button", { type: "button", class: "more", onclick: () => { shown = rows.length; fill(); } });
+  const more = el("button", {
+    type: "button",
+    class: "more",
+    onclick: () => {
+      shown = rows.length;
+      fill();
+    },
+  });
   const headers = columns.map((column, index) => {
     const sort = () => {
       order.down = order.by === index ? !order.down : Boolean(column.number);
       order.by = index;
       fill();
     };
-    return el("th", { scope: "col", class: classes(column) }, el("button", { type: "button", onclick: sort }, column.name));
+    return el(
+      "th",
+      { scope: "col", class: classes(column) },
+      el("button", { type: "button", onclick: sort }, column.name),
+    );
   });
   function classes(column) {
     return [column.number && "number", column.minor && "minor", column.kind].filter(Boolean).join(" ") || null;
@@ -56,19 +67,43 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
       if (index === order.by) header.setAttribute("aria-sort", order.down ? "descending" : "ascending");
       else header.removeAttribute("aria-sort");
     });
-    const sorted = order.by === null ? rows : rows.toSorted((one, other) =>
-      compare(columns[order.by].value(one), columns[order.by].value(other), order.down));
-    body.replaceChildren(...sorted.slice(0, shown).map((row) => el("tr", {}, ...columns.map((column, index) =>
-      el(index ? "td" : "th", { class: classes(column), scope: index ? null : "row" },
-        column.cell ? column.cell(row) : String(column.value(row) ?? "–"))))));
+    const sorted =
+      order.by === null
+        ? rows
+        : rows.toSorted((one, other) =>
+            compare(columns[order.by].value(one), columns[order.by].value(other), order.down),
+          );
+    body.replaceChildren(
+      ...sorted
+        .slice(0, shown)
+        .map((row) =>
+          el(
+            "tr",
+            {},
+            ...columns.map((column, index) =>
+              el(
+                index ? "td" : "th",
+                { class: classes(column), scope: index ? null : "row" },
+                column.cell ? column.cell(row) : String(column.value(row) ?? "–"),
+              ),
+            ),
+          ),
+        ),
+    );
     more.hidden = shown >= rows.length;
     more.textContent = `Show all ${rows.length.toLocaleString("en")}`;
   }
   fill();
-  return el("div", { class: "table" },
-    el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": label },
-      el("table", {}, el("thead", {}, el("tr", {}, ...headers)), body)),
-    more);
+  return el(
+    "div",
+    { class: "table" },
+    el(
+      "div",
+      { class: "wide", tabindex: 0, role: "region", "aria-label": label },
+      el("table", {}, el("thead", {}, el("tr", {}, ...headers)), body),
+    ),
+    more,
+  );
 }
 
 /** Let the browser save a text as a file. */

@@ -10,16 +10,35 @@ function confusionsTable() {
   if (!rows.length) return null;
   const sum = (row) => row.times.reduce((one, other) => one + other, 0);
   const columns = [
-    { name: "kind", value: (row) => KINDS[row.kind], cell: (row) =>
-      el("button", { type: "button", class: "link", onclick: () => filterBy("confusion", row), "aria-label": `Show utterances with the ${KINDS[row.kind]} ${row.reference} ${row.hypothesis}` }, KINDS[row.kind]) },
+    {
+      name: "kind",
+      value: (row) => KINDS[row.kind],
+      cell: (row) =>
+        el(
+          "button",
+          {
+            type: "button",
+            class: "link",
+            onclick: () => filterBy("confusion", row),
+            "aria-label": `Show utterances with the ${KINDS[row.kind]} ${row.reference} ${row.hypothesis}`,
+          },
+          KINDS[row.kind],
+        ),
+    },
     { name: "reference", kind: "unit", value: (row) => row.reference, cell: (row) => shortUnit(row.reference) },
     { name: "hypothesis", kind: "unit", value: (row) => row.hypothesis, cell: (row) => shortUnit(row.hypothesis) },
     { name: "language", minor: true, value: (row) => row.language },
-    ...(SYSTEMS.length > 1 ? SYSTEMS.map((name, system) => ({ name, number: true, value: (row) => row.times[system] })) : []),
+    ...(SYSTEMS.length > 1
+      ? SYSTEMS.map((name, system) => ({ name, number: true, value: (row) => row.times[system] }))
+      : []),
     { name: SYSTEMS.length > 1 ? "all" : "times", number: true, value: sum },
   ];
-  return sortedTable("Frequent errors", columns, rows.filter((row) => sum(row) > 1).length > 20 ? rows.filter((row) => sum(row) > 1) : rows,
-    { limit: 20, by: columns.length - 1 });
+  return sortedTable(
+    "Frequent errors",
+    columns,
+    rows.filter((row) => sum(row) > 1).length > 20 ? rows.filter((row) => sum(row) > 1) : rows,
+    { limit: 20, by: columns.length - 1 },
+  );
 }
 
 const shortUnit = (text) => el("bdi", {}, text ? (text.length > 60 ? `${text.slice(0, 60)}…` : text) : "∅");
@@ -30,13 +49,21 @@ const KEYS = {
   " ": (item) => item && toggle(Number(item.dataset.index), item),
   x: (item) => item?.querySelector(".correction")?.toggle(),
   "/": () => byId("filters").elements.text.focus(),
-  ArrowRight: () => { if (playing) PLAYER.currentTime += 1; },
-  ArrowLeft: () => { if (playing) PLAYER.currentTime = Math.max(0, PLAYER.currentTime - 1); },
+  ArrowRight: () => {
+    if (playing) PLAYER.currentTime += 1;
+  },
+  ArrowLeft: () => {
+    if (playing) PLAYER.currentTime = Math.max(0, PLAYER.currentTime - 1);
+  },
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
-  if (event.target.closest("input, select, textarea, button, summary, a") && !(event.key in { j: 1, k: 1, x: 1 } && event.target.closest("article") && !event.target.closest("textarea"))) return;
+  if (
+    event.target.closest("input, select, textarea, button, summary, a") &&
+    !(event.key in { j: 1, k: 1, x: 1 } && event.target.closest("article") && !event.target.closest("textarea"))
+  )
+    return;
   if (event.key.startsWith("Arrow") && !playing) return;
   event.preventDefault();
   const item = view.current >= 0 ? byId("items").children[view.current - view.from] : null;
@@ -49,18 +76,37 @@ document.addEventListener("focusin", (event) => {
 
 function openHash() {
   let id;
-  try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
+  try {
+    id = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return;
+  }
   if (BY_ID.has(id)) goTo(BY_ID.get(id));
 }
 
 /** Return what the colours of the alignments mean. */
 function colourKey() {
   const sure = UTTERANCES.some((utterance) => utterance.confidence !== undefined);
-  return el("p", { class: "note key" },
-    "The reference, and below it what differs: ", el("span", { class: "substituted" }, "substituted"), " ",
-    el("span", { class: "deleted" }, "∅ deleted"), " ", el("span", { class: "inserted" }, "inserted"), ".",
-    ...(sure ? [" Probability of words: ", ...["under 0.2", "0.4", "0.6", "0.8"].flatMap((text, index) =>
-      [el("span", { class: `sure-${index}` }, text), " "])] : []));
+  return el(
+    "p",
+    { class: "note key" },
+    "The reference, and below it what differs: ",
+    el("span", { class: "substituted" }, "substituted"),
+    " ",
+    el("span", { class: "deleted" }, "∅ deleted"),
+    " ",
+    el("span", { class: "inserted" }, "inserted"),
+    ".",
+    ...(sure
+      ? [
+          " Probability of words: ",
+          ...["under 0.2", "0.4", "0.6", "0.8"].flatMap((text, index) => [
+            el("span", { class: `sure-${index}` }, text),
+            " ",
+          ]),
+        ]
+      : []),
+  );
 }
 
 function start() {
@@ -69,9 +115,16 @@ function start() {
   byId("section-charts").hidden = !found.length;
   byId("section-utterances").hidden = !UTTERANCES.length;
   buildFilters();
-  byId("filters").after(el("p", { class: "note keys" },
-    `Keys: j and k go to the next and previous utterance, space plays it, / searches${SYSTEMS.length ? ", x marks its reference as wrong" : ""}. `,
-    SYSTEMS.length && UTTERANCES.some((utterance) => utterance.clip) ? "A click on a word plays it: where word times are not known, from about there." : ""));
+  byId("filters").after(
+    el(
+      "p",
+      { class: "note keys" },
+      `Keys: j and k go to the next and previous utterance, space plays it, / searches${SYSTEMS.length ? ", x marks its reference as wrong" : ""}. `,
+      SYSTEMS.length && UTTERANCES.some((utterance) => utterance.clip)
+        ? "A click on a word plays it: where word times are not known, from about there."
+        : "",
+    ),
+  );
   if (SYSTEMS.length) byId("count").before(colourKey());
   recall();
   apply();
@@ -89,7 +142,10 @@ function start() {
   });
 }
 
-const redraw = () => { redraws.forEach((draw) => draw()); redrawWaves(); };
+const redraw = () => {
+  redraws.forEach((draw) => draw());
+  redrawWaves();
+};
 window.addEventListener("resize", redraw);
 window.addEventListener("hashchange", openHash);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

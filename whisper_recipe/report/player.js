@@ -27,7 +27,9 @@ function play(index, item, from = 0) {
   playing = { index, item };
   item.classList.add("playing");
   PLAYER.currentTime = Math.max(0, from);
-  PLAYER.play().catch((error) => { byId("count").textContent = `The sound can't be played: ${error.message}`; });
+  PLAYER.play().catch((error) => {
+    byId("count").textContent = `The sound can't be played: ${error.message}`;
+  });
   follow();
 }
 

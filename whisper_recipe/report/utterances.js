@@ -25,7 +25,10 @@ function alignedTexts(utterance, index) {
   append(0, MAX_COLUMNS);
   if (columns.length > MAX_COLUMNS) {
     const rest = el("button", { type: "button", class: "more" }, `Show ${columns.length - MAX_COLUMNS} more`);
-    rest.addEventListener("click", () => { rest.remove(); append(MAX_COLUMNS, columns.length); });
+    rest.addEventListener("click", () => {
+      rest.remove();
+      append(MAX_COLUMNS, columns.length);
+    });
     box.append(rest);
   }
   box.addEventListener("click", (event) => {
@@ -38,7 +41,13 @@ function alignedTexts(utterance, index) {
 function columnElement(utterance, column, share) {
   const node = el("span", { class: "column" });
   const wrong = column.cells.some((cell) => cell && cell.kind !== "=");
-  node.append(el("span", { class: wrong && column.reference !== null ? "reference wrong" : "reference" }, column.reference ?? " "));
+  node.append(
+    el(
+      "span",
+      { class: wrong && column.reference !== null ? "reference wrong" : "reference" },
+      column.reference ?? " ",
+    ),
+  );
   let word = null;
   column.cells.forEach((cell, system) => {
     const known = cell && cell.at >= 0 ? utterance.results[system].words?.[cell.at] : null;
@@ -61,9 +70,15 @@ function columnElement(utterance, column, share) {
 
 /** Return what is said of an utterance beside its id. */
 function facts(utterance) {
-  const parts = [utterance.language, utterance.task === "translate" ? "translate" : null, seconds(utterance.duration), utterance.speaker];
+  const parts = [
+    utterance.language,
+    utterance.task === "translate" ? "translate" : null,
+    seconds(utterance.duration),
+    utterance.speaker,
+  ];
   for (const measure of DATA.measures ?? [])
-    if (utterance.measures[measure.key] !== null) parts.push(`${utterance.measures[measure.key].toFixed(measure.digits)} ${measure.unit}`);
+    if (utterance.measures[measure.key] !== null)
+      parts.push(`${utterance.measures[measure.key].toFixed(measure.digits)} ${measure.unit}`);
   return parts.filter(Boolean).join(" · ");
 }
 
@@ -72,10 +87,17 @@ function errorSummary(result, system, utterance) {
   const rate = total ? ` (${(100 * result.rate).toFixed(0)} %)` : "";
   const text = errors ? `${plural(errors, "error")} in ${total}${rate}` : "no error";
   const signs = Object.entries(result.signs ?? {}).map(([sign, what]) =>
-    el("span", { class: "sign", title: `${DATA.signs[sign]}: ${what}` }, sign.replaceAll("_", " ")));
+    el("span", { class: "sign", title: `${DATA.signs[sign]}: ${what}` }, sign.replaceAll("_", " ")),
+  );
   const missing = result.written === null ? el("span", { class: "sign" }, "no hypothesis") : null;
-  return el("span", { class: errors ? "errors" : "right" },
-    SYSTEMS.length > 1 ? el("span", { class: `name ${systemClass(system)}` }, `${SYSTEMS[system]}: `) : null, text, missing, ...signs);
+  return el(
+    "span",
+    { class: errors ? "errors" : "right" },
+    SYSTEMS.length > 1 ? el("span", { class: `name ${systemClass(system)}` }, `${SYSTEMS[system]}: `) : null,
+    text,
+    missing,
+    ...signs,
+  );
 }
 
 function utteranceElement(index) {
@@ -85,10 +107,19 @@ function utteranceElement(index) {
   const item = el("article", { tabindex: -1, "data-index": index, "aria-label": utterance.id });
   const head = el("div", { class: "head" });
   if (utterance.clip)
-    head.append(el("button", { type: "button", class: "play", "aria-label": `Play ${utterance.id}`, onclick: () => toggle(index, item) }, "▶"));
-  head.append(el("h3", {}, el("a", { href: hash }, utterance.id)), el("span", { class: "facts" }, facts(utterance)),
+    head.append(
+      el(
+        "button",
+        { type: "button", class: "play", "aria-label": `Play ${utterance.id}`, onclick: () => toggle(index, item) },
+        "▶",
+      ),
+    );
+  head.append(
+    el("h3", {}, el("a", { href: hash }, utterance.id)),
+    el("span", { class: "facts" }, facts(utterance)),
     ...results.map((result, system) => errorSummary(result, system, utterance)),
-    ...(utterance.problems ?? []).map((problem) => el("span", { class: "sign" }, problem)));
+    ...(utterance.problems ?? []).map((problem) => el("span", { class: "sign" }, problem)),
+  );
   item.append(head);
   if (utterance.clip) item.append(waveform(index));
   if (results.length) {
@@ -100,38 +131,86 @@ function utteranceElement(index) {
 const shortened = (text) => (text.length > 3000 ? `${text.slice(0, 3000)} … (${text.length} characters)` : text);
 
 function writtenTexts(utterance) {
-  const rows = [["Reference", utterance.written], ...utterance.results.map((result, system) =>
-    [SYSTEMS.length > 1 ? SYSTEMS[system] : "Hypothesis", result.written ?? "(none)"])];
+  const rows = [
+    ["Reference", utterance.written],
+    ...utterance.results.map((result, system) => [
+      SYSTEMS.length > 1 ? SYSTEMS[system] : "Hypothesis",
+      result.written ?? "(none)",
+    ]),
+  ];
   // A list that is always in the tree: screen readers read it in place of the columns.
-  return el("dl", { class: "written" }, ...rows.flatMap(([name, text]) =>
-    [el("dt", {}, name), el("dd", { dir: "auto" }, shortened(text) || "(empty)")]));
+  return el(
+    "dl",
+    { class: "written" },
+    ...rows.flatMap(([name, text]) => [el("dt", {}, name), el("dd", { dir: "auto" }, shortened(text) || "(empty)")]),
+  );
 }
 
 function correction(utterance) {
   const box = el("div", { class: "correction" });
   const fill = () => {
     const marked = corrections.has(utterance.id);
-    const mark = el("button", { type: "button", "aria-pressed": String(marked), class: "mark", onclick: () => {
-      if (marked) corrections.delete(utterance.id);
-      else corrections.set(utterance.id, utterance.written);
-      changed();
-    } }, marked ? "Marked as wrong" : "Reference is wrong");
+    const mark = el(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(marked),
+        class: "mark",
+        onclick: () => {
+          if (marked) corrections.delete(utterance.id);
+          else corrections.set(utterance.id, utterance.written);
+          changed();
+        },
+      },
+      marked ? "Marked as wrong" : "Reference is wrong",
+    );
     box.replaceChildren(mark);
     if (!marked) return;
     const out = corrections.get(utterance.id) === null;
-    const input = el("textarea", { rows: 2, dir: "auto", "aria-label": "Corrected reference", disabled: out,
-      oninput: () => { corrections.set(utterance.id, input.value); remember(); } });
+    const input = el("textarea", {
+      rows: 2,
+      dir: "auto",
+      "aria-label": "Corrected reference",
+      disabled: out,
+      oninput: () => {
+        corrections.set(utterance.id, input.value);
+        remember();
+      },
+    });
     input.value = corrections.get(utterance.id) ?? "";
-    box.append(input, ...utterance.results.map((result, system) => el("button", { type: "button", onclick: () => {
-      corrections.set(utterance.id, result.written ?? "");
-      changed();
-    } }, SYSTEMS.length > 1 ? `Take ${SYSTEMS[system]}` : "Take the hypothesis")),
-    el("button", { type: "button", "aria-pressed": String(out), onclick: () => {
-      corrections.set(utterance.id, out ? utterance.written : null);
-      changed();
-    } }, "Leave it out"));
+    box.append(
+      input,
+      ...utterance.results.map((result, system) =>
+        el(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              corrections.set(utterance.id, result.written ?? "");
+              changed();
+            },
+          },
+          SYSTEMS.length > 1 ? `Take ${SYSTEMS[system]}` : "Take the hypothesis",
+        ),
+      ),
+      el(
+        "button",
+        {
+          type: "button",
+          "aria-pressed": String(out),
+          onclick: () => {
+            corrections.set(utterance.id, out ? utterance.written : null);
+            changed();
+          },
+        },
+        "Leave it out",
+      ),
+    );
   };
-  const changed = () => { fill(); remember(); };
+  const changed = () => {
+    fill();
+    remember();
+  };
   box.toggle = () => box.querySelector(".mark").click();
   fill();
   return box;
@@ -141,23 +220,34 @@ function correction(utterance) {
 function remember() {
   byId("save-corrections").hidden = !corrections.size;
   byId("save-corrections").textContent = `Save ${plural(corrections.size, "correction")}`;
-  try { localStorage.setItem(`corrections ${DATA.title}`, JSON.stringify([...corrections])); } catch { /* not allowed */ }
+  try {
+    localStorage.setItem(`corrections ${DATA.title}`, JSON.stringify([...corrections]));
+  } catch {
+    /* not allowed */
+  }
 }
 
 function recall() {
   try {
     for (const [id, text] of JSON.parse(localStorage.getItem(`corrections ${DATA.title}`)) ?? [])
       if (BY_ID.has(id)) corrections.set(id, text);
-  } catch { /* not allowed */ }
+  } catch {
+    /* not allowed */
+  }
 }
 
 function show(from) {
   stop();
   view.from = view.to = from;
   byId("list").replaceChildren(
-    el("button", { type: "button", class: "more", id: "earlier", onclick: () => show(Math.max(0, view.from - STEP)) }, "Show the ones before"),
+    el(
+      "button",
+      { type: "button", class: "more", id: "earlier", onclick: () => show(Math.max(0, view.from - STEP)) },
+      "Show the ones before",
+    ),
     el("div", { id: "items" }),
-    el("button", { type: "button", class: "more", id: "later", onclick: extend }, "Show more"));
+    el("button", { type: "button", class: "more", id: "later", onclick: extend }, "Show more"),
+  );
   extend();
   byId("earlier").hidden = from === 0;
   whenNear.observe(byId("later"));
@@ -169,7 +259,12 @@ function extend() {
   view.to += next.length;
   byId("later").hidden = view.to >= view.order.length;
 }
-const whenNear = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) extend(); }, { rootMargin: "600px" });
+const whenNear = new IntersectionObserver(
+  (entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) extend();
+  },
+  { rootMargin: "600px" },
+);
 
 /** Focus the utterance at a place in the present order. */
 function focusAt(place) {
