@@ -7,10 +7,13 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.scoring.conftest import write_cuts
+from whisper_recipe.cli import main
+from whisper_recipe.files import write_jsonl
+from whisper_recipe.report.page import Page, write_page
 from whisper_recipe.scoring.report import learning_curves, unit_times
 
 
-class Page(HTMLParser):
+class Parsed(HTMLParser):
     """A page as a browser sees it: its text, its scripts, and what is not as it should be."""
 
     def __init__(self, source: str) -> None:
@@ -39,19 +42,19 @@ def page(tmp_path, cuts, score):
 
 
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
-    assert not Page(page).wrong
+    assert not Parsed(page).wrong
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
     assert "url(" not in page
 
 
 def test_rates_stand_in_the_page_itself_for_mail_programs(page):
-    text = " ".join(Page(page).text)
+    text = " ".join(Parsed(page).text)
     for wanted in ("zh→en translate", "16.67", "95 % interval", "BLEU", "Normalizer: whisper"):
         assert wanted in text
 
 
 def test_the_data_are_texts_alignments_and_breakdowns(page):
-    data = json.loads(Page(page).scripts[0])
+    data = json.loads(Parsed(page).scripts[0])
     found = {row["id"]: row for row in data["utterances"]}
     assert (found["a"]["reference"], found["a"]["written"]) == ("turn on the light", "Turn on the light.")
     assert found["b"]["results"][0]["alignment"] == "=4d1=1"
@@ -68,7 +71,7 @@ def test_texts_and_ids_can_not_become_markup(tmp_path, score):
     rows = [row, {**row, "id": f"b{bad}", "speaker": f"t{bad}"}]
     heard = dict.fromkeys((row["id"] for row in rows), f"c {bad * 5}")
     assert score(write_cuts(tmp_path / f"cuts_{bad.replace('/', '')}.jsonl", rows), heard, "--normalizer", "none") == 0
-    found = Page((tmp_path / "exp/report.html").read_text())
+    found = Parsed((tmp_path / "exp/report.html").read_text())
     assert not found.wrong
     assert len(found.scripts) == 2  # the data and the package's own
     assert json.loads(found.scripts[0])["utterances"][0]["written"] == f"{bad} b"
@@ -93,3 +96,21 @@ def test_learning_curves_come_from_the_run(tmp_path):
     assert [one["name"] for one in rates["series"]] == ["eval_wer_en", "eval_wer_cs"]
     assert rates["series"][1]["points"] == [[20, 0.25]]
     assert learning_curves("none", tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    "words", ["x", ["x"], [{"word": 1}], [{"word": "x", "start": "0"}], [{"word": "x", "end": 1e999}]]
+)
+def test_words_that_are_none_are_named_by_line(tmp_path, cuts, capsys, words):
+    rows = [{"id": "a", "text": "turn"}, {"id": "c", "text": "x", "words": words}]
+    write_jsonl(tmp_path / "exp/hyp.jsonl", rows)
+    assert main(["score", str(tmp_path / "exp"), "--ref", str(cuts)]) == 1
+    assert "hyp.jsonl:2: its words are not words with times" in capsys.readouterr().err
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    path = tmp_path / "page.html"
+    write_page(path, Page("title", [], [], {"utterances": [{"id": "a", "duration": float("nan"), "text": "NaN"}]}))
+    assert json.loads(Parsed(path.read_text()).scripts[0])["utterances"] == [
+        {"id": "a", "duration": None, "text": "NaN"}
+    ]

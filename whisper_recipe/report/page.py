@@ -126,8 +126,15 @@ def _remarks(page: Page) -> list[str]:
 
 
 def _json(value: object) -> str:
-    """Return JSON that can stand in a <script> element: no `<` in it could end the element or begin a comment."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    """Return JSON that can stand in a <script> element: no `<` in it could end the element or begin a comment.
+
+    JavaScript's JSON has no NaN and no infinity: they become null.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return _json(json.loads(json.dumps(value), parse_constant=lambda name: None))
+    return text.replace("<", "\\u003c")
 
 
 def _digest(text: str) -> str:

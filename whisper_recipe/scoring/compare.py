@@ -11,7 +11,7 @@ from whisper_recipe.files import read_json, read_jsonl, written_aside
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import System, write_report
+from whisper_recipe.scoring.report import REPORTED, System, write_report
 from whisper_recipe.scoring.score import ALL
 
 LEGEND = (
@@ -121,7 +121,7 @@ def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_li
     systems = {}
     for name, (folder, metrics) in scored.items():
         rows = {row["id"]: row for _, row in read_jsonl(folder / "utterances.jsonl")}
-        if not rows or any("alignment" not in row for row in rows.values()):
+        if not rows or not all(row.keys() >= REPORTED for row in rows.values()):
             cure = "run whisper-recipe score again (stage 7)"
             raise RecipeError("no alignments in it", where=folder / "utterances.jsonl", cure=cure)
         systems[name] = System(folder, metrics, rows)

@@ -30,6 +30,9 @@ RATES = {
     "sentence_correct_rate": "sentences right",
 }
 COUNTS = ("insertions", "deletions", "substitutions", "total", "utterances")
+# What the page needs of an utterance's row in utterances.jsonl.
+REPORTED = {"language", "task", "speaker", "duration", "unit", "reference", "hypothesis", "alignment"}
+REPORTED |= {"reference_units", "hypothesis_units"}
 RATES_NOTE = (
     "Rates are in %; errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
     "Intervals are 95 % bootstrap intervals. MER: errors as a share of all aligned positions, insertions among them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import isfinite
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
@@ -10,7 +11,7 @@ from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl,
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
-from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
+from whisper_recipe.scoring.references import JSON_LINES, hypotheses_file, read_hypotheses, read_references
 from whisper_recipe.scoring.report import System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
@@ -145,10 +146,26 @@ def frequent_errors(utterances: list[ScoredUtterance]) -> dict[str, Counter[tupl
 
 
 def _read_words(file: Path) -> dict[str, list[dict]]:
-    """Return the words of hypotheses that have times or probabilities: id -> rows."""
-    if not file.name.endswith((".jsonl", ".jsonl.gz")):
-        return {}
-    return {row["id"]: row["words"] for _, row in read_jsonl(file) if isinstance(row.get("words"), list)}
+    """Return the words of hypotheses that have times or probabilities: id -> rows.
+
+    Raises:
+        RecipeError: what stands there is something else.
+    """
+    words = {}
+    for line, row in read_jsonl(file) if file.name.endswith(JSON_LINES) else ():
+        if row.get("words") is not None:
+            if not isinstance(row["words"], list) or not all(map(_is_word, row["words"])):
+                cure = "write {'word': ..., 'start': seconds, 'end': seconds, 'probability': 0 to 1}, or no words"
+                raise RecipeError("its words are not words with times", where=f"{file}:{line}", cure=cure)
+            words[row["id"]] = row["words"]
+    return words
+
+
+def _is_word(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("word"), str):
+        return False
+    numbers = [value.get(name) for name in ("start", "end", "probability")]
+    return all(number is None or (isinstance(number, int | float) and isfinite(number)) for number in numbers)
 
 
 def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
@@ -179,7 +196,7 @@ def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
     if words:
         language = text_language(utterance.source.language, utterance.source.task)
         normalize = get_normalizer(utterance.normalizer, language)
-        parts = (units_of(normalize(str(word.get("word", ""))), utterance.in_characters) for word in words)
+        parts = (units_of(normalize(word["word"]), utterance.in_characters) for word in words)
         row["words"] = unit_times(hypothesis, words, parts)
     return row
 
