@@ -146,3 +146,12 @@ def test_large_v3_turbo_has_heads_of_its_own():
     config = WhisperConfig(encoder_layers=32, decoder_layers=4, decoder_attention_heads=20, num_mel_bins=128)
     # generation_config.json of openai/whisper-large-v3-turbo
     assert alignment_heads(config, multilingual=True) == [[2, 4], [2, 11], [3, 3], [3, 6], [3, 11], [3, 14]]
+
+
+def test_no_token_that_texts_need_is_suppressed_in_a_small_vocabulary(tiny_model):
+    """By OpenAI's rule the first token of " -" is suppressed, which is the blank where a vocabulary is small."""
+    tokenizer = load_tokenizer(tiny_model)
+    made = make_generation_config(tokenizer, WhisperConfig.from_pretrained(tiny_model))
+    for text in (" a", "“a”", "…", "三月五号", " set 29 degrees"):
+        assert not set(tokenizer(text, add_special_tokens=False).input_ids) & set(made.suppress_tokens), text
+    assert set(tokenizer("[(", add_special_tokens=False).input_ids) <= set(made.suppress_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -41,8 +42,6 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
         config: the model's; it decides which attention heads give word times.
         name: OpenAI's name of the model where it is known, see `alignment_heads`.
     """
-    from faster_whisper.tokenizer import Tokenizer
-
     ids = tokenizer.convert_tokens_to_ids
     multilingual = not is_english_only(tokenizer)
     options = {}
@@ -54,8 +53,6 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
             # with neither, `generate` without arguments leaves the task out of the prompt.
             "task": TASKS[0],
         }
-    # OpenAI's rule, by which no speaker tags and marks of sounds are written: ( SPEAKING FOREIGN LANGUAGE ).
-    non_speech = Tokenizer(tokenizer.backend_tokenizer, False).non_speech_tokens
     special = [START_OF_TRANSCRIPT, "<|startoflm|>", START_OF_PREVIOUS, *(f"<|{task}|>" for task in TASKS)]
     return GenerationConfig(
         **special_token_ids(tokenizer),
@@ -66,11 +63,24 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
         return_timestamps=False,
         max_length=config.max_target_positions,
         max_initial_timestamp_index=50,
-        suppress_tokens=sorted({*non_speech, *map(ids, special), no_speech_id(tokenizer)}),
+        suppress_tokens=sorted({*_non_speech_ids(tokenizer), *map(ids, special), no_speech_id(tokenizer)}),
         # No text begins with a blank or the end (SuppressBlank of openai/whisper, whisper/decoding.py).
         begin_suppress_tokens=[*tokenizer(" ", add_special_tokens=False).input_ids, ids(END_OF_TEXT)],
         alignment_heads=alignment_heads(config, multilingual, name),
     )
+
+
+def _non_speech_ids(tokenizer: WhisperTokenizer) -> list[int]:
+    """Return the ids that speaker tags and marks of sounds begin with, ( SPEAKING FOREIGN LANGUAGE ), by OpenAI's rule.
+
+    The rule takes the first token of " -" or of a note, which in OpenAI's vocabulary stands for nothing else. In a
+    small vocabulary it is a blank or a single byte, which every text needs: these are left out.
+    """
+    from faster_whisper.tokenizer import Tokenizer
+
+    found = Tokenizer(tokenizer.backend_tokenizer, False).non_speech_tokens
+    pieces = zip(found, tokenizer.convert_ids_to_tokens(list(found)), strict=True)
+    return [index for index, piece in pieces if len(piece) > 1 or piece in string.punctuation]
 
 
 def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
