@@ -159,3 +159,10 @@ def test_augmentation_reaches_the_training_and_not_the_evaluation(corpus, transc
     assert train(corpus, model, tmp_path / "exp", "--augment.volume", "0.5", "0.6") == 0
     assert seen.count([0.5, 0.6]) >= 3
     assert seen.count([]) == 12
+
+
+def test_augmentation_leaves_the_random_numbers_of_gpus_alone(cuts, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("reseeds the GPUs"))
+    before = torch.get_rng_state()
+    load(cuts[0], spec_augment=1.0)
+    assert torch.equal(torch.get_rng_state(), before)

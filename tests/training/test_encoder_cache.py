@@ -52,6 +52,22 @@ def test_the_loss_of_a_cut_is_that_of_its_features(corpus, tiny_model, stored):
         assert values[0] == pytest.approx(values[1], abs=1e-3)
 
 
+def test_other_processes_wait_for_what_one_writes(corpus, tiny_model, tmp_path, monkeypatch):
+    arguments = load_cuts([corpus]), [corpus], str(tiny_model), load_model(tiny_model), tmp_path / "states"
+    looks = []
+
+    def sleep(seconds):  # meanwhile the first process begins, and ends
+        looks.append(seconds)
+        assert len(looks) <= 2
+        (tmp_path / "states").mkdir(exist_ok=True)
+        if len(looks) == 2:
+            with_encoder_states(*arguments)
+
+    monkeypatch.setattr("whisper_recipe.training.encoder_cache.time.sleep", sleep)
+    assert len(list(with_encoder_states(*arguments, wait=True))) == 12
+    assert len(looks) == 2
+
+
 def test_padding_repeats_the_last_state():
     batch = collate_states([torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0]])])
     assert batch.tolist() == [[[1, 2], [3, 4]], [[5, 6], [5, 6]]]

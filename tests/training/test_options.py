@@ -7,7 +7,7 @@ from transformers import Seq2SeqTrainingArguments
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model, load_tokenizer
 from whisper_recipe.training.batches import BatchOptions, load_cuts
-from whisper_recipe.training.options import check_trainer_options, use_one_gpu
+from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
@@ -46,3 +46,18 @@ def test_one_process_uses_one_gpu_and_says_how_to_use_the_others(corpus, tiny_mo
     loaders = make_loaders(cuts, cuts, load_tokenizer(tiny_model), BatchOptions(num_workers=0), 80, args)
     run = WhisperTrainer(model, args, *loaders, ParameterOptions())
     assert not isinstance(run._wrap_model(run.model), torch.nn.DataParallel)
+
+
+@pytest.mark.parametrize(
+    ("given", "card", "expected"),
+    [
+        ({}, torch.bfloat16, ("bf16", True)),
+        ({}, torch.float32, ("no", False)),
+        ({"bf16": True}, torch.float32, ("bf16", True)),
+    ],
+)
+def test_the_precision_is_the_card_s_unless_one_is_given(tmp_path, monkeypatch, given, card, expected):
+    monkeypatch.setattr("whisper_recipe.training.options.pick_precision", lambda device: card)
+    args = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, **given)
+    set_precision(args)
+    assert (args.mixed_precision, args.bf16) == expected

@@ -135,6 +135,16 @@ def test_each_cut_once_an_epoch_over_ranks_and_workers(shards, manifest, ranks, 
     assert all(len(readers) == 1 for readers in shards_of.values())
 
 
+def test_padded_batches_of_shards_keep_within_the_budget(shards, manifest):
+    options = BatchOptions(max_duration=90, num_workers=1, pad_to_30s=0.5)
+    batches = [batch for [batch] in ShardSampler(load_cuts([shards]), options, True, 1)]
+    assert max(len(batch.cuts) for batch in batches if batch.padded) == 3
+    assert 0 < sum(len(batch.cuts) for batch in batches if batch.padded) < 48
+    assert sorted(cut.id for batch in batches for cut in batch.cuts) == sorted(
+        cut.id for cut in CutSet.from_jsonl_lazy(manifest)
+    )
+
+
 def test_epochs_differ_and_each_has_every_cut(shards):
     sampler = ShardSampler(load_cuts([shards]), ONE_PROCESS, True, 1)
     stream = itertools.chain.from_iterable(itertools.chain.from_iterable(ids(sampler)) for _ in range(4))

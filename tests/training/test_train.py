@@ -222,6 +222,41 @@ def test_relatives_of_lora_train_and_merge(corpus, tiny_model, tmp_path, variant
     assert (ours - plain).abs().max() > 1e-3
 
 
+def make_run(corpus, tiny_model, folder, model, max_cuts=None):
+    args = Seq2SeqTrainingArguments(str(folder), report_to="none", use_cpu=True, max_steps=1, disable_tqdm=True)
+    cuts, tokenizer = load_cuts([corpus]), WhisperProcessor.from_pretrained(tiny_model).tokenizer
+    loaders = make_loaders(cuts, cuts, tokenizer, BatchOptions(num_workers=0, max_cuts=max_cuts), 80, args)
+    return WhisperTrainer(model, args, *loaders, ParameterOptions())
+
+
+def test_adalora_s_term_is_the_same_for_any_number_of_processes(corpus, tiny_model, tmp_path, monkeypatch):
+    model = add_lora(load_model(tiny_model), LoraOptions(variant="adalora", rank=2), steps=10).train()
+    run = make_run(corpus, tiny_model, tmp_path, model)
+    run.current_gradient_accumulation_steps = 1
+    batch = next(iter(run.train_loader))
+    tokens = (batch["labels"] != -100).sum()
+    term, losses = adapter_regularisation(model).item(), {}
+    for processes in (1, 2):
+        monkeypatch.setattr(type(run.accelerator), "num_processes", processes)
+        # The mean over processes that have the same batch each, of twice as many tokens.
+        losses[processes] = run.compute_loss(model, dict(batch), num_items_in_batch=processes * tokens).item()
+    assert term > 0.1
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+
+
+@pytest.mark.parametrize("max_cuts", [1, 5])
+def test_eval_loss_is_that_of_all_tokens(corpus, tiny_model, tmp_path, max_cuts):
+    run = make_run(corpus, tiny_model, tmp_path, load_model(tiny_model), max_cuts)
+    total = tokens = 0
+    for batch in run.dev_loader:
+        inputs = {key: batch[key] for key in ("input_features", "decoder_input_ids")}
+        with torch.no_grad():
+            logits = run.model.eval()(**inputs).logits.flatten(0, 1)
+        total += torch.nn.functional.cross_entropy(logits, batch["labels"].flatten(), reduction="sum").item()
+        tokens += (batch["labels"] != -100).sum().item()
+    assert run.evaluate()["eval_loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
 def test_adalora_keeps_its_matrices_orthogonal(tiny_model):
     model = add_lora(load_model(tiny_model), LoraOptions(variant="adalora", rank=2), steps=10)
     # peft's own, which it adds to a loss that the model computes.

@@ -153,13 +153,13 @@ def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _drawn_from(draw: random.Random) -> Iterator[None]:
-    """Let the random numbers of Python and torch come from `draw`, and be as they were before afterwards."""
-    python, torchs = random.getstate(), torch.get_rng_state()
+    """Let the random numbers of Python and of torch on the CPU come from `draw`, and be as they were afterwards."""
+    python = random.getstate()
     seed = draw.getrandbits(63)
     random.seed(seed)
-    torch.manual_seed(seed)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+            yield
     finally:
         random.setstate(python)
-        torch.set_rng_state(torchs)

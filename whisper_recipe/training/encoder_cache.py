@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from transformers import WhisperForConditionalGeneration
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.model.precision import autocast
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.cuts import cuts_digest, load_cuts, selected
 from whisper_recipe.training.parameters import ParameterOptions
 
 log = logging.getLogger(__name__)
+SECONDS_BETWEEN_LOOKS = 1.0
 FIELD = "encoder_states"  # of a cut's custom fields: {"path", "start", "frames"}
 
 
@@ -41,7 +44,12 @@ def check_cache(method: str, parameters: ParameterOptions, augment: TrainingAugm
 
 
 def with_encoder_states(
-    cuts: CutSet, manifests: list[Path], base_model: str, model: WhisperForConditionalGeneration, folder: Path
+    cuts: CutSet,
+    manifests: list[Path],
+    base_model: str,
+    model: WhisperForConditionalGeneration,
+    folder: Path,
+    wait: bool = False,
 ) -> CutSet:
     """Return the cuts with their encoder outputs, which are computed and stored where they are not there yet.
 
@@ -54,10 +62,13 @@ def with_encoder_states(
         base_model: folder or name of the model.
         model: whose encoder is frozen.
         folder: to write: states.npy, float16 of shape (frames of all cuts, d_model), and cuts.jsonl.gz.
+        wait: another process writes it. Looking for the folder takes any time; a barrier of NCCL's ends after minutes.
     """
     made_of = {"base_model": base_model, "model": _digest(model)}
     made_of |= {str(path): cuts_digest(path) for path in manifests}
-    if not (folder / "made_of.json").exists() or read_json(folder / "made_of.json") != made_of:
+    while wait and not _is_made_of(folder, made_of):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if not _is_made_of(folder, made_of):
         durations = [cut.duration for cut in cuts]
         with written_aside(folder, replace_folder=True) as aside:
             aside.mkdir()
@@ -71,6 +82,13 @@ def with_encoder_states(
     return CutSet(selected(load_cuts([folder / "cuts.jsonl.gz"])))
 
 
+def _is_made_of(folder: Path, made_of: dict) -> bool:
+    try:
+        return read_json(folder / "made_of.json") == made_of
+    except RecipeError:  # not there yet
+        return False
+
+
 @torch.inference_mode()
 def _encoded(
     cuts: CutSet, count: int, model: WhisperForConditionalGeneration, states: np.ndarray, folder: Path
@@ -79,7 +97,8 @@ def _encoded(
     encoder, start = model.eval().get_encoder(), 0
     for cut in tqdm(cuts, total=count, unit="cut", desc="encode"):
         features = load_fbank(cut, model.config.num_mel_bins).T[None].to(model.device, model.dtype)
-        found = encoder(features).last_hidden_state[0].cpu().numpy()
+        with autocast(model.device):
+            found = encoder(features).last_hidden_state[0].float().cpu().numpy()
         states[start : start + len(found)] = found
         place = {"path": str(folder / "states.npy"), "start": start, "frames": len(found)}
         yield {**cut.to_dict(), "custom": {**(cut.custom or {}), FIELD: place}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from operator import attrgetter
@@ -18,12 +19,13 @@ from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
+from whisper_recipe.model.precision import autocast
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
 from whisper_recipe.text.prompt import prompt_ids, text_ids
 from whisper_recipe.text.tokenizer import decode_text
 
-ALL = "error_rate"  # of all languages and tasks together
+ALL = "error_rate"  # mean over languages and tasks
 
 
 class ErrorRates:
@@ -48,19 +50,26 @@ class ErrorRates:
 
     @torch.inference_mode()
     def measure(self, model: WhisperForConditionalGeneration | PeftModel) -> dict[str, float]:
-        """Return the error rates by their names in the logs: wer_en, cer_zh, wer_zh_translate, error_rate (all)."""
+        """Return the error rates by their names in the logs: wer_en, cer_zh, wer_zh_translate, error_rate.
+
+        The last is the mean over languages and tasks: words and characters can't be added up, and a language with few
+        utterances counts as much as the others.
+        """
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         model.eval()
         counts: dict[str, list[ErrorCounts]] = defaultdict(list)
         for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration):
-            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch]).to(model.device)
+            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch])
+            # DeepSpeed holds the weights in half precision where training is in it.
+            features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
-            ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
+            with autocast(model.device):
+                ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
             for cut, row in zip(batch, ids, strict=True):
                 counts[_name(cut)].append(_errors(cut, decode_text(self.tokenizer, row)))
-        by_name = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
-        rates = {ALL: ErrorCounts.sum(by_name.values()), **by_name}
-        return {name: found.rate(found.errors) for name, found in rates.items()}
+        sums = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
+        rates = {name: found.rate(found.errors) for name, found in sums.items()}
+        return {ALL: statistics.fmean(rates.values()), **rates}
 
 
 @dataclass

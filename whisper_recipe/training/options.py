@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import MISSING, fields
 
+import torch
 from transformers import Seq2SeqTrainingArguments
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.model.precision import pick_precision, use_tf32
 from whisper_recipe.training.logs import tell
 
 # Batches are made before the Trainer sees them; see training/batches.py.
@@ -38,6 +40,18 @@ def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
     if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
         cure = "share a model among GPUs with trainer.deepspeed (see docs/scale.md)"
         raise RecipeError("FSDP is not supported", where="trainer.fsdp", cure=cure)
+
+
+def set_precision(args: Seq2SeqTrainingArguments) -> None:
+    """Train in bfloat16 where the card has it, else in float32 with TF32; options for a precision win over this.
+
+    With DeepSpeed its own configuration decides.
+    """
+    if args.fp16 or args.bf16 or args.deepspeed_plugin is not None:
+        return
+    if pick_precision(args.device) == torch.bfloat16:
+        args.bf16, args.mixed_precision = True, "bf16"  # the second is what the Trainer reads
+    use_tf32()
 
 
 def use_one_gpu(args: Seq2SeqTrainingArguments) -> None:

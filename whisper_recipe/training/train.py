@@ -37,7 +37,7 @@ from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_eva
 from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
-from whisper_recipe.training.options import check_trainer_options, use_one_gpu
+from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
@@ -60,6 +60,7 @@ def train(
     eval_wer_utterances: int = 50,
     early_stopping_patience: int = 0,
     max_skipped_steps: int = 10,
+    auto_precision: bool = True,
     dry_run: bool = False,
     find_max_duration: bool = False,
 ) -> None:
@@ -90,6 +91,8 @@ def train(
             0 for none.
         max_skipped_steps: steps in a row that are skipped because the loss or a gradient is not finite, after which the
             run stops.
+        auto_precision: train in bfloat16 where the GPU has it, else in float32 with TF32, unless trainer.bf16 or
+            trainer.fp16 is set; false trains as trainer says.
         dry_run: print steps, parameters, expected memory and the first batch as text, and stop.
         find_max_duration: measure the largest batches.max_duration that fits into the memory, print it, and stop.
 
@@ -97,6 +100,8 @@ def train(
         RecipeError: an input is missing or does not fit the model, or options contradict each other.
     """
     check_trainer_options(trainer)
+    if auto_precision:
+        set_precision(trainer)
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
     if cache_encoder:
         check_cache(method, parameters, augment, batches.pad_to_30s)
@@ -134,10 +139,9 @@ def train(
             evaluation.rates = ErrorRates(*sample, batches.max_duration)
         if cache_encoder:
             model.to(trainer.device)
-            with trainer.main_process_first(local=False):  # the others find it stored
-                for split, paths in manifests.items():
-                    folder = output_dir / "encoder_states" / split
-                    cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder)
+            for split, paths in manifests.items():
+                folder = output_dir / "encoder_states" / split
+                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder, wait=not is_main())
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )

@@ -104,6 +104,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.by_epochs = getattr(args, "by_epochs", False)
         self.max_skipped_steps, self.skipped_in_a_row, self.skipped = max_skipped_steps, 0, 0
         self.seen: list[str] = []  # cuts of the step
+        self.measured = torch.zeros(2, dtype=torch.float64)  # sum of the losses of tokens in an evaluation, and tokens
         self.unreadable: set[str] = set()  # ids of cuts
         super().__init__(
             model,
@@ -179,8 +180,12 @@ class WhisperTrainer(WholeCheckpoints):
         return len(dataloader)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
-        """Return eval_loss, and the error rates where it is their turn."""
+        """Return eval_loss, averaged over tokens, and the error rates where it is their turn."""
+        self.measured = torch.zeros(2, dtype=torch.float64)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # transformers' own is the mean over batches, of which short ones would weigh more.
+        total, tokens = self.measured.tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = total / tokens
         step, every = self.state.global_step, self.evaluation.wer_steps
         if every and (step % every == 0 or step == self.state.max_steps):
             rates = self.evaluation.rates.measure(self.model)
@@ -217,7 +222,11 @@ class WhisperTrainer(WholeCheckpoints):
         """Return the loss of a micro-batch, as the Trainer asks for it."""
         loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor * self.model.training)
         if self.model.training:
-            loss = loss + adapter_regularisation(self.model) / self.current_gradient_accumulation_steps
+            # The Trainer multiplies by the number of processes, since their gradients are averaged.
+            share = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            return loss + adapter_regularisation(self.model) / share
+        tokens = (labels != IGNORED).sum()
+        self.measured += torch.stack([loss * tokens, tokens]).cpu()
         return loss
 
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:

@@ -1,0 +1,33 @@
+"""One place that decides in which precision to train, evaluate, store encoder outputs and decode."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def pick_precision(device: torch.device | str) -> torch.dtype:
+    """Return the precision of matrix products on a device, by what it says of itself; its speed was not measured.
+
+    bfloat16 where a card computes in it (NVIDIA's from Ampere on, AMD's); float32 elsewhere, with TF32 where the card
+    has it, and on CPUs.
+    """
+    # Older cards emulate bfloat16, which PyTorch counts as support unless it is asked not to.
+    if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def use_tf32() -> None:
+    """Let products of float32 matrices be computed in TF32; cards without it, and CPUs, pass over this."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def autocast(device: torch.device | str) -> AbstractContextManager:
+    """Return the context in which a float32 model is run in the device's precision."""
+    precision = pick_precision(device)
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, precision)
