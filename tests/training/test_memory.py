@@ -10,7 +10,8 @@ from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import SENTENCES
 from tests.training.test_train import train
-from whisper_recipe.training.memory import _largest, is_out_of_memory
+from whisper_recipe.errors import is_out_of_memory
+from whisper_recipe.training.memory import _largest
 from whisper_recipe.training.trainer import WhisperTrainer
 
 START = r"<\|startoftranscript\|> -> <\|(en|zh)\|><\|transcribe\|><\|notimestamps\|>"

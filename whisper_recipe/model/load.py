@@ -13,6 +13,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
+from whisper_recipe.model.precision import pick_precision
 from whisper_recipe.text.tokenizer import END_OF_TEXT, complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
@@ -79,7 +80,8 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
 
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    precision = pick_precision(pick_device())
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision)
 
 
 def load_processor(name: str | Path) -> WhisperProcessor:

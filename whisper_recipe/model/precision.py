@@ -19,6 +19,11 @@ def pick_precision(device: torch.device | str) -> torch.dtype:
     return torch.float32
 
 
+def pick_decoding_precision(device: torch.device | str) -> torch.dtype:
+    """Return the precision to decode in: float16 on GPUs, as openai/whisper has it by default, float32 on CPUs."""
+    return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+
+
 def use_tf32() -> None:
     """Let products of float32 matrices be computed in TF32; cards without it, and CPUs, pass over this."""
     torch.set_float32_matmul_precision("high")
