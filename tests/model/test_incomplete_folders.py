@@ -2,15 +2,17 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import soundfile
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
 
-from tests.conftest import make_model
+from tests.conftest import ROOT, make_model
+from tests.model.folder_fuzz import make_talkative, words
 from whisper_recipe.decoding.backends import load_backend
-from whisper_recipe.decoding.transcribe import transcribe
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2, hf
 from whisper_recipe.model.load import load_model, load_processor, load_tokenizer, save_model
@@ -44,13 +46,6 @@ def noise():
     return torch.randn(16000, generator=torch.Generator().manual_seed(1)).numpy() * 0.1
 
 
-@pytest.fixture(scope="module")
-def wav(noise, tmp_path_factory):
-    path = tmp_path_factory.mktemp("audio") / "noise.wav"
-    soundfile.write(path, noise, 16000)
-    return path
-
-
 def test_the_pipeline_takes_what_is_written_of_a_folder_without_generation_config(transcripts, noise, tmp_path):
     model = make_model(tmp_path / "model", transcripts, seed=3)  # its random weights write something here
     bare = without(model, tmp_path / "bare", "generation_config.json")
@@ -73,30 +68,50 @@ def test_a_generation_config_that_transformers_ignores_is_written_so_that_it_doe
     assert recognized(tmp_path / "hf", noise, **options) == recognized(tiny_model, noise, **options)
 
 
+@pytest.fixture(scope="module")
+def talkative(transcripts, tmp_path_factory):
+    """A tiny model that writes words."""
+    folder = make_model(tmp_path_factory.mktemp("talkative") / "model", transcripts)
+    make_talkative(folder)
+    return folder
+
+
 @pytest.mark.parametrize("key", ["generation_config.json", "suppress_tokens", "alignment_heads"])
 @pytest.mark.parametrize("backend", ["transformers", "ct2"])
-def test_words_have_times_whatever_the_generation_config_leaves_out(tiny_model, wav, tmp_path, backend, key):
+def test_words_have_times_whatever_the_generation_config_leaves_out(talkative, tmp_path, backend, key):
     change = without if key.endswith(".json") else lambda source, folder, key: edited(source, folder, **{key: None})
-    model = change(tiny_model, tmp_path / "model", key)
-    texts = []
-    for folder in (model, tiny_model):
+    found = []
+    for folder in (change(talkative, tmp_path / "changed", key), talkative):
         if backend == "ct2":
             ct2.export(folder, tmp_path / "ct2" / folder.name)
             folder = tmp_path / "ct2" / folder.name
-        out = tmp_path / "out" / folder.name
-        transcribe([wav], str(folder), language="en", word_timestamps=True, formats=["json"], out=out)
-        texts.append(json.loads(next(out.glob("*.json")).read_text()))
-    assert texts[0] == texts[1]
+        found.append(words(folder))
+    assert found[0] == found[1] != []
 
 
 @pytest.mark.parametrize("backend", ["transformers", "ct2"])
-def test_heads_of_a_teacher_are_left_out_and_said_so(tiny_model, wav, tmp_path, backend, capsys):
-    model = edited(tiny_model, tmp_path / "model", alignment_heads=[[1, 0], [10, 12], [13, 17]])
+def test_heads_of_a_teacher_are_left_out_and_said_so(talkative, tmp_path, backend, capsys):
+    model = edited(talkative, tmp_path / "model", alignment_heads=[[1, 0], [10, 12], [13, 17]])
     if backend == "ct2":
         ct2.export(model, tmp_path / "ct2")
         model = tmp_path / "ct2"
-    transcribe([wav], str(model), language="en", word_timestamps=True, formats=["json"], out=tmp_path / "out")
+    assert words(model)
     assert "2 of 3 alignment_heads are not in the model" in capsys.readouterr().out
+
+
+def test_a_ctranslate2_folder_with_the_heads_of_a_teacher_has_no_times_of_words(ct2_folder, tmp_path):
+    """CTranslate2 itself ends the process, or raises MemoryError."""
+    folder = edited(ct2_folder, tmp_path / "ct2", "config.json", alignment_heads=[[1, 0], [10, 12]])
+    with pytest.raises(RecipeError, match="not heads of its decoder, which has 2 layers of 2 heads"):
+        words(folder)
+
+
+@pytest.mark.parametrize("ids", [[10**6], [-1], "x", [[1]]])
+@pytest.mark.parametrize("key", ["suppress_ids", "suppress_ids_begin", "lang_ids"])
+def test_ids_that_would_end_ctranslate2_are_an_error(ct2_folder, tmp_path, key, ids):
+    folder = edited(ct2_folder, tmp_path / "ct2", "config.json", **{key: ids})
+    with pytest.raises(RecipeError, match=f"{key} is not a list of ids of the model"):
+        load_backend(folder)
 
 
 def test_a_generation_config_without_any_of_the_model_s_heads_gets_its_upper_half(tiny_model, tmp_path):
@@ -182,13 +197,13 @@ def test_rows_of_padding_after_the_vocabulary_are_accepted(tiny_model, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def ct2_folder(tiny_model, tmp_path_factory):
+def ct2_folder(talkative, tmp_path_factory):
     out = tmp_path_factory.mktemp("ct2") / "folder"
-    ct2.export(tiny_model, out)
+    ct2.export(talkative, out)
     return out
 
 
-def test_ctranslate2_folders_of_former_years_are_read(ct2_folder, wav, tmp_path):
+def test_ctranslate2_folders_of_former_years_are_read(ct2_folder, tmp_path):
     """A folder of the first converters: vocabulary.txt, and beside it only what faster-whisper asks for."""
     old = tmp_path / "old"
     old.mkdir()
@@ -196,15 +211,24 @@ def test_ctranslate2_folders_of_former_years_are_read(ct2_folder, wav, tmp_path)
         shutil.copyfile(ct2_folder / name, old / name)
     tokens = json.loads((ct2_folder / "vocabulary.json").read_text(encoding="utf-8"))
     (old / "vocabulary.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    texts = []
-    for folder in (old, ct2_folder):
-        out = tmp_path / f"out_{folder.name}"
-        transcribe([wav], str(folder), language="en", formats=["txt"], out=out)
-        texts.append(next(out.glob("*.txt")).read_text())
-    assert texts[0] == texts[1] != ""
+    assert words(old) == words(ct2_folder) != []
     (old / "tokenizer.json").unlink()
     with pytest.raises(RecipeError, match=r"old: none of tokenizer.json, vocab.json is there"):
         load_backend(old)
+
+
+@pytest.mark.slow
+def test_damaged_folders_work_or_end_in_one_error():
+    """`python -m tests.model.folder_fuzz FIRST COUNT` does more."""
+    command = [sys.executable, "-m", "tests.model.folder_fuzz", "0", "60"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"the process ended in {rows[-1]}: {done.stderr[-500:]}"
+    results = [row for row in rows if "damage" in row]
+    assert len(results) == 60
+    assert [row for row in results if "FAULT" in str(row)] == []
+    assert sum(row["decode"][0] == "ok" and row["decode"][1] != [] for row in results) > 20
+    assert sum(row["decode"][0] == "refused" for row in results) > 5
 
 
 @pytest.mark.slow

@@ -151,6 +151,14 @@ def test_without_a_gpu_the_wheels_of_pytorch_are_those_for_cpus(project):
     assert calls[1].endswith("-r requirements.txt")
 
 
+def test_where_slurm_has_gpus_elsewhere_pytorch_is_not_that_for_cpus(project):
+    (project / "slurm").mkdir()
+    (project / "slurm/sbatch").write_text("#!/bin/bash\n")
+    (project / "slurm/sbatch").chmod(0o755)
+    _, _, calls = setup(project, PATH=f"{project}/slurm:{os.environ['PATH']}")
+    assert not any("whl/cpu" in call for call in calls)
+
+
 def test_an_index_of_cpu_wheels_that_is_out_of_reach_does_no_harm(project):
     status, printed, calls = setup(project, FAIL="whl/cpu")
     assert status == 0

@@ -218,6 +218,13 @@ def test_a_base_model_of_openai_becomes_a_folder_once(recipe):
     assert {"import", "train", "decode"} <= set(names(recipe.run("--base_model", "small.pt")[2]))
 
 
+def test_a_ctranslate2_folder_is_imported_too(recipe):
+    recipe.write("fast/model.bin", "weights")
+    status, printed, calls = recipe.run("--base_model", "fast")
+    assert status == 0, printed
+    assert calls.count(f"import {recipe.folder}/fast --out exp/base/model") == 1
+
+
 def test_a_corpus_is_found_from_where_the_user_stands_and_read_anew_when_it_changes(recipe):
     recipe.write("egs/test/run.sh", CORPUS)
     recipe.write("speech/text", "a one\n")

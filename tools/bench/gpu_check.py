@@ -1,6 +1,6 @@
-"""A part of tools/gpu_check.sh: trainings compared with the CPU's, or decoding by batches of several sizes.
+"""A part of tools/gpu_check.sh: tests, trainings compared with the CPU's, or decoding by batches of several sizes.
 
-    python tools/bench/gpu_check.py training|decoding OUT
+    python tools/bench/gpu_check.py tests|training|decoding OUT
 
 Writes OUT/<part>.json and OUT/report.md after each row. Without a GPU the same is run small on the CPU. The exit
 status is 1 where something failed or is not what it should be.
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import torch
 from corpus import make_model, make_noise
 from decode import END_OF_TEXT
-from gpu_measure import GPU, Results, forget, peak_gigabytes, synchronize, waits
+from gpu_measure import GPU, Results, card_memory, forget, peak_gigabytes, synchronize, waits
 
 SHAPE, CUTS, STEPS, SECONDS = ("tiny", 400, 12, 120) if GPU else ("micro", 12, 2, 20)
 TOKENS = 20 if GPU else 3
@@ -60,13 +60,34 @@ VARIANTS = {
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["training", "decoding"])
+    parser.add_argument("part", choices=sorted(PARTS))
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        failed = {"training": training, "decoding": decoding}[options.part](Path(folder), options.out.resolve())
+        failed = PARTS[options.part](Path(folder), options.out.resolve())
     sys.exit(1 if failed else 0)
+
+
+def tests(_folder: Path, out: Path) -> int:
+    """Run the tests marked `gpu`; return how many failed."""
+    import pytest
+
+    results = Results(out, "tests", "Tests marked gpu")
+
+    class Watch:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "call" or report.outcome != "passed":
+                results.failed += report.failed
+                what = report.nodeid.rpartition("::")[2]
+                results.add({"what": what, "outcome": report.outcome, "seconds": f"{report.duration:.1f}"})
+
+    root = Path(__file__).parents[2]
+    pytest.main(
+        ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--rootdir", str(root), str(root / "tests/gpu")], [Watch()]
+    )
+    results.finish()
+    return results.failed
 
 
 def training(folder: Path, out: Path) -> int:
@@ -226,13 +247,12 @@ def decoding(folder: Path, out: Path) -> int:
 
     def row(folder_of_model: Path, seconds: int, compute_type: str) -> dict[str, object]:
         forget()
-        before = torch.cuda.mem_get_info()[0] if GPU else 0
         target = folder / f"decode_{folder_of_model.name}_{compute_type}_{seconds}"
-        decode(
-            str(folder_of_model), folder / "cuts_noise.jsonl.gz", target, batch_duration=seconds, pad_to_30s=False,
-            compute_type=compute_type, search=search,
-        )  # fmt: skip
-        used = before - torch.cuda.mem_get_info()[0] if GPU else 0  # CTranslate2 has an allocator of its own
+        with card_memory() as used:
+            decode(
+                str(folder_of_model), folder / "cuts_noise.jsonl.gz", target, batch_duration=seconds, pad_to_30s=False,
+                compute_type=compute_type, search=search,
+            )  # fmt: skip
         facts = read_json(target / "decode.json")
         found = {row["id"]: row["text"] for _, row in read_jsonl(target / "hyp.jsonl")}
         texts.update({} if texts else found)
@@ -240,7 +260,7 @@ def decoding(folder: Path, out: Path) -> int:
         return {
             "computes in": f"{facts['compute_type']} on {facts['device']}",
             "utterances/s": f"{count / max(facts['processing_seconds'], 1e-3):.1f}",
-            "GB": max(peak_gigabytes(), f"{used / 1e9:.2f}") if GPU else "",
+            "GB of the card": f"{max(used) / 1e9:.2f}" if GPU else "",
             "texts as in the first row": f"{100 * same:.0f} %",
         }
 
@@ -262,6 +282,8 @@ def decoding(folder: Path, out: Path) -> int:
     results.finish()
     return results.failed
 
+
+PARTS = {"tests": tests, "training": training, "decoding": decoding}
 
 if __name__ == "__main__":
     main()

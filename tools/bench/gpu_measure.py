@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import warnings
 from collections import Counter
@@ -94,6 +95,25 @@ def forget() -> None:
 def peak_gigabytes() -> str:
     """Return the most memory that PyTorch has held since `forget`."""
     return f"{torch.cuda.max_memory_allocated() / 1e9:.2f}" if GPU else ""
+
+
+@contextmanager
+def card_memory(every: float = 0.02) -> Iterator[list[int]]:
+    """List the bytes of the card that are in use, seen every so many seconds: CTranslate2 allocates for itself."""
+    used, ended = [0], threading.Event()
+
+    def look() -> None:
+        while GPU and not ended.wait(every):
+            free, total = torch.cuda.mem_get_info()
+            used.append(total - free)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield used
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

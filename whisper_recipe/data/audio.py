@@ -8,6 +8,7 @@ wrong (see audio_headers.py), goes through FFmpeg's libraries (audio_decoding.py
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -105,7 +106,8 @@ def opened(audio: str | Path) -> soundfile.SoundFile:
 def _right(file: soundfile.SoundFile | None, source: str | io.BytesIO, audio: str | Path) -> soundfile.SoundFile:
     """Return the file as libsndfile opened it, if it could and is right about its length, or as FFmpeg decodes it."""
     try:
-        with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else open(source, "rb") as raw:
+        in_memory = isinstance(source, io.BytesIO)
+        with io.BytesIO(source.getvalue()) if in_memory else open(source, "rb", buffering=0) as raw:
             claimed = claim_in_doubt(raw, file, audio)
     except OSError as error:
         raise RecipeError(f"can't be read as audio ({error.strerror})", where=audio, cure=CURE) from None
@@ -138,11 +140,8 @@ def _source(audio: str | Path) -> str | io.BytesIO:
         return _output(["bash", "-c", f"set -o pipefail; {name[:-1]}"], audio)
     if entry := ARK_ENTRY.fullmatch(name):
         return _ark_entry(entry[1], int(entry[2]), audio)
-    try:
-        if Path(name).is_file():
-            return name
-    except OSError as error:  # a name that no file can have
-        raise RecipeError(f"can't be read as audio ({error.strerror})", where=audio, cure=CURE) from None
+    if os.path.isfile(name):  # noqa: PTH113 (pathlib takes longer than all else that is done to a header)
+        return name
     cure = "check the path in wav.scp; where the data has moved, run whisper-recipe prepare again"
     raise RecipeError("no such file", where=audio, cure=cure)
 
@@ -324,4 +323,8 @@ def copy_as_flac(audio: str | Path, path: Path, mix: bool = False) -> None:
                 for block in _blocks(file, audio):
                     flac.write(block.mean(axis=1, keepdims=True) if mix else block)
         except soundfile.SoundFileError as error:
+            path.unlink(missing_ok=True)
             raise RecipeError(f"can't be copied as FLAC ({error})", where=audio, cure=CURE) from None
+        except RecipeError:
+            path.unlink(missing_ok=True)
+            raise

@@ -114,9 +114,10 @@ def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile | None, where:
     if long_size is not None and claimed == 0xFFFFFFFF:
         claimed = long_size
     end = min(at + max(0, claimed), size)
-    raw.seek(end + -end % layout.align)
-    if raw.read(4) == mark:  # programs stop at the end of the first
-        raise DamagedAudio("another file is joined to it, which is not read", where=where, cure="part them")
+    if end < size:
+        raw.seek(end + -end % layout.align)
+        if raw.read(4) == mark:  # programs stop at the end of the first
+            raise DamagedAudio("another file is joined to it, which is not read", where=where, cure="part them")
     return _of_bytes(max(0, claimed - layout.skipped), size - at - layout.skipped, sound, where)
 
 

@@ -14,6 +14,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.decoding.backends import Backend
 from whisper_recipe.decoding.formats import Word
+from whisper_recipe.model.ctranslate2_folder import require_alignment_heads
 from whisper_recipe.text.normalize import text_language
 from whisper_recipe.text.prompt import prompt_ids
 
@@ -76,6 +77,7 @@ def _align_ctranslate2(
 ) -> list[Alignment]:
     import ctranslate2
 
+    require_alignment_heads(backend.folder)
     results = backend.model.align(
         ctranslate2.StorageView.from_array(features.contiguous().numpy()),
         special[0],

@@ -169,7 +169,7 @@ def _data(facts: dict) -> str:
     rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in facts["data"]]
     rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
     table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
-    return f"{', '.join(f'`{path}`' for path in facts['train_cuts'])}\n\n{table}"
+    return f"{', '.join(f'`{path}`' for path in facts.get('train_cuts', []))}\n\n{table}"
 
 
 def _settings(facts: dict) -> str:
@@ -182,7 +182,7 @@ def _settings(facts: dict) -> str:
 def _setting(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_setting(inner)}" for key, inner in value.items())
-    return " ".join(value) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _results(results: list[Result]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,8 +46,9 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
     complete_generation_config(loaded, processor.tokenizer)
-    with written_aside(out) as aside:
-        _converter(loaded, processor.tokenizer, model).convert(str(aside), quantization=quantization)
+    with written_aside(out) as aside, tempfile.TemporaryDirectory() as folder:
+        loaded.config.save_pretrained(folder)
+        _converter(loaded, processor.tokenizer, folder).convert(str(aside), quantization=quantization)
         for part in (processor.tokenizer, processor.feature_extractor, loaded.generation_config):
             part.save_pretrained(aside)
         if (facts := read_facts(model)) is not None:
@@ -55,9 +57,11 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
 
 
 def _converter(
-    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: Path
+    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: str
 ) -> TransformersConverter:
-    """Return CTranslate2's converter for a model in memory: it is complete there, and the folder may not be.
+    """Return CTranslate2's converter for a model in memory, whose config.json is in `folder`.
+
+    What is in memory is complete; what the model was loaded from may not be.
 
     The model is in float32, so `int8` leaves in float32 what is not quantised. From a folder in float16 the converter
     would make int8_float16 of it.
@@ -71,7 +75,7 @@ def _converter(
         def load_tokenizer(self, *_: object, **__: object) -> WhisperTokenizer:
             return tokenizer
 
-    return Converter(str(folder))
+    return Converter(folder)
 
 
 def use(asked: dict[str, str], timestamps: bool) -> str:

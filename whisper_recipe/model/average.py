@@ -40,8 +40,7 @@ def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "
     model.load_state_dict(mean_state(load(folder).state_dict() for folder in chosen))
     out = out or exp / "average"
     with written_aside(out, replace_folder=True) as aside:
-        save_model(aside, model, load_processor(facts["base_model"] if adapter else finished))
-        (aside / RECIPE_CONFIG).write_text((finished / RECIPE_CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+        save_model(aside, model, load_processor(facts["base_model"] if adapter else finished), facts)
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
 
 

@@ -50,8 +50,12 @@ MODULES = {
     "ffn/linear_1": ("fc2",),
 }
 PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "encodings": "weight"}
-ENGLISH_ONLY = 51864  # tokens of tiny.en to medium.en
-LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")  # <|en|>, <|haw|>; other tokens that CTranslate2 lists are longer
+# Keys of CTranslate2's config.json -> of generation_config.json.
+LISTED = {
+    "suppress_ids": "suppress_tokens",
+    "suppress_ids_begin": "begin_suppress_tokens",
+    "alignment_heads": "alignment_heads",
+}
 
 
 class Weights(NamedTuple):
@@ -115,7 +119,7 @@ def read_weights(path: Path) -> Weights:
                 what = f"it is {name[:40]!r}, revision {revision}, in version {version} of CTranslate2's format"
                 raise RecipeError(what, where=path, cure=f"give a WhisperSpec of revision {REVISION}")
             tensors = dict(_variable(file) for _ in range(_number(file, "I")))
-            aliases = dict((_string(file), _string(file)) for _ in range(_number(file, "I")))
+            aliases = {_string(file): _string(file) for _ in range(_number(file, "I"))}
             for alias, target in aliases.items():
                 tensors[alias] = tensors[target]
                 if f"{target}_scale" in tensors:
@@ -211,20 +215,16 @@ def _vocabulary(folder: Path) -> list[str]:
 
 
 def _generation_config(folder: Path, tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:
-    """Return the folder's own generation config, or one with what CTranslate2's config.json says."""
+    """Return the folder's own generation config, or one with what CTranslate2's config.json says.
+
+    Its list of languages is not needed: they are those of the tokenizer, and there are folders whose list has other
+    tokens too.
+    """
     if (folder / "generation_config.json").exists():
         return GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
-    generation = make_generation_config(tokenizer, config.decoder_layers, config.decoder_attention_heads)
+    generation = make_generation_config(tokenizer, config)
     listed = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    ours = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens"}
-    ours |= {"alignment_heads": "alignment_heads"}
-    for theirs, name in ours.items():
+    for theirs, name in LISTED.items():
         if listed.get(theirs):
             setattr(generation, name, listed[theirs])
-    if len(tokenizer) == ENGLISH_ONLY:
-        generation.is_multilingual = False
-        del generation.lang_to_id, generation.task_to_id, generation.task
-    elif listed.get("lang_ids"):
-        names = zip(tokenizer.convert_ids_to_tokens(listed["lang_ids"]), listed["lang_ids"], strict=True)
-        generation.lang_to_id = {name: number for name, number in names if LANGUAGE.fullmatch(name or "")}
     return generation

@@ -19,10 +19,10 @@ from whisper_recipe.tasks import TASKS
 from whisper_recipe.text.prompt import no_speech_id
 from whisper_recipe.text.tokenizer import (
     END_OF_TEXT,
-    ENGLISH_VOCAB_SIZE,
     NO_TIMESTAMPS,
     START_OF_PREVIOUS,
     START_OF_TRANSCRIPT,
+    is_english_only,
 )
 
 
@@ -31,14 +31,6 @@ def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     start = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT)
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-
-
-def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
-    """Whether a model of this tokenizer knows languages and tasks; OpenAI's tiny.en to medium.en don't.
-
-    Their tokenizer has tokens of languages too, which were never trained. It has one text token less.
-    """
-    return len(tokenizer) != ENGLISH_VOCAB_SIZE and bool(_language_ids(tokenizer))
 
 
 def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, name: str = "") -> GenerationConfig:
@@ -52,7 +44,7 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
     from faster_whisper.tokenizer import Tokenizer
 
     ids = tokenizer.convert_tokens_to_ids
-    multilingual = is_multilingual(tokenizer)
+    multilingual = not is_english_only(tokenizer)
     options = {}
     if multilingual:
         options = {
@@ -122,8 +114,8 @@ def complete_generation_config(
             delattr(config, key)  # `generate` refuses language and task of such a model
         return
     vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
-    added = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
-    config.lang_to_id, config.task_to_id = made.lang_to_id | added, made.task_to_id
+    listed = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
+    config.lang_to_id, config.task_to_id = listed or made.lang_to_id, made.task_to_id
     if languages or f"<|{getattr(config, 'language', None)}|>" not in config.lang_to_id:
         config.language = languages[0] if len(languages) == 1 else None
     if tasks or getattr(config, "task", None) not in TASKS:

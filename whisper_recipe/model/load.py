@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,8 +12,9 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
+from whisper_recipe.model.ctranslate2_folder import check_ids, is_ctranslate2, vocabulary
 from whisper_recipe.model.precision import pick_precision
-from whisper_recipe.text.tokenizer import END_OF_TEXT, complete_tokenizer
+from whisper_recipe.text.tokenizer import complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
     from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
@@ -24,8 +24,11 @@ transformers.utils.logging.disable_progress_bar()
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transformers finds the feature extractor
-VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # of CTranslate2; the latter from before version 3.16
 MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
+# Types of what is recorded, and of each row of its `data`.
+FACTS = {"natural_length": (int, float), "timestamps": (int, float), "data": list, "train_cuts": list,
+         "base_model": str, "lora": dict}  # fmt: skip
+DATA = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
 # The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not
 # measured.
@@ -61,6 +64,9 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
+    for key in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"):
+        if not 0 <= (value := getattr(model.config, key)) <= 1:
+            raise RecipeError(f"{key} must be between 0 and 1, got {value}", where=f"{name}/config.json")
     for module in model.modules():
         # bitsandbytes 0.50 packs 4-bit weights for a CPU at the first evaluation, and then has no gradients for them.
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -116,17 +122,13 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
     tokenizer = complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", name), name)
     if is_ctranslate2(name):
-        _check_vocabulary(tokenizer, Path(name))
+        _check_size(tokenizer, len(vocabulary(Path(name))), name)
+        check_ids(Path(name), tokenizer)
     else:
         from transformers import WhisperConfig
 
         _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
     return tokenizer
-
-
-def is_ctranslate2(folder: str | Path) -> bool:
-    """Whether a folder is, or was meant to be, one that CTranslate2's converters write."""
-    return any((Path(folder) / name).exists() for name in ("model.bin", *VOCABULARIES))
 
 
 def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> None:
@@ -135,23 +137,6 @@ def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> No
     if spare and not (0 < spare < MAX_PADDING and size % 8 == 0):
         what = f"the tokenizer has {len(tokenizer)} tokens, and the weights are for {size}"
         raise RecipeError(what, where=where, cure="copy the tokenizer from the base model")
-
-
-def _check_vocabulary(tokenizer: WhisperTokenizer, folder: Path) -> None:
-    """Raise RecipeError where the tokens of a CTranslate2 folder are not those of its tokenizer."""
-    path = next(path for name in VOCABULARIES if (path := folder / name).exists())
-    try:
-        text = path.read_text(encoding="utf-8")
-        tokens = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
-        text_tokens = tokens[: tokens.index(END_OF_TEXT)]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise RecipeError(
-            f"not a vocabulary of Whisper ({error})", where=path, cure="export the model again"
-        ) from error
-    _check_size(tokenizer, len(tokens), folder)
-    if text_tokens != tokenizer.convert_ids_to_tokens(range(len(text_tokens))):
-        what = "the tokenizer has other tokens than vocabulary"
-        raise RecipeError(what, where=folder, cure="copy the tokenizer from the base model")
 
 
 def _from_pretrained(kind: type, what: str, name: str) -> object:
@@ -188,9 +173,21 @@ def save_model(
 
 
 def read_facts(folder: str | Path) -> dict | None:
-    """Return what a model folder records of its training; None for stock models, which record nothing."""
+    """Return what a model folder records of its training; None for stock models, which record nothing.
+
+    Raises:
+        RecipeError: it is not what training writes.
+    """
     path = Path(folder) / RECIPE_CONFIG
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    facts = read_json(path)
+    rows = facts["data"] if isinstance(facts.get("data"), list) else []
+    for types, values in ((FACTS, facts), *((DATA, row) for row in rows)):
+        required = types if types is DATA else types.keys() & values.keys()
+        if not isinstance(values, dict) or not all(isinstance(values.get(key), types[key]) for key in required):
+            raise RecipeError(f"not what training records: {values}", where=path, cure="copy it from the trained model")
+    return facts
 
 
 def natural_length(folder: str | Path) -> bool:
@@ -224,11 +221,23 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     if not path.is_dir():
         if not is_hub_name(name):  # then it was meant as a path
             raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
-        return str(name)
+        return _cached(str(name), any_of) or str(name)
     require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
         raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model anew")
     return str(path)
+
+
+def _cached(name: str, any_of: tuple[str, ...]) -> str | None:
+    """Return the folder of a model in the hub's cache, where it is there.
+
+    What is there needs no network; without one, transformers asks for each of twenty files six times over.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
+    return str(folder) if folder and any((folder / file).exists() for file in any_of) else None
 
 
 def _unreadable(what: str, name: str, error: Exception) -> RecipeError:

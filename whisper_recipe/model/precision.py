@@ -25,7 +25,7 @@ def pick_decoding_precision(device: torch.device | str) -> torch.dtype:
 
 
 def use_tf32() -> None:
-    """Let products of float32 matrices be computed in TF32; cards without it, and CPUs, pass over this."""
+    """Let a GPU compute products of float32 matrices in TF32; cards without it pass over this."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
 

@@ -37,7 +37,7 @@ def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
 
 
 def with_special_tokens(tokenizer: WhisperTokenizer) -> WhisperTokenizer:
-    """Name the special tokens and the padding, as tokenizer_config.json does in OpenAI's folders; return the tokenizer."""
+    """Name the special tokens and the padding, as OpenAI's folders do; return the tokenizer."""
     special = range(*tokenizer.convert_tokens_to_ids([END_OF_TEXT, NO_TIMESTAMPS]))
     # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
     names = [*tokenizer.convert_ids_to_tokens(special[1:]), NO_TIMESTAMPS]

@@ -69,7 +69,7 @@ def with_encoder_states(
     while wait and not _is_made_of(folder, made_of):
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if not _is_made_of(folder, made_of):
-        durations = [cut.duration for cut in cuts]
+        durations = selected(cuts).durations
         with written_aside(folder, replace_folder=True) as aside:
             aside.mkdir()
             # One or two frames of features more than the duration has, and half as many states: room for a few more.

@@ -51,7 +51,8 @@ def set_precision(args: Seq2SeqTrainingArguments) -> None:
         return
     if pick_precision(args.device) == torch.bfloat16:
         args.bf16, args.mixed_precision = True, "bf16"  # the second is what the Trainer reads
-    use_tf32()
+    if args.device.type == "cuda":
+        use_tf32()
 
 
 def use_one_gpu(args: Seq2SeqTrainingArguments) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from whisper_recipe.decoding.backends.base import Backend, usual_batch_duration
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
-from whisper_recipe.model.load import is_ctranslate2
+from whisper_recipe.model.ctranslate2_folder import is_ctranslate2
 
 __all__ = ["Backend", "load_backend", "usual_batch_duration"]
 

@@ -51,13 +51,16 @@ class CTranslate2Backend(Backend):
         except (ValueError, RuntimeError) as error:
             raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it anew (stage 6)") from error
         torch.set_num_threads(threads)  # CTranslate2 has set its own number for this thread too
-        self.models_own = read_json(Path(folder) / "config.json").get("suppress_ids", [])
+        self.folder = Path(folder)
+        config = read_json(self.folder / "config.json")
+        self.models_own = config.get("suppress_ids") or []
+        self.tells_languages = self.model.is_multilingual and bool(config.get("lang_ids"))
         self.compute_type = self.model.compute_type
         self.num_mel_bins = self.model.n_mels
 
     def _detect_languages(self, features: torch.Tensor) -> list[str]:
         """See Backend."""
-        if not self.model.is_multilingual:
+        if not self.tells_languages:
             raise not_multilingual()
         return [languages[0][0].strip("<|>") for languages in self.model.detect_language(_storage(features))]
 
