@@ -46,9 +46,13 @@ SHAPES = {  # of the configurations that OpenAI publishes; micro is for a run of
 }  # fmt: skip
 
 
-def make_model(folder: Path, shape: str = "tiny") -> Path:
-    """Write folder/model, of a shape of Whisper's and its vocabulary, with random weights; return its path."""
+def make_model(folder: Path, shape: str = "tiny", vocab_size: int | None = None) -> Path:
+    """Write folder/model of a shape of SHAPES, with its vocabulary or another and random weights; return its path."""
     from whisper_recipe.model.create import init_model
 
-    init_model(folder / "model", [folder / "noise" / "text"], **SHAPES[shape])
+    init_model(
+        folder / "model",
+        [folder / "noise" / "text"],
+        **SHAPES[shape] | ({} if vocab_size is None else {"vocab_size": vocab_size}),
+    )
     return folder / "model"
