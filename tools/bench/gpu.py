@@ -121,11 +121,11 @@ def best(measure: Callable[[int], dict], size: int, peak: float) -> dict[str, ob
     }
 
 
-def whisper(shape: str) -> torch.nn.Module:
-    """Return a Whisper of a shape with random weights, made on the card."""
+def whisper(shape: str, **others: int) -> torch.nn.Module:
+    """Return a Whisper of a shape, but for `others`, with random weights, made on the card."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    sizes = SHAPES[shape]
+    sizes = SHAPES[shape] | others
     config = WhisperConfig(
         vocab_size=sizes["vocab_size"] or 51865,
         d_model=sizes["d_model"],

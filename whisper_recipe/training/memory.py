@@ -62,7 +62,7 @@ def _kept_for_backward(run: WhisperTrainer, inputs: dict) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that is kept as it is would hold itself
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(run, inputs)  # holds what is kept, so that no address is used twice
@@ -76,7 +76,7 @@ def _loss(run: WhisperTrainer, inputs: dict) -> torch.Tensor:
     run.model.train()
     run.current_gradient_accumulation_steps = 1  # the Trainer sets this and reads it in compute_loss
     inputs = run._prepare_inputs(inputs)
-    with run.compute_loss_context_manager():
+    with run.accelerator.autocast():  # the Trainer wraps the model in it later
         return run.compute_loss(run.model, inputs, num_items_in_batch=(inputs["labels"] != IGNORED).sum())
 
 
