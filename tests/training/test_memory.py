@@ -43,6 +43,18 @@ def test_expected_memory_counts_weights_gradients_and_state(corpus, tiny_model, 
     assert found["memory: activations of the first batch"] > 0.001
 
 
+def test_memory_is_expected_in_the_precision_of_the_training(corpus, full_vocabulary_model, tmp_path, capsys):
+    found = []
+    for number, precision in enumerate(([], ["--trainer.bf16", "true"])):
+        options = ["--method", "lora", "--trainer.use_cpu", "true", "--dry-run", *precision]
+        assert train(corpus, full_vocabulary_model, tmp_path / f"{number}", *options) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found.append({row[1]: float(row[-2]) for row in rows if row[:1] == ["memory:"]})
+    whole, half = found
+    assert half["weights"] < 0.8 * whole["weights"]  # the adapters stay float32
+    assert half["activations"] < whole["activations"]  # mostly logits, which the loss takes in float32
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
 def test_out_of_memory_names_the_batch_and_what_lowers_it(corpus, tiny_model, tmp_path, capsys, monkeypatch, error):
