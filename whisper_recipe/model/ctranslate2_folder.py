@@ -32,7 +32,7 @@ def vocabulary(folder: Path) -> list[str]:
     """
     path = next((path for name in VOCABULARIES if (path := folder / name).exists()), None)
     if path is None:
-        raise RecipeError(f"none of {', '.join(VOCABULARIES)} is there", where=folder, cure=CURE)
+        raise RecipeError(f"neither {' nor '.join(VOCABULARIES)} is there", where=folder, cure=CURE)
     try:
         text = path.read_text(encoding="utf-8")
         # Not splitlines: a token may hold another line separator. One token of multilingual models is empty.
@@ -88,12 +88,12 @@ def _decoder_size(path: Path) -> tuple[int, int]:
     layers, heads = set(), 0
     try:
         with open(require(path, CURE), "rb") as file:
-            _number(file, "I"), _string(file), _number(file, "I")
-            for _ in range(_number(file, "I")):
-                name = _string(file)
-                dimensions = _number(file, "B")
+            read_number(file, "I"), read_string(file), read_number(file, "I")
+            for _ in range(read_number(file, "I")):
+                name = read_string(file)
+                dimensions = read_number(file, "B")
                 file.seek(4 * dimensions + 1, 1)  # the shape and the type
-                size = _number(file, "I")
+                size = read_number(file, "I")
                 if name == "decoder/num_heads":
                     heads = int.from_bytes(file.read(size), "little")
                 else:
@@ -105,9 +105,12 @@ def _decoder_size(path: Path) -> tuple[int, int]:
     return len(layers), heads
 
 
-def _number(file: BinaryIO, kind: str) -> int:
+def read_number(file: BinaryIO, kind: str) -> int:
+    """Read a number of model.bin; struct.error where the file ends."""
     return struct.unpack(f"<{kind}", file.read(struct.calcsize(kind)))[0]
 
 
-def _string(file: BinaryIO) -> str:
-    return file.read(_number(file, "H"))[:-1].decode()
+def read_string(file: BinaryIO) -> str:
+    """Read a string of model.bin: its length, with the zero byte at its end, and its bytes; struct.error likewise."""
+    length = read_number(file, "H")
+    return struct.unpack(f"{length}s", file.read(length))[0][:-1].decode()

@@ -20,11 +20,11 @@ from transformers import (
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, written_aside
+from whisper_recipe.model.ctranslate2_folder import WEIGHTS, read_number, read_string, vocabulary
 from whisper_recipe.model.generation import make_generation_config, special_token_ids
 from whisper_recipe.model.load import load_tokenizer, read_facts, save_model
-from whisper_recipe.text.vocabulary import merges_of, tokenizer_of, with_special_tokens
+from whisper_recipe.text.vocabulary import merges_of, tokenizer_of
 
-WEIGHTS = "model.bin"
 CURE = "get the folder again"
 # ctranslate2/specs/model_spec.py: `_serialize` writes the file, and the types are numbered in this order.
 VERSIONS = (4, 5, 6)  # the same bytes; they differ in how int8 was rounded
@@ -114,12 +114,12 @@ def read_weights(path: Path) -> Weights:
     """
     with open(require(path, "give a CTranslate2 folder"), "rb") as file:
         try:
-            version, name, revision = _number(file, "I"), _string(file), _number(file, "I")
+            version, name, revision = read_number(file, "I"), read_string(file), read_number(file, "I")
             if version not in VERSIONS or name != "WhisperSpec" or revision != REVISION:
                 what = f"it is {name[:40]!r}, revision {revision}, in version {version} of CTranslate2's format"
                 raise RecipeError(what, where=path, cure=f"give a WhisperSpec of revision {REVISION}")
-            tensors = dict(_variable(file) for _ in range(_number(file, "I")))
-            aliases = {_string(file): _string(file) for _ in range(_number(file, "I"))}
+            tensors = dict(_variable(file) for _ in range(read_number(file, "I")))
+            aliases = {read_string(file): read_string(file) for _ in range(read_number(file, "I"))}
             for alias, target in aliases.items():
                 tensors[alias] = tensors[target]
                 if f"{target}_scale" in tensors:
@@ -134,19 +134,10 @@ def read_weights(path: Path) -> Weights:
     return Weights(tensors, bool(quantized))
 
 
-def _number(file: BinaryIO, kind: str) -> int:
-    return struct.unpack(f"<{kind}", file.read(struct.calcsize(kind)))[0]
-
-
-def _string(file: BinaryIO) -> str:
-    length = _number(file, "H")  # with the zero byte at its end
-    return struct.unpack(f"{length}s", file.read(length))[0][:-1].decode()
-
-
 def _variable(file: BinaryIO) -> tuple[str, torch.Tensor]:
-    name = _string(file)
-    shape = [_number(file, "I") for _ in range(_number(file, "B"))]
-    kind, size = TYPES[_number(file, "B")], _number(file, "I")
+    name = read_string(file)
+    shape = [read_number(file, "I") for _ in range(read_number(file, "B"))]
+    kind, size = TYPES[read_number(file, "B")], read_number(file, "I")
     tensor = torch.frombuffer(bytearray(file.read(size)), dtype=kind)
     if tensor.nbytes != size:
         raise ValueError
@@ -186,7 +177,7 @@ def _renamed(tensors: dict[str, torch.Tensor]):
 
 def _tokenizer(folder: Path, vocab_size: int) -> WhisperTokenizer:
     """Return the tokenizer of tokenizer.json where that is whole, else one built from the vocabulary."""
-    tokens = _vocabulary(folder)
+    tokens = vocabulary(folder)
     path = folder / "tokenizer.json"
     if path.exists():
         found = load_tokenizer(folder)
@@ -194,24 +185,9 @@ def _tokenizer(folder: Path, vocab_size: int) -> WhisperTokenizer:
         merges = json.loads(found.backend_tokenizer.to_str())["model"]["merges"]
         ranks = {token: rank for rank, token in enumerate(tokens[: found.convert_tokens_to_ids("<|endoftext|>")])}
         if len(found) == vocab_size and len(merges) >= len(merges_of(ranks)):
-            return with_special_tokens(found)
+            return found
         print(f"{path} lacks timestamps or merges: the tokenizer is built from the vocabulary")
     return tokenizer_of(tokens, folder)
-
-
-def _vocabulary(folder: Path) -> list[str]:
-    for path in (folder / "vocabulary.json", folder / "vocabulary.txt"):
-        if path.exists():
-            try:
-                text = path.read_text(encoding="utf-8")
-                # Not splitlines: it would also divide at the token of U+2028. One of the tokens is empty.
-                tokens = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
-            except ValueError as error:
-                raise RecipeError(f"can't be read ({error})", where=path, cure=CURE) from None
-            if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-                raise RecipeError("not a list of tokens", where=path, cure=CURE)
-            return tokens
-    raise RecipeError("neither vocabulary.json nor vocabulary.txt is there", where=folder, cure=CURE)
 
 
 def _generation_config(folder: Path, tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:

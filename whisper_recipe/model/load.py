@@ -17,7 +17,7 @@ from whisper_recipe.model.precision import pick_precision
 from whisper_recipe.text.tokenizer import complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
-    from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import BitsAndBytesConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 # Its bars for reading and writing weights would stand between the lines that a stage prints.
 transformers.utils.logging.disable_progress_bar()
@@ -64,9 +64,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
         raise RecipeError(
             f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
         )
-    for key in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"):
-        if not 0 <= (value := getattr(model.config, key)) <= 1:
-            raise RecipeError(f"{key} must be between 0 and 1, got {value}", where=f"{name}/config.json")
+    _check_config(model.config, name)
     for module in model.modules():
         # bitsandbytes 0.50 packs 4-bit weights for a CPU at the first evaluation, and then has no gradients for them.
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -74,6 +72,18 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
     return make_lean(accept_any_length(model))
+
+
+def _check_config(config: WhisperConfig, name: str) -> None:
+    """Raise RecipeError for values that transformers takes, and that fail once the model is used."""
+    for key in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"):
+        if not 0 <= (value := getattr(config, key)) <= 1:
+            raise RecipeError(f"{key} must be between 0 and 1, got {value}", where=f"{name}/config.json")
+    for side in ("encoder", "decoder"):
+        layers, heads = getattr(config, f"{side}_layers"), getattr(config, f"{side}_attention_heads")
+        if layers < 1 or heads < 1:
+            what = f"the {side} must have layers and heads, got {layers} and {heads}"
+            raise RecipeError(what, where=f"{name}/config.json")
 
 
 def _quantization(bits: str) -> BitsAndBytesConfig:

@@ -51,6 +51,9 @@ def complete_tokenizer(tokenizer: WhisperTokenizer, where: str) -> WhisperTokeni
     Raises:
         RecipeError: it has no such tokens at all, or others in their places.
     """
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        what = f"model_max_length must be a number, got {tokenizer.model_max_length}"
+        raise RecipeError(what, where=where, cure="copy the tokenizer from the base model")
     vocabulary = tokenizer.get_vocab()
     required = [END_OF_TEXT, START_OF_TRANSCRIPT, START_OF_PREVIOUS, "<|translate|>", "<|transcribe|>", NO_TIMESTAMPS]
     if missing := [token for token in required if token not in vocabulary]:
@@ -60,7 +63,8 @@ def complete_tokenizer(tokenizer: WhisperTokenizer, where: str) -> WhisperTokeni
     if tokenizer.all_special_ids[-1] != last or not set(specials) <= set(tokenizer.all_special_tokens):
         others = [token for token in tokenizer.all_special_tokens if token not in specials]
         # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
-        tokenizer.add_special_tokens({"extra_special_tokens": [*others, *specials[1:]]})
+        tokenizer.add_special_tokens({"extra_special_tokens": [*others, *specials[1:]], "pad_token": END_OF_TEXT})
+        tokenizer.set_prefix_tokens()  # again: before, it did not know all of them
     times = time_tokens()
     if last == len(tokenizer) - 1:
         tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in times])

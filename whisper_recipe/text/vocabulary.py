@@ -6,7 +6,7 @@ from tokenizers import pre_tokenizers
 from transformers import AddedToken, WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, TIMESTAMPS
+from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, TIMESTAMPS, complete_tokenizer
 
 
 def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
@@ -33,17 +33,7 @@ def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
             for number, token in enumerate(tokens[end:], end)
         ]
     )
-    return with_special_tokens(tokenizer)
-
-
-def with_special_tokens(tokenizer: WhisperTokenizer) -> WhisperTokenizer:
-    """Name the special tokens and the padding, as OpenAI's folders do; return the tokenizer."""
-    special = range(*tokenizer.convert_tokens_to_ids([END_OF_TEXT, NO_TIMESTAMPS]))
-    # The list must end with <|notimestamps|>: transformers takes the id after it as that of <|0.00|>.
-    names = [*tokenizer.convert_ids_to_tokens(special[1:]), NO_TIMESTAMPS]
-    tokenizer.add_special_tokens({"extra_special_tokens": names, "pad_token": END_OF_TEXT})
-    tokenizer.set_prefix_tokens()  # again: before, it knew none of them
-    return tokenizer
+    return complete_tokenizer(tokenizer, where)
 
 
 def merges_of(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
