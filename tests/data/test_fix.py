@@ -97,3 +97,35 @@ def test_an_example_without_speech_may_be_silent(make_data_dir, tmp_path):
     fix(folder, tmp_path / "out")
     assert (tmp_path / "out/text").read_text() == "a\nb two\n"
     validate(tmp_path / "out")
+
+
+def test_corrections_of_the_report_are_applied_and_listed(make_data_dir, tmp_path, capsys):
+    folder = make_data_dir(
+        text="a hello there\nb two\nc three\n",
+        wav="a wav/a.wav\nb wav/b.wav\nc wav/a.wav\n",
+        utt2lang="a en\nb en\nc en\n",
+    )
+    corrections = tmp_path / "corrections.jsonl"
+    corrections.write_text(
+        '{"id": "a", "text": "hello  where"}\n{"id": "b", "text": null}\n{"id": "c", "text": "three"}\n'
+    )
+    fix(folder, tmp_path / "out", corrections=corrections)
+    assert (tmp_path / "out" / "text").read_text() == "a hello where\nc three\n"
+    assert dropped(tmp_path / "out" / "dropped.tsv")["b"] == (f"{folder}/text:2", "correction: left out")
+    assert list(dropped(tmp_path / "out" / "changed.tsv")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "x", "text": "y"}', "x is not in the corpus"),
+        ('{"id": "a"}', "not a"),
+        ('{"id": "a", "text": 1}', "not a"),
+    ],
+)
+def test_wrong_corrections_are_named_by_line(make_data_dir, tmp_path, line, message):
+    (tmp_path / "corrections.jsonl").write_text(f'{{"id": "a", "text": "b"}}\n{line}\n')
+    with pytest.raises(RecipeError, match=message) as raised:
+        fix(make_data_dir(), tmp_path / "out", corrections=tmp_path / "corrections.jsonl")
+    assert str(raised.value.where) == f"{tmp_path}/corrections.jsonl:2"
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """The table of several runs, and the paired test of their differences."""
 
+import csv
 import json
 
 import pytest
@@ -151,3 +152,43 @@ def test_one_set_has_no_table_of_sets(tmp_path, cuts, score, capsys):
     assert score(cuts) == 0
     assert main(["compare", str(tmp_path / "exp")]) == 0
     assert "## all sets" not in capsys.readouterr().out
+
+
+def test_the_suffix_says_whether_latex_or_csv_is_written(systems, tmp_path):
+    assert main(["compare", *systems[1], "--out", str(tmp_path / "table.tex")]) == 0
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    assert lines.count(r"\toprule") == 2  # the rates and the differences
+    assert any(line.split(" & ")[0].strip() == "two" and "12.50 (0.00, 0.00, 12.50)" in line for line in lines)
+    outside, inside = [], False
+    for line in lines:
+        inside |= line.startswith(r"\begin")
+        if line and not inside:
+            outside.append(line)
+        inside &= not line.startswith(r"\end")
+    assert outside and all(line.startswith("% ") for line in outside)  # all else is a comment
+    assert main(["compare", *systems[1], "--out", str(tmp_path / "table.csv")]) == 0
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = {(row["run"], row["group"]): row for row in csv.DictReader(file)}
+    assert float(rows["two", "all"]["error_rate"]) == 0.125
+    assert float(rows["one", "en transcribe"]["substitutions"]) == 40
+    assert float(rows["two", "all"]["low"]) < 0.125 < float(rows["two", "all"]["high"])
+
+
+def test_a_report_of_several_sets_or_of_older_scores_is_refused_in_one_line(systems, tmp_path, score, capsys):
+    page = tmp_path / "report.html"
+    other = write_cuts(tmp_path / "cuts_other.jsonl", [{"id": "utt00", "text": "set", "language": "en"}])
+    assert score(other, {"utt00": "set"}, run="other") == 0
+    assert main(["compare", systems[1][0], str(tmp_path / "other"), "--report", str(page)]) == 1
+    assert "the runs are of 2 sets (forty, other)" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "two/utterances.jsonl").read_text().splitlines()]
+    (tmp_path / "two/utterances.jsonl").write_text(
+        "".join(f"{json.dumps({**r, 'reference_units': 'x'})}\n" for r in rows)
+    )
+    assert main(["compare", *systems[1], "--report", str(page)]) == 1
+    assert "the references of utt00 differ after normalization" in capsys.readouterr().err
+    for row in rows:
+        del row["alignment"]
+    (tmp_path / "two/utterances.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main(["compare", *systems[1], "--report", str(page)]) == 1
+    assert "two/utterances.jsonl: no alignments in it" in capsys.readouterr().err
+    assert not page.exists()

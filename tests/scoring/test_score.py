@@ -246,3 +246,18 @@ def test_scoring_loads_neither_torch_nor_lhotse(tmp_path, cuts, score):
     )
     command = [sys.executable, "-c", program, "score", str(tmp_path / "exp"), "--ref", str(cuts)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("[]\n")
+
+
+def test_units_can_be_chosen_for_code_switched_text(tmp_path, score):
+    rows = [{"id": "a", "text": "请打开YouTube谢谢", "language": "zh"}]
+    cuts = write_cuts(tmp_path / "cuts_switched.jsonl", rows)
+    # One word for another, one character missing of six units; in characters the same word costs five of twelve.
+    assert score(cuts, {"a": "请打开you two谢"}, "--units", "mixed") == 0
+    found = metrics(tmp_path)["groups"]["all"]
+    assert (found["unit"], found["total"]) == ("mixed", 6)
+    assert (found["substitutions"], found["insertions"], found["deletions"]) == (2, 0, 0)
+    assert "%MIXED 33.33 [ 2 / 6" in (tmp_path / "exp/mixed").read_text()
+    assert score(cuts, {"a": "请打开youtube谢"}, "--units", "characters") == 0
+    found = metrics(tmp_path)["groups"]["all"]
+    assert (found["unit"], found["total"], found["deletions"]) == ("CER", 12, 1)
+    assert not (tmp_path / "exp/mixed").exists()

@@ -5,7 +5,7 @@ import random
 import jiwer
 import pytest
 
-from whisper_recipe.text.error_rates import ErrorCounts, align, alignment_lines, count_errors, steps
+from whisper_recipe.text.error_rates import ErrorCounts, align, alignment_lines, count_errors, spaced_characters, steps
 
 # (reference, hypothesis, in characters, insertions, deletions, substitutions, units), counted by hand
 PAIRS = [
@@ -98,3 +98,19 @@ def test_the_alignment_is_drawn_in_three_lines(reference, hypothesis, marks):
     lines = alignment_lines(align(reference, hypothesis, characters=False)).splitlines()
     assert [line[:4] for line in lines] == ["REF:", "HYP:", "    "]
     assert lines[2].strip() == marks
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("请打开youtube 谢谢", ["请", "打", "开", "youtube", "谢", "谢"]),
+        ("turn on the light", ["turn", "on", "the", "light"]),
+        ("打开厨房的灯", list("打开厨房的灯")),
+        ("カラオケへgo", [*"カラオケへ", "go"]),
+        ("привет мир 3点", ["привет", "мир", "3", "点"]),
+        ("안녕 세상", ["안녕", "세상"]),  # Hangul is written with spaces
+        ("เปิดไฟ on", [*"เปิดไฟ", "on"]),
+    ],
+)
+def test_mixed_units_are_characters_of_unspaced_scripts_and_words_of_others(text, units):
+    assert spaced_characters(text).split() == units

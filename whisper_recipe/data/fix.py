@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.data.corpus import Dropped, write_corpus
+from whisper_recipe.data.utterance import Scan
 from whisper_recipe.data.validate import check_corpus
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_jsonl
 
 
 def fix(
@@ -21,6 +23,7 @@ def fix(
     language: str | None = None,
     num_jobs: int = 2,
     channel: int | Literal["mix", "auto"] = 0,
+    corrections: Path | None = None,
 ) -> None:
     """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
 
@@ -38,13 +41,17 @@ def fix(
         language: of a list's utterances that name none.
         num_jobs: threads that decode.
         channel: of audio with several channels, as `prepare` will use it: recordings that are silent there are dropped.
+        corrections: JSON lines that report.html saves: {"id": ..., "text": ...} is the text that is right, and null
+            drops the utterance.
 
     Raises:
-        RecipeError: no utterance is valid.
+        RecipeError: no utterance is valid, or a correction is malformed or of an unknown utterance.
     """
     from tabulate import tabulate
 
     scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
+    if corrections is not None:
+        _correct(scan, _read_corrections(corrections, set(scan.rows.values())))
     kept = {utterance.row: replace(utterance, duration=durations[utterance.row]) for utterance in scan.sound()}
     dropped = [Dropped(key, row, "; ".join(scan.lost[row])) for row, key in scan.rows.items() if row not in kept]
     changed = [Dropped(kept[row].id, row, "; ".join(reasons)) for row, reasons in scan.changed.items() if row in kept]
@@ -57,3 +64,28 @@ def fix(
             counts = Counter(row.reason.partition(":")[0] for row in rows)
             print(tabulate(counts.most_common(), headers=[title, "utterances"]))
     print(f"{out}: {len(scan.rows)} utterances read = {len(kept)} kept + {len(dropped)} dropped (dropped.tsv)")
+
+
+def _read_corrections(path: Path, known: set[str]) -> dict[str, str | None]:
+    """Return id -> the text that is right, None where there is none."""
+    texts = {}
+    for line, row in read_jsonl(path):
+        key, text = row.get("id"), row.get("text", 0)
+        if not isinstance(key, str) or not isinstance(text, str | None):
+            cure = "save it with report.html, or write {'id': ..., 'text': ...} a line"
+            raise RecipeError("not a correction", where=f"{path}:{line}", cure=cure)
+        if key not in known:
+            cure = "correct the corpus that was decoded"
+            raise RecipeError(f"{key} is not in the corpus", where=f"{path}:{line}", cure=cure)
+        texts[key] = None if text is None else " ".join(text.split())
+    return texts
+
+
+def _correct(scan: Scan, texts: dict[str, str | None]) -> None:
+    """Give utterances their corrected texts, without the segments that have the old one; lose those without text."""
+    for utterance in scan.utterances:
+        text = texts.get(utterance.id, utterance.text)
+        if text is None:
+            scan.lose(utterance.row, "correction: left out")
+        elif text != utterance.text:
+            scan.change("correction", utterance.row, "another text", utterance.row, text=text, segments=None)

@@ -16,6 +16,8 @@ from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
+from whisper_recipe.report.page import Table
+from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.shares import Share, Unfinished, parse_share
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
@@ -73,6 +75,9 @@ def stats(
     out: Path | None = None,
     part: str | None = None,
     dask: str | None = None,
+    report: Path | None = None,
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
 ) -> None:
     """Print durations and texts of cuts per language and task.
 
@@ -86,6 +91,10 @@ def stats(
         part: 2/8 counts the second eighth. All eight are started, on any machines that share the folder of `out`, with
             the same other options; the one that ends last prints and writes the tables, the same as one process would.
         dask: address of a Dask scheduler (tcp://host:8786) whose workers count.
+        report: an HTML page to write, with histograms and the longest, quietest, most clipped, fastest-spoken and other
+            extreme utterances to listen to. It is written by this process alone.
+        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most.
 
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
@@ -106,9 +115,14 @@ def stats(
     for piece in counted:
         for key, group in piece.items():
             groups.setdefault(key, Group()).extend(group)
-    _report(dict(sorted(groups.items())), plot, out)
+    tables = _report(dict(sorted(groups.items())), plot, out)
     if part:
         work.discard()
+    if report is not None:
+        from whisper_recipe.data.report import spoken_in_cuts, write_corpus_report
+
+        title = ", ".join(path.name.removeprefix("cuts_").partition(".")[0] for path in cuts)
+        write_corpus_report(report, title, list(spoken_in_cuts(cuts)), tables, audio, audio_limit_mb)
 
 
 def _unfinished(cuts: list[Path], tokenizer: str | None, out: Path, share: Share) -> Unfinished:
@@ -171,25 +185,27 @@ def _typed(value: list[float] | int) -> array | int:
     return array("d", value) if isinstance(value, list) else value
 
 
-def _report(groups: Groups, plot: Path | None, out: Path | None) -> None:
-    """Print and write the tables of what was counted, and draw the histogram."""
+def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
+    """Print, write and return the tables of what was counted, and draw the histogram."""
     from tabulate import tabulate
 
     if plot is not None:
         _plot(groups, plot)
     if len(groups) > 1:
         groups["all", "all"] = functools.reduce(Group.__add__, groups.values())
-    tables = []
-    for columns in (_durations, _texts):
+    tables, shown = [], []
+    for title, columns in (("Durations", _durations), ("Texts", _texts)):
         rows = [columns(*key, group) for key, group in groups.items()]
         align = ["left", "left", *["right"] * (len(rows[0]) - 2)]
         tables.append(tabulate(rows, headers="keys", disable_numparse=True, colalign=align) + "\n")
+        shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2))
     print(*tables, sep="\n")
     if out is not None:
         with written_aside(out) as aside:
             aside.write_text("\n".join(tables), encoding="utf-8")
     if plot is not None:
         print(f"histogram of durations: {plot}")
+    return shown
 
 
 def _rows(paths: list[Path]) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from whisper_recipe.data.corpus import scan_corpus
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.report.sound import AudioMode
 
 if TYPE_CHECKING:
     from whisper_recipe.data.audio import Decoded
@@ -33,6 +34,9 @@ def validate(
     num_jobs: int = 2,
     show: int = 10,
     channel: int | Literal["mix", "auto"] = 0,
+    report: Path | None = None,
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
 ) -> None:
     """Check a Kaldi data directory or a JSON list; print its problems with file and line, and a table of counts.
 
@@ -48,19 +52,27 @@ def validate(
         show: problems of a kind to list; 0 lists all.
         channel: what `prepare` will use of audio with several channels: one of them, from 0, their mix, or the loudest
             (auto). Silence and the like are judged there.
+        report: an HTML page to write, with histograms, and the utterances with problems and the longest, quietest, most
+            clipped, fastest-spoken and other extreme ones to listen to.
+        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most.
 
     Raises:
         RecipeError: there are problems.
     """
     from tabulate import tabulate
 
-    scan, _ = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
+    scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
     counts = Counter(problem.kind for problem in scan.problems)
     _list(scan.problems, show or len(scan.problems))
     if counts:
         print(tabulate(counts.most_common(), headers=["problem", "count"]))
     if show and counts and max(counts.values()) > show:
         print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    if report is not None:
+        from whisper_recipe.data.report import write_scan_report
+
+        write_scan_report(report, scan, durations, audio, audio_limit_mb)
     remarks = sum(counts.pop(kind, 0) for kind in REMARKS)
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"

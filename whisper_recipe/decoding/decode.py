@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from dataclasses import asdict
 from importlib.metadata import version
 from operator import attrgetter
@@ -21,15 +22,18 @@ from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fba
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
+from whisper_recipe.decoding.confidence import calibrated, read_temperature
+from whisper_recipe.decoding.formats import Word
 from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import natural_length
 from whisper_recipe.shares import parse_share
 from whisper_recipe.text.prompt import MAX_SECONDS
-from whisper_recipe.text.tokenizer import decode_text
+from whisper_recipe.text.tokenizer import decode_text, text_only
 
 
 def decode(
@@ -43,6 +47,8 @@ def decode(
     task: Literal["given", "transcribe", "translate"] = "given",
     assistant_model: str | None = None,
     part: str | None = None,
+    confidence: bool = False,
+    calibration: Path | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
@@ -66,6 +72,10 @@ def decode(
         part: 2/8 decodes the second eighth. All eight are started, at any times and on any machines that share OUT,
             with the same other options; the one that ends last writes the hypotheses. Give --batch_duration where the
             machines differ.
+        confidence: write the probability and times of each word too. The hypotheses are run through the model once
+            more, which tells how likely each token is after those before it.
+        calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
+            probabilities true.
         search: how hypotheses are searched for.
 
     Raises:
@@ -78,6 +88,9 @@ def decode(
     batch_duration = batch_duration or usual_batch_duration()
     if language not in ("given", "detect"):
         language = language_code(language, "language")
+    if calibration is not None and not confidence:
+        raise RecipeError("there are no confidences", where="--calibration", cure="give --confidence too")
+    temperature = (read_temperature(calibration) if calibration else 1.0) if confidence else None
     settings = {
         "model": str(model),
         "cuts": str(cuts),
@@ -87,6 +100,7 @@ def decode(
         "language": language,
         "task": task,
         "assistant_model": assistant_model,
+        "confidence_temperature": temperature,
         **asdict(search),
         "versions": _versions(),
     }
@@ -101,7 +115,7 @@ def decode(
     check_features(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
-    decoder = _CutDecoder(backend, search, language, task, pad_to_30s)
+    decoder = _CutDecoder(backend, search, language, task, pad_to_30s, temperature)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
     if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -162,8 +176,17 @@ def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts
 class _CutDecoder:
     """What is the same for all batches."""
 
-    def __init__(self, backend: Backend, search: SearchOptions, language: str, task: str, pad_to_30s: bool) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        search: SearchOptions,
+        language: str,
+        task: str,
+        pad_to_30s: bool,
+        temperature: float | None = None,
+    ) -> None:
         self.backend, self.search, self.language, self.task = backend, search, language, task
+        self.temperature = temperature  # of the words' confidences; None where none are asked for
         self.frames = MAX_FRAMES if pad_to_30s else None
 
     def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
@@ -198,10 +221,35 @@ class _CutDecoder:
             for cut, language in zip(cuts, languages, strict=True)
         ]
         found = self.backend.decode(batch, prompts, self.search)
-        return [
+        rows = [
             self._row(cut, language, decode_text(tokenizer, ids).strip())
             for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
+        if self.temperature is not None:
+            self._add_words(rows, batch, features, [text_only(tokenizer, ids) for ids in found])
+        return rows
+
+    def _add_words(
+        self, rows: list[dict], batch: torch.Tensor, features: list[torch.Tensor], texts: list[list[int]]
+    ) -> None:
+        """Add the words of the texts (ids) to the rows, with times and probabilities; a language and task at a time."""
+        kinds = defaultdict(list)
+        for index, row in enumerate(rows):
+            kinds[row["language"], row["task"]].append(index)
+        for (language, task), members in kinds.items():
+            frames = [len(features[index]) for index in members]
+            spoken = [texts[index] for index in members]
+            found = word_times(self.backend, self.backend.tokenizer, batch[members], frames, spoken, language, task)
+            for index, words in zip(members, found, strict=True):
+                rows[index]["words"] = [self._word(word) for word, _ in words]
+
+    def _word(self, word: Word) -> dict:
+        return {
+            "word": word.word.strip(),
+            "start": round(word.start, 3),
+            "end": round(word.end, 3),
+            "probability": round(calibrated(word.probability, self.temperature), 4),
+        }
 
     def _language(self, cut: Cut) -> str:
         if self.language != "given":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, read_jsonl, written_aside
+from whisper_recipe.report.page import Table
+from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
+from whisper_recipe.scoring.report import REPORTED, System, write_report
 from whisper_recipe.scoring.score import ALL
 
 LEGEND = (
@@ -18,6 +22,7 @@ DIFFERENCE_LEGEND = (
     "Points of error rate against the first row, with 95 % interval and two-sided p by the paired bootstrap: both "
     "systems on the same draws of speakers, where ten or more are known, else of utterances."
 )
+TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
 
 class Run(NamedTuple):
@@ -37,7 +42,13 @@ class Counts(NamedTuple):
     normalizer: str
 
 
-def compare(runs: list[Path], out: Path | None = None) -> None:
+def compare(
+    runs: list[Path],
+    out: Path | None = None,
+    report: Path | None = None,
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
+) -> None:
     """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
 
     A second table has the differences to the first row with a paired test, where the runs have the same utterances.
@@ -46,10 +57,15 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
     Args:
         runs: folders that `whisper-recipe score` wrote, exp/<name>/decode_<split>_<backend>;
             LABEL=FOLDER names the row.
-        out: a Markdown file to write too.
+        out: a file to write too: Markdown, LaTeX where it ends in .tex, or a row a run and group where it ends in .csv.
+        report: an HTML page to write too, for runs of one set: utterances with all hypotheses aligned below the
+            reference, those first that the runs differ in most.
+        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most.
 
     Raises:
-        RecipeError: a folder has not been scored, or two rows have one name.
+        RecipeError: a folder has not been scored, two rows have one name, or a report is asked for and the runs are of
+            several sets or differ in their references.
     """
     scored: dict[str, Run] = {}
     for run in runs:
@@ -57,17 +73,61 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
         if name in scored:
             raise RecipeError(f"two runs are named {name!r}", where=folder, cure="name one: LABEL=FOLDER")
         scored[name] = Run(folder, _read_metrics(folder / "metrics.json"))
-    sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
-    sections = [
-        _section(name, {row: run for row, run in scored.items() if run.metrics["set"] == name}) for name in sets
-    ]
-    if len(sets) > 1:
-        sections.insert(0, _overview(scored, sets))
-    text = "\n".join([*sections, LEGEND, ""])
-    print(text)
+    print(_text(scored, "github"))
     if out is not None:
         with written_aside(out) as aside:
-            aside.write_text(text, encoding="utf-8")
+            if out.suffix == ".csv":
+                _write_csv(aside, scored)
+            else:
+                aside.write_text(_text(scored, TABLE_FORMATS.get(out.suffix, "github")), encoding="utf-8")
+    if report is not None:
+        _write_report(report, scored, audio, audio_limit_mb)
+
+
+def _text(scored: dict[str, Run], tablefmt: str) -> str:
+    """Return all tables and what is to be said of them; in LaTeX the latter are comments."""
+    sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
+    sections = [
+        _section(name, {row: run for row, run in scored.items() if run.metrics["set"] == name}, tablefmt)
+        for name in sets
+    ]
+    if len(sets) > 1:
+        sections.insert(0, ["## all sets", _overview(scored, sets, tablefmt)])
+    blocks = [block for section in sections for block in section] + [LEGEND]
+    if tablefmt != "github":
+        blocks = [block if block.startswith("\\begin") else f"% {block}" for block in blocks]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _write_csv(path: Path, scored: dict[str, Run]) -> None:
+    """Write a row a run and group, rates as shares."""
+    columns = ["unit", "normalizer", "error_rate", "low", "high", "ins_rate", "del_rate", "sub_rate"]
+    columns += ["insertions", "deletions", "substitutions", "total", "utterances", "bleu", "chrf"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["set", "run", "group", *columns, "RTF"], extrasaction="ignore", restval="")
+        table.writeheader()
+        for name, (_, metrics) in scored.items():
+            for group, values in metrics["groups"].items():
+                low, high = values.get("interval_95") or ("", "")
+                about = {"set": metrics["set"], "run": name, "group": group, "RTF": metrics.get("RTF", "")}
+                table.writerow({**values, **about, "low": low, "high": high})
+
+
+def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_limit_mb: float) -> None:
+    sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
+    if len(sets) > 1:
+        what = f"the runs are of {len(sets)} sets ({', '.join(sets)})"
+        raise RecipeError(what, where="--report", cure="give runs of one set for each report")
+    systems = {}
+    for name, (folder, metrics) in scored.items():
+        rows = {row["id"]: row for _, row in read_jsonl(folder / "utterances.jsonl")}
+        if not rows or not all(row.keys() >= REPORTED for row in rows.values()):
+            cure = "run whisper-recipe score again (stage 7)"
+            raise RecipeError("no alignments in it", where=folder / "utterances.jsonl", cure=cure)
+        systems[name] = System(folder, metrics, rows)
+    tested, notes = _differences(scored, _groups(scored)) if len(scored) > 1 else (None, [])
+    write_report(path, f"{sets[0]}: {', '.join(scored)}", systems, audio, audio_limit_mb, tested, notes)
+    print(f"report: {path}")
 
 
 def _name_and_folder(run: Path) -> tuple[str, Path]:
@@ -85,7 +145,7 @@ def _read_metrics(path: Path) -> dict:
     return metrics
 
 
-def _overview(scored: dict[str, Run], sets: list[str]) -> str:
+def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     """Return the error rates of whole sets, as the field's papers have them: a row a system, a column a set."""
     from tabulate import tabulate
 
@@ -100,22 +160,31 @@ def _overview(scored: dict[str, Run], sets: list[str]) -> str:
             cells[name] = f"{100 * whole['error_rate']:.2f}"
     rows = [[system, *map(cells.get, sets)] for system, cells in systems.items()]
     headers = ["system", *(f"{name} {units[name]}" for name in sets)]
-    return f"## all sets\n\n{tabulate(rows, headers, 'github', missingval='–', disable_numparse=True)}\n"
+    return tabulate(rows, headers, tablefmt, missingval="–", disable_numparse=True)
 
 
-def _section(name: str, scored: dict[str, Run]) -> str:
+def _groups(scored: dict[str, Run]) -> list[str]:
+    groups = dict.fromkeys(group for run in scored.values() for group in run.metrics["groups"])
+    return sorted(groups, key=lambda group: (group == ALL, group))
+
+
+def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
     """Return a set's part of the page: its heading, the table, and the differences of its runs."""
-    groups = list(dict.fromkeys(group for run in scored.values() for group in run.metrics["groups"]))
-    groups.sort(key=lambda group: (group == ALL, group))
+    from tabulate import tabulate
+
+    groups = _groups(scored)
     normalizers = ", ".join(dict.fromkeys(run.metrics.get("normalizer", "unknown") for run in scored.values()))
-    parts = [f"## {name}", _table({row: run.metrics for row, run in scored.items()}, groups)]
+    parts = [f"## {name}", _table({row: run.metrics for row, run in scored.items()}, groups, tablefmt)]
     parts.append(f"Normalizer: {normalizers}.")
     if len(scored) > 1:
-        parts += _differences(scored, groups)
-    return "\n\n".join(parts) + "\n"
+        tested, notes = _differences(scored, groups)
+        if tested is not None:
+            parts += [tabulate(tested.rows, tested.columns, tablefmt, missingval="–"), DIFFERENCE_LEGEND]
+        parts += notes
+    return parts
 
 
-def _table(scored: dict[str, dict], groups: list[str]) -> str:
+def _table(scored: dict[str, dict], groups: list[str], tablefmt: str) -> str:
     from tabulate import tabulate
 
     units = {group: values["unit"] for metrics in scored.values() for group, values in metrics["groups"].items()}
@@ -132,7 +201,7 @@ def _table(scored: dict[str, dict], groups: list[str]) -> str:
     ]
     rates = [f"{group} {units[group]}" for group in groups]
     headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated), "RTF", "RTFx"]
-    return tabulate(rows, headers, tablefmt="github", missingval="–")
+    return tabulate(rows, headers, tablefmt, missingval="–")
 
 
 def label(run: Path) -> str:
@@ -152,10 +221,8 @@ def _translation_cell(values: dict | None) -> str | None:
     return f"{values['bleu']:.2f} / {values['chrf']:.2f}" if values and "bleu" in values else None
 
 
-def _differences(scored: dict[str, Run], groups: list[str]) -> list[str]:
-    """Return the table of differences to the first run and what is to be said of it."""
-    from tabulate import tabulate
-
+def _differences(scored: dict[str, Run], groups: list[str]) -> tuple[Table | None, list[str]]:
+    """Return the table of differences to the first run, and why others are not in it."""
     first, *others = scored
     base = _read_counts(scored[first].folder)
     rows, notes = [], []
@@ -166,10 +233,9 @@ def _differences(scored: dict[str, Run], groups: list[str]) -> list[str]:
             notes.append(f"{row} is not tested against {first}: {reason}.")
         else:
             rows.append([row, *(_difference(base, counts, group) for group in groups)])
-    if rows:
-        table = tabulate(rows, [f"minus {first}", *groups], tablefmt="github", missingval="–")
-        notes = [table, DIFFERENCE_LEGEND, *notes]
-    return notes
+    if not rows:
+        return None, notes
+    return Table(f"Differences to {first}", [f"minus {first}", *groups], rows, note=DIFFERENCE_LEGEND), notes
 
 
 def _read_counts(folder: Path) -> dict[str, Counts]:

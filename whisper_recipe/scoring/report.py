@@ -1,39 +1,25 @@
-"""report.html: a scored set on one page, to be read in a browser without network, or sent to somebody."""
+"""report.html: one decoding, or several side by side, on a page to look at and listen to."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from html import escape
+import csv
+from collections.abc import Collection, Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
+from typing import NamedTuple
 
-from whisper_recipe.files import written_aside
+from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.corpus import read_corpus
+from whisper_recipe.data.report import samples_of_cut, samples_of_utterance
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import exists, read_jsonl
+from whisper_recipe.report.page import Page, Table, write_page
+from whisper_recipe.report.sound import AudioMode, Samples, collect
 from whisper_recipe.scoring.hallucinations import SIGNS
-from whisper_recipe.scoring.utterances import ScoredUtterance
-from whisper_recipe.text.error_rates import steps
+from whisper_recipe.scoring.references import JSON_LINES
+from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, duration_range
+from whisper_recipe.text.normalize import text_language
 
-MOST_FREQUENT = 20  # errors of each kind
-WORST_PARTS = 30  # of a breakdown; a set may have thousands of speakers
-WORST_UTTERANCES = 50
-UTTERANCES_OF_A_SIGN = 20
-
-STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; display: inline-table; vertical-align: top; }
-th, td { padding: .15em .7em; border-bottom: 1px solid #ccc; text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-h2 { margin-top: 2em; }
-p.note { color: #666; }
-div.utterance { margin: .8em 0; padding-left: .8em; border-left: 3px solid #ccc; overflow-wrap: anywhere; }
-ins { background: #cfe8ff; color: #063; text-decoration: none; }
-del { background: #ffd6d6; color: #800; }
-.substitute { background: #ffe9b8; }
-@media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818; }
-  ins, del, .substitute { color: #111; }
-  p.note { color: #aaa; }
-}
-"""
 RATES = {
     "error_rate": "error rate",
     "interval_95": "95 % interval",
@@ -44,6 +30,21 @@ RATES = {
     "sentence_correct_rate": "sentences right",
 }
 COUNTS = ("insertions", "deletions", "substitutions", "total", "utterances")
+# What the page needs of an utterance's row in utterances.jsonl.
+REPORTED = {"language", "task", "speaker", "duration", "unit", "reference", "hypothesis", "alignment"}
+REPORTED |= {"reference_units", "hypothesis_units"}
+RATES_NOTE = (
+    "Rates are in %; errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
+    "Intervals are 95 % bootstrap intervals. MER: errors as a share of all aligned positions, insertions among them."
+)
+
+
+class System(NamedTuple):
+    """A scored decoding: its folder, its metrics.json, and the rows of its utterances.jsonl by id."""
+
+    folder: Path
+    metrics: dict
+    rows: dict[str, dict]
 
 
 def percent(value: float | list[float] | None) -> str:
@@ -55,146 +56,249 @@ def percent(value: float | list[float] | None) -> str:
 
 def write_report(
     path: Path,
-    utterances: list[ScoredUtterance],
-    errors: dict[str, Counter[tuple[str, str, str]]],
-    metrics: dict,
+    title: str,
+    systems: dict[str, System],
+    audio: AudioMode,
+    audio_limit_mb: float,
+    differences: Table | None = None,
+    notes: Iterable[str] = (),
 ) -> None:
     """Write the page.
 
     Args:
-        path: report.html.
-        utterances: all of the set.
-        errors: kind -> (language, reference, hypothesis) -> times.
-        metrics: what metrics.json holds.
+        path: of the page.
+        title: its heading.
+        systems: name -> decoding of the same set; the utterances that all have are shown.
+        audio: where the sound of the utterances is to be.
+        audio_limit_mb: megabytes of sound; the utterances with most errors, or that differ most, come first.
+        differences: the paired test of several systems.
+        notes: what else is to be said at the top.
+
+    Raises:
+        RecipeError: the systems have no utterance in common, or their references differ.
     """
-    title = f"{metrics['set']}: {path.absolute().parent.parent.name} {path.absolute().parent.name}"
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        _summary(metrics),
-        "<h2>Languages and tasks</h2>",
-        _rates_table(metrics["groups"], "group"),
-        *_breakdowns(metrics["breakdowns"]),
-        "<h2>Most frequent errors</h2>",
-        *(_frequent(kind, counter) for kind, counter in errors.items()),
-        "<h2>Signs of made-up text</h2>",
-        *(_sign(sign, [utterance for utterance in utterances if sign in utterance.signs]) for sign in SIGNS),
-        "<h2>Worst utterances</h2>",
-        *_worst(utterances),
-    ]
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+    utterances = _worst_first(_merged(systems))
+    first = next(iter(systems.values()))
+    samples = {} if audio == "none" else _samples(first.metrics.get("references"), {row["id"] for row in utterances})
+    ordered = [(row["id"], samples[row["id"]]) for row in utterances if row["id"] in samples]
+    page = Page(
+        title=title,
+        notes=[*_notes(systems, len(utterances)), *notes],
+        tables=[*([differences] if differences else []), _rates(systems)],
+        data={
+            "systems": list(systems),
+            "signs": SIGNS,
+            "breakdowns": _breakdowns([system.metrics["breakdowns"] for system in systems.values()]),
+            "durations": [duration_range(edge) for edge in DURATION_EDGES],
+            "lines": [
+                chart for name, system in systems.items() for chart in learning_curves(name, system.folder.parent)
+            ],
+            "utterances": utterances,
+        },
+        sounds=collect(ordered, audio, audio_limit_mb, path, SAMPLING_RATE),
     )
-    with written_aside(path) as aside:
-        aside.write_text(page, encoding="utf-8")
+    write_page(path, page)
 
 
-def _summary(metrics: dict) -> str:
-    lines = [
-        f"Normalizer: {metrics['normalizer']} (the tables name it for each row). Rates are in %; errors are counted in "
-        "words (WER) or, for languages without spaces, in characters (CER). Intervals are 95 % bootstrap intervals. "
-        "MER: errors as a share of all aligned positions, insertions among them.",
+def _merged(systems: dict[str, System]) -> list[dict]:
+    """Return the utterances that all systems have, as the page's script reads them."""
+    first, *others = (system.rows for system in systems.values())
+    common = [key for key in first if all(key in rows for rows in others)]
+    if not common:
+        raise RecipeError("the runs have no utterance in common", where="compare", cure="give runs of the same set")
+    for key in common:
+        if any(rows[key]["reference_units"] != first[key]["reference_units"] for rows in others):
+            what = f"the references of {key} differ after normalization"
+            raise RecipeError(what, where="compare", cure="score all runs with the same references and --normalizer")
+    return [_utterance([rows[key] for rows in (first, *others)]) for key in common]
+
+
+def _utterance(rows: list[dict]) -> dict:
+    row = rows[0]
+    results = [
+        {
+            "hypothesis": one["hypothesis_units"],
+            "written": one["hypothesis"],
+            "alignment": one["alignment"],
+            **{key: one[key] for key in ("signs", "words") if one.get(key)},
+        }
+        for one in rows
     ]
-    if "RTF" in metrics:
-        lines.append(
-            f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster), RTFx {metrics['RTFx']:g}."
-        )
-    if metrics["missing_hypotheses"]:
-        lines.append(
-            f"{metrics['missing_hypotheses']} utterances have no hypothesis and count as deletions; missing.txt "
-            "lists them."
-        )
-    for group, values in metrics["groups"].items():
-        if "bleu" in values:
-            lines.append(
-                f"{group}: BLEU {values['bleu']:.2f} ({values['bleu_signature']}), chrF {values['chrf']:.2f} "
-                f"({values['chrf_signature']}), of the text as written."
+    sure = [word[2] for word in row.get("words") or () if word and word[2] is not None]
+    return {
+        **{key: row[key] for key in ("id", "language", "task", "speaker", "duration", "unit")},
+        "text_language": text_language(row["language"].partition("→")[0], row["task"]),
+        "duration_range": duration_range(row["duration"]),
+        "written": row["reference"],
+        "reference": row["reference_units"],
+        **({"confidence": min(sure)} if sure else {}),
+        "results": results,
+        "errors": [_errors(one) for one in rows],
+    }
+
+
+def _errors(row: dict) -> int:
+    return row["insertions"] + row["deletions"] + row["substitutions"]
+
+
+def _worst_first(utterances: list[dict]) -> list[dict]:
+    """Sort by errors; those of several systems by how much they differ, then by errors."""
+
+    def order(row: dict) -> tuple:
+        errors = row["errors"]
+        return -max(abs(one - errors[0]) for one in errors), -max(errors), row["id"]
+
+    return [{key: value for key, value in row.items() if key != "errors"} for row in sorted(utterances, key=order)]
+
+
+def _notes(systems: dict[str, System], count: int) -> list[str]:
+    names = ", ".join(dict.fromkeys(system.metrics["normalizer"] for system in systems.values()))
+    notes = [f"Normalizer: {names} (the table names it for each row). {RATES_NOTE}"]
+    for name, (_, metrics, rows) in systems.items():
+        about = f"{name}: " if len(systems) > 1 else ""
+        if "RTF" in metrics:
+            speed = (
+                f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster), RTFx {metrics['RTFx']:g}."
             )
-    return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+            notes.append(about + speed)
+        if metrics["missing_hypotheses"]:
+            what = "utterances have no hypothesis and count as deletions; missing.txt lists them."
+            notes.append(f"{about}{metrics['missing_hypotheses']} {what}")
+        if len(rows) > count:
+            notes.append(f"{about}{len(rows) - count} utterances are not in all runs and not in the list below.")
+        for group, values in metrics["groups"].items():
+            if "bleu" in values:
+                bleu = f"BLEU {values['bleu']:.2f} ({values['bleu_signature']})"
+                chrf = f"chrF {values['chrf']:.2f} ({values['chrf_signature']})"
+                notes.append(f"{about}{group}: {bleu}, {chrf}, of the text as written.")
+    return notes
 
 
-def _table(headers: Iterable[str], rows: Iterable[Iterable[object]], texts: int) -> str:
-    """Return a table whose first `texts` columns are of text; the others are of numbers."""
-    lines = [_table_row("th", headers, texts), *(_table_row("td", row, texts) for row in rows)]
-    return "\n".join(["<table>", *lines, "</table>"])
-
-
-def _table_row(tag: str, values: Iterable[object], texts: int) -> str:
-    cells = (
-        f"<{tag}{' class=number' if number >= texts else ''}>{escape(str(value))}</{tag}>"
-        for number, value in enumerate(values)
-    )
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _rates_table(groups: dict[str, dict], name: str) -> str:
+def _rates(systems: dict[str, System]) -> Table:
+    """Return the error rates of each language and task; systems stand below one another."""
+    groups = dict.fromkeys(group for system in systems.values() for group in system.metrics["groups"])
+    several = len(systems) > 1
     rows = [
         [
             group,
-            values["unit"],
-            values["normalizer"],
+            *([name] if several else []),
+            *(values[key] for key in ("unit", "normalizer")),
             *(percent(values[key]) for key in RATES),
-            *(values[key] for key in COUNTS),
+            *(f"{values[key]:,}" for key in COUNTS),
         ]
-        for group, values in groups.items()
+        for group in groups
+        for name, system in systems.items()
+        if (values := system.metrics["groups"].get(group)) is not None
     ]
-    return _table([name, "unit", "normalizer", *RATES.values(), *COUNTS], rows, texts=3)
+    texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
+    columns = [*texts, *RATES.values(), *COUNTS]
+    minor = ("unit", "normalizer", "MER", "sentences right", *COUNTS)
+    return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
-def _breakdowns(breakdowns: dict[str, dict[str, dict]]) -> Iterable[str]:
-    for name, parts in breakdowns.items():
-        if len(parts) < 2:  # the whole set, or nothing known
-            continue
-        yield f"<h2>By {escape(name)}</h2>"
-        if len(parts) > WORST_PARTS:
-            yield f'<p class="note">The {WORST_PARTS} worst of {len(parts)}; metrics.json has all.</p>'
-            worst = sorted(parts.items(), key=lambda part: part[1]["error_rate"] or 0, reverse=True)
-            parts = dict(worst[:WORST_PARTS])
-        yield _rates_table(parts, name)
+def _breakdowns(breakdowns: list[dict[str, dict[str, dict]]]) -> list[dict]:
+    """Return the parts of each breakdown that says something, with the rates of each system."""
+    found = []
+    for name in BREAKDOWNS:
+        parts = dict.fromkeys(part for one in breakdowns for part in one.get(name, ()))
+        if len(parts) > 1:
+            found.append(
+                {"name": name, "parts": [_part(part, [one[name].get(part) for one in breakdowns]) for part in parts]}
+            )
+    return found
 
 
-def _frequent(kind: str, counter: Counter[tuple[str, str, str]]) -> str:
-    rows = [
-        [language, reference or "–", hypothesis or "–", times]
-        for (language, reference, hypothesis), times in counter.most_common(MOST_FREQUENT)
+def _part(part: str, values: list[dict | None]) -> dict:
+    def rates(one: dict | None) -> dict | None:
+        low, high = (one and one["interval_95"]) or (None, None)
+        return one and {"rate": one["error_rate"], "low": low, "high": high}
+
+    known = next(one for one in values if one)
+    return {"part": part, "utterances": known["utterances"], "systems": list(map(rates, values))}
+
+
+def _samples(references: str | None, ids: Collection[str]) -> dict[str, Samples]:
+    """Return what reads the samples of utterances; those whose manifest or directory names no plain file are left out.
+
+    Args:
+        references: what was scored against; it may be gone.
+        ids: of the utterances.
+    """
+    if references is None or not exists(references):
+        return {}
+    if Path(references).is_dir():
+        rows = read_corpus(references, allow_pipes=True, needs_audio=False)
+        found = {row.id: samples_of_utterance(row) for row in rows if row.id in ids}
+    elif references.endswith(JSON_LINES):
+        found = {row["id"]: samples_of_cut(row) for _, row in read_jsonl(references) if row["id"] in ids}
+    else:
+        found = {}
+    return {key: read for key, read in found.items() if read is not None}
+
+
+def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list[str]]) -> list[list | None]:
+    """Return [start, end, probability] of each unit of a normalised hypothesis by the words of the written one.
+
+    Normalisation joins, splits and drops words ("twenty five" becomes "25"), so units are found by an alignment with
+    those of the single words; None where a unit is in none of them.
+
+    Args:
+        units: of the hypothesis.
+        words: rows with `start`, `end` (seconds, may be missing) and `probability`.
+        units_of_word: the units that each word alone is normalised to.
+    """
+    owners, parts = [], []
+    for word, found in zip(words, units_of_word, strict=True):
+        owners += [word] * len(found)
+        parts += found
+    times: list[list | None] = [None] * len(units)
+    for match in SequenceMatcher(None, units, parts, autojunk=False).get_matching_blocks():
+        for offset in range(match.size):
+            owner = owners[match.b + offset]
+            times[match.a + offset] = [owner.get("start"), owner.get("end"), owner.get("probability")]
+    return times
+
+
+def _reliability(systems: dict[str, System]) -> list[dict]:
+    """Return the chart of how far the words' probabilities are true, where the systems have any."""
+    known = {name: found for name, one in systems.items() if (found := one.metrics.get("confidence"))}
+    errors = ", ".join(f"{percent(found['ece'])} % ({name})" for name, found in known.items())
+    chart = {
+        "title": "Probability of words",
+        "note": f"On the line, probabilities are true. Expected calibration error: {errors}.",
+        "x": "probability",
+        "y": "share of words that are right",
+        "diagonal": True,
+        "series": [
+            {"name": name, "points": [[probability, share] for probability, share, _ in found["bins"]]}
+            for name, found in known.items()
+        ],
+    }
+    return [chart] if known else []
+
+
+def learning_curves(name: str, run: Path) -> list[dict]:
+    """Return the charts of a training run's curves.csv; none where the decoding stands in no such run."""
+    path = run / "curves.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [column for column in (rows[0] if rows else ()) if column not in ("step", "epoch", "grad_norm")]
+    series = {}
+    for column in columns:
+        points = [[float(row["step"]), float(row[column])] for row in rows if row[column]]
+        if points:
+            series[column] = points
+    losses = [column for column in series if column in ("loss", "eval_loss")]
+    rates = [column for column in series if column.startswith("eval_") and column not in losses]
+    return [
+        {
+            "title": f"{title} of {name}",
+            "x": "step",
+            "y": unit,
+            "series": [{"name": column, "points": series[column]} for column in chosen],
+        }
+        for title, unit, chosen in (("Losses", "cross entropy", losses), ("Error rates in training", "rate", rates))
+        if chosen
     ]
-    title = f"{kind} ({counter.total()})"
-    return _table([title, "reference", "hypothesis", "times"], rows, texts=3) if rows else f"<p>No {escape(kind)}.</p>"
-
-
-def _sign(sign: str, found: list[ScoredUtterance]) -> str:
-    parts = [f"<h3>{escape(sign)}: {len(found)}</h3>", f'<p class="note">{escape(SIGNS[sign])}</p>']
-    if len(found) > UTTERANCES_OF_A_SIGN:
-        parts.append(f'<p class="note">The first {UTTERANCES_OF_A_SIGN}; hallucinations.txt has all.</p>')
-    return "\n".join([*parts, *(_utterance(one, one.signs[sign]) for one in found[:UTTERANCES_OF_A_SIGN])])
-
-
-def _worst(utterances: list[ScoredUtterance]) -> Iterable[str]:
-    wrong = sorted((one for one in utterances if one.counts.errors), key=lambda one: (-one.counts.errors, one.id))
-    yield (
-        f'<p class="note">{min(len(wrong), WORST_UTTERANCES)} of {len(wrong)} with errors, most errors first; '
-        "errors.txt has all. <del>deleted</del> <ins>inserted</ins> "
-        '<span class="substitute"><del>reference</del> → hypothesis</span></p>'
-    )
-    yield from (
-        _utterance(one, f"{one.counts.errors} errors in {one.counts.total}") for one in wrong[:WORST_UTTERANCES]
-    )
-
-
-def _utterance(utterance: ScoredUtterance, remark: str) -> str:
-    about = [utterance.group, utterance.unit, f"normalizer {utterance.normalizer}", remark]
-    if utterance.written is None:
-        about.append("no hypothesis")
-    space = "" if utterance.in_characters else " "
-    text = space.join(_coloured(*step) for step in steps(utterance.align()))
-    return f'<div class="utterance"><b>{escape(utterance.id)}</b> {escape(", ".join(about))}<br>{text}</div>'
-
-
-def _coloured(kind: str, reference: str, hypothesis: str) -> str:
-    reference, hypothesis = escape(reference), escape(hypothesis)
-    return {
-        "equal": reference,
-        "delete": f"<del>{reference}</del>",
-        "insert": f"<ins>{hypothesis}</ins>",
-        "substitute": f'<span class="substitute"><del>{reference}</del>→{hypothesis}</span>',
-    }[kind]

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import isfinite
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
+from whisper_recipe.report.sound import AudioMode
+from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
-from whisper_recipe.scoring.references import hypotheses_file, read_hypotheses, read_references
-from whisper_recipe.scoring.report import percent, write_report
+from whisper_recipe.scoring.references import JSON_LINES, hypotheses_file, read_hypotheses, read_references
+from whisper_recipe.scoring.report import System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
     ScoredUtterance,
+    Units,
     breakdown,
     group_metrics,
     score_utterances,
 )
-from whisper_recipe.text.error_rates import alignment_lines, steps
-from whisper_recipe.text.normalize import NormalizerName, text_language
+from whisper_recipe.text.error_rates import alignment_code, alignment_lines, steps, units_of
+from whisper_recipe.text.normalize import NormalizerName, get_normalizer, text_language
 
 ALL = "all"
 KINDS = {"substitute": "substitutions", "insert": "insertions", "delete": "deletions"}
 MOST_FREQUENT = 100  # errors of each kind in frequent_errors.txt
 
 
-def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper", language: str | None = None) -> None:
+def score(
+    hyp: Path,
+    ref: Path,
+    normalizer: NormalizerName = "whisper",
+    language: str | None = None,
+    units: Units = "by_language",
+    audio: AudioMode = "embedded",
+    audio_limit_mb: float = 3.0,
+) -> None:
     """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
 
     frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
-    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the counts of each (for compare).
+    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the alignment and counts of each.
 
     Args:
         hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
@@ -42,6 +54,11 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper", language
             and a space for the zero width non-joiner), open_asr_leaderboard (English, from your checkout of its
             repository on PYTHONPATH) or none.
         language: of the references of a .trn or `id text` file: a Whisper code or an English name.
+        units: what errors are counted in: words, or characters for languages without spaces between words
+            (by_language); one of these for all; or mixed, for code-switched text: characters of scripts without spaces,
+            words of all others.
+        audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
+        audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
@@ -49,16 +66,24 @@ def score(hyp: Path, ref: Path, normalizer: NormalizerName = "whisper", language
     references = read_references(ref, language)
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
-    utterances = score_utterances(references, hypotheses, normalizer)
+    utterances = score_utterances(references, hypotheses, normalizer, units)
     errors = frequent_errors(utterances)
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
+        "references": str(Path(ref).resolve()),
         "normalizer": normalizer,
         **_metrics(utterances, _speed(hyp / "decode.json")),
     }
     _write_texts(file.parent, utterances, errors, metrics)
-    write_jsonl(file.parent / "utterances.jsonl", map(_row, utterances))
-    write_report(file.parent / "report.html", utterances, errors, metrics)
+    words = _read_words(file)
+    rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
+    if confidence := confidence_metrics(rows):
+        metrics["confidence"] = confidence
+    write_jsonl(file.parent / "utterances.jsonl", rows)
+    folder = file.parent.absolute()
+    system = System(folder, metrics, {row["id"]: row for row in rows})
+    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
+    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
     write_json(file.parent / "metrics.json", metrics)
     _print(hyp, metrics)
 
@@ -120,18 +145,60 @@ def frequent_errors(utterances: list[ScoredUtterance]) -> dict[str, Counter[tupl
     return counters
 
 
-def _row(utterance: ScoredUtterance) -> dict:
-    """Return what compare needs to know of an utterance."""
-    return {
+def _read_words(file: Path) -> dict[str, list[dict]]:
+    """Return the words of hypotheses that have times or probabilities: id -> rows.
+
+    Raises:
+        RecipeError: what stands there is something else.
+    """
+    words = {}
+    for line, row in read_jsonl(file) if file.name.endswith(JSON_LINES) else ():
+        if row.get("words") is not None:
+            if not isinstance(row["words"], list) or not all(map(_is_word, row["words"])):
+                cure = "write {'word': ..., 'start': seconds, 'end': seconds, 'probability': 0 to 1}, or no words"
+                raise RecipeError("its words are not words with times", where=f"{file}:{line}", cure=cure)
+            words[row["id"]] = row["words"]
+    return words
+
+
+def _is_word(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("word"), str):
+        return False
+    numbers = [value.get(name) for name in ("start", "end", "probability")]
+    return all(number is None or (isinstance(number, int | float) and isfinite(number)) for number in numbers)
+
+
+def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
+    """Return a row of utterances.jsonl: what compare and the report need to know of an utterance."""
+    reference, hypothesis = (
+        units_of(text, utterance.in_characters) for text in (utterance.reference, utterance.hypothesis)
+    )
+    row = {
         "id": utterance.id,
         "group": utterance.group,
+        "language": utterance.language,
+        "task": utterance.source.task,
         "speaker": utterance.source.speaker,
+        "duration": utterance.source.duration,
+        "unit": utterance.unit,
         "normalizer": utterance.normalizer,
         "insertions": utterance.counts.insertions,
         "deletions": utterance.counts.deletions,
         "substitutions": utterance.counts.substitutions,
         "total": utterance.counts.total,
+        "reference": utterance.source.text,
+        "hypothesis": utterance.written,
+        "reference_units": " ".join(reference),
+        "hypothesis_units": " ".join(hypothesis),
+        "alignment": alignment_code(utterance.align()),
+        "signs": utterance.signs,
     }
+    if words:
+        language = text_language(utterance.source.language, utterance.source.task)
+        normalize = get_normalizer(utterance.normalizer, language)
+        parts = (units_of(normalize(word["word"]), utterance.in_characters) for word in words)
+        row["words"] = unit_times(hypothesis, words, parts)
+    return row
 
 
 def _write_texts(
@@ -139,13 +206,18 @@ def _write_texts(
 ) -> None:
     missing = [f"{utterance.id}\n" for utterance in utterances if utterance.written is None]
     texts = {
-        **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER")},
+        **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER", "mixed")},
         "errors.txt": "\n".join(_alignments(utterances)),
         "frequent_errors.txt": _frequent_errors_text(errors, metrics["normalizer"]),
         "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
         "missing.txt": "".join(missing),
     }
-    optional = ("wer", "cer", "missing.txt")  # an empty one would say nothing, and that of an earlier run is wrong
+    optional = (
+        "wer",
+        "cer",
+        "mixed",
+        "missing.txt",
+    )  # an empty one would say nothing, and that of an earlier run is wrong
     for name, text in texts.items():
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
@@ -163,7 +235,7 @@ def _kaldi_lines(groups: dict[str, dict], unit: str) -> list[str]:
             parts = ", ".join(f"{values[kind]} {kind[:3]}" for kind in ("insertions", "deletions", "substitutions"))
             errors = values["insertions"] + values["deletions"] + values["substitutions"]
             counts = f"[ {errors} / {values['total']}, {parts} ]"
-            lines.append(f"%{unit} {rate} {counts} {group} (normalizer: {values['normalizer']})\n")
+            lines.append(f"%{unit.upper()} {rate} {counts} {group} (normalizer: {values['normalizer']})\n")
     return lines
 
 
@@ -216,6 +288,12 @@ def _print(hyp: Path, metrics: dict) -> None:
     for group, values in metrics["groups"].items():
         if "bleu" in values:
             print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, of the text as written")
+    if "confidence" in metrics:
+        found = metrics["confidence"]
+        print(
+            f"confidence: expected calibration error {percent(found['ece'])} %, "
+            f"{percent(found['ece_calibrated'])} % with temperature {found['temperature']:.3f}"
+        )
     signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
     if signs:
         print(f"signs of made-up text (hallucinations.txt): {signs}")

@@ -6,13 +6,14 @@ import bisect
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from tqdm import tqdm
 
 from whisper_recipe.scoring.bootstrap import error_rate_interval
 from whisper_recipe.scoring.hallucinations import find_signs
 from whisper_recipe.scoring.references import Reference
-from whisper_recipe.text.error_rates import Alignment, ErrorCounts, align, count_errors, units_of
+from whisper_recipe.text.error_rates import Alignment, ErrorCounts, align, count_errors, spaced_characters, units_of
 from whisper_recipe.text.normalize import (
     NormalizerName,
     get_normalizer,
@@ -21,6 +22,7 @@ from whisper_recipe.text.normalize import (
     text_language,
 )
 
+Units = Literal["by_language", "words", "characters", "mixed"]
 DURATION_EDGES = (0, 2, 5, 10, 20, 30)  # seconds; each range holds its lower edge
 
 
@@ -35,6 +37,7 @@ class ScoredUtterance:
         reference: normalised.
         hypothesis: normalised; "" where there is none.
         normalizer: which one, never `whisper`.
+        unit: WER (words), CER (characters) or mixed (characters of scripts without spaces, words of all others).
         counts: its errors.
         signs: of hallucination.
     """
@@ -45,18 +48,14 @@ class ScoredUtterance:
     reference: str
     hypothesis: str
     normalizer: NormalizerName
+    unit: str
     counts: ErrorCounts
     signs: dict[str, str]
 
     @property
     def in_characters(self) -> bool:
         """Whether errors are counted in characters."""
-        return is_counted_in_characters(self.source.language, self.source.task)
-
-    @property
-    def unit(self) -> str:
-        """CER for languages without spaces between words, WER for the others."""
-        return "CER" if self.in_characters else "WER"
+        return self.unit == "CER"
 
     @property
     def language(self) -> str:
@@ -74,19 +73,27 @@ class ScoredUtterance:
 
 
 def score_utterances(
-    references: dict[str, Reference], hypotheses: dict[str, str], normalizer: NormalizerName
+    references: dict[str, Reference],
+    hypotheses: dict[str, str],
+    normalizer: NormalizerName,
+    units: Units = "by_language",
 ) -> list[ScoredUtterance]:
     """Normalise, align and count every utterance that has a reference; a missing hypothesis counts as empty text."""
     progress = tqdm(references.items(), desc="score", unit="utt", delay=2)
-    return [_scored(key, source, hypotheses.get(key), normalizer) for key, source in progress]
+    return [_scored(key, source, hypotheses.get(key), normalizer, units) for key, source in progress]
 
 
-def _scored(key: str, source: Reference, written: str | None, normalizer: NormalizerName) -> ScoredUtterance:
+def _scored(
+    key: str, source: Reference, written: str | None, normalizer: NormalizerName, units: Units
+) -> ScoredUtterance:
     language = text_language(source.language, source.task)
-    in_characters = is_counted_in_characters(source.language, source.task)
+    unit = _unit(units, source)
     normalize = get_normalizer(normalizer, language)
     reference = normalize(source.text)
     hypothesis = reference if written == source.text else normalize(written or "")
+    if unit == "mixed":
+        reference, hypothesis = spaced_characters(reference), spaced_characters(hypothesis)
+    in_characters = unit == "CER"
     return ScoredUtterance(
         id=key,
         source=source,
@@ -94,9 +101,16 @@ def _scored(key: str, source: Reference, written: str | None, normalizer: Normal
         reference=reference,
         hypothesis=hypothesis,
         normalizer=normalizer_of(normalizer, language),
+        unit=unit,
         counts=count_errors(reference, hypothesis, in_characters),
         signs=find_signs(units_of(reference, in_characters), units_of(hypothesis, in_characters)),
     )
+
+
+def _unit(units: Units, source: Reference) -> str:
+    if units == "by_language":
+        return "CER" if is_counted_in_characters(source.language, source.task) else "WER"
+    return {"words": "WER", "characters": "CER", "mixed": "mixed"}[units]
 
 
 def duration_range(seconds: float | None) -> str | None:

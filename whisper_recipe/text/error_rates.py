@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
 import jiwer
 
+# Han, Bopomofo, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar, Tibetan: ISO 15924
+UNSPACED_SCRIPTS = frozenset({"Hani", "Bopo", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
 Alignment = jiwer.WordOutput | jiwer.CharacterOutput
 
 
@@ -66,6 +69,22 @@ def units_of(text: str, characters: bool) -> list[str]:
     return list("".join(words)) if characters else words
 
 
+def spaced_characters(text: str) -> str:
+    """Return a text in which characters of scripts without spaces between words (Han, Kana, Thai …) stand alone.
+
+    Its word error rate is the mixed error rate of code-switched text, as of Mandarin with English words
+    (https://arxiv.org/abs/2112.06223).
+    """
+    return "".join(f" {character} " if _is_unspaced(character) else character for character in text)
+
+
+@functools.cache
+def _is_unspaced(character: str) -> bool:
+    from fontTools.unicodedata import script
+
+    return script(character) in UNSPACED_SCRIPTS
+
+
 def align(reference: str, hypothesis: str, characters: bool) -> Alignment:
     """Align one utterance with the fewest errors.
 
@@ -96,6 +115,15 @@ def alignment_lines(alignment: Alignment) -> str:
     """Return an utterance's alignment in three lines: REF, HYP, and marks."""
     lines = jiwer.visualize_alignment(alignment, show_measures=False).strip("\n").splitlines()[1:]
     return "\n".join(line for line in lines if line)
+
+
+def alignment_code(alignment: Alignment) -> str:
+    """Return an utterance's alignment in short, `=5s1i2d1`: what was equal, substituted, inserted and deleted."""
+    return "".join(
+        f"{'=' if chunk.type == 'equal' else chunk.type[0]}"
+        f"{max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)}"
+        for chunk in alignment.alignments[0]
+    )
 
 
 def steps(alignment: Alignment) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,145 @@
+"""Writes a page: a Jinja2 template, filled with the package's script and style, and data as JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from whisper_recipe.files import written_aside
+from whisper_recipe.report.sound import Sounds, clip_name
+
+SCRIPTS = ("elements.js", "alignment.js", "player.js", "charts.js", "utterances.js", "filters.js", "main.js")
+MAX_UTTERANCES = 20_000  # on a page; a browser takes more, but not at once
+
+
+@dataclass
+class Table:
+    """A table that stands in the page itself, so that it can be read where no script runs (in a mail, for instance).
+
+    Args:
+        title: its heading.
+        columns: names of the columns.
+        rows: cells, as they are shown.
+        texts: so many columns from the left hold texts, the others numbers.
+        note: a paragraph below it.
+        minor: columns that a narrow screen leaves out.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | None]]
+    texts: int = 1
+    note: str = ""
+    minor: tuple[str, ...] = ()
+
+    def classes(self, column: int) -> str:
+        """Return the classes of a column's cells."""
+        kinds = {"number": column >= self.texts, "minor": self.columns[column] in self.minor}
+        return " ".join(kind for kind, holds in kinds.items() if holds)
+
+
+@dataclass
+class Page:
+    """What is on a page.
+
+    Args:
+        title: its heading.
+        notes: paragraphs under the heading.
+        tables: see Table.
+        data: what the script shows, as JSON; main.js says what it may hold. `utterances` must be a list of objects
+            with an `id`, those first that matter most.
+        sounds: of the utterances.
+    """
+
+    title: str
+    notes: list[str]
+    tables: list[Table]
+    data: dict
+    sounds: Sounds = field(default_factory=Sounds)
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write a page that opens from disk or by mail: nothing in it is loaded from elsewhere but linked sound.
+
+    Its policy (Content-Security-Policy) lets run nothing but the package's own script, whatever texts and ids hold.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("whisper_recipe.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    folder = files("whisper_recipe.report")
+    script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = folder.joinpath("style.css").read_text(encoding="utf-8")
+    text = environment.get_template("page.html").render(
+        page=page,
+        notes=[*page.notes, *_remarks(page)],
+        script=script,
+        style=style,
+        script_digest=_digest(script),
+        style_digest=_digest(style),
+        data=_json({**page.data, "utterances": _with_clips(page), "title": page.title}),
+        embedded=[] if page.sounds.folder else [_base64(clip.opus) for clip in page.sounds.clips.values()],
+    )
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def _with_clips(page: Page) -> list[dict]:
+    """Return the utterances that are shown, with their clips: its number, its file if it is linked, its outline."""
+    numbers = {key: number for number, key in enumerate(page.sounds.clips)}
+    rows = []
+    for row in page.data["utterances"][:MAX_UTTERANCES]:
+        if row["id"] in numbers:
+            number = numbers[row["id"]]
+            file = f"{page.sounds.folder}/{clip_name(number)}" if page.sounds.folder else None
+            row = {
+                **row,
+                "clip": {"number": number, "file": file, "peaks": _base64(page.sounds.clips[row["id"]].peaks)},
+            }
+        rows.append(row)
+    return rows
+
+
+def _remarks(page: Page) -> list[str]:
+    """Say what the page leaves out."""
+    sounds, remarks = page.sounds, []
+    count = len(page.data["utterances"])
+    if count > MAX_UTTERANCES:
+        remarks.append(f"The list holds the first {MAX_UTTERANCES:,} of {count:,} utterances, the worst ones.")
+    if sounds.clips:
+        where = (
+            f"in the folder {sounds.folder}, which has to stay beside this page" if sounds.folder else "in this page"
+        )
+        size = sum(len(clip.opus) for clip in sounds.clips.values()) * (1 if sounds.folder else 4 / 3) / 1e6
+        remarks.append(f"The sound of {len(sounds.clips):,} utterances is {where} ({size:.1f} MB).")
+    if sounds.over_limit:
+        remarks.append(f"{sounds.over_limit:,} others have no sound here: --audio_limit_mb sets the limit.")
+    if sounds.unreadable:
+        key, reason = next(iter(sounds.unreadable.items()))
+        remarks.append(f"The audio of {len(sounds.unreadable):,} can't be read; the first: {key}: {reason}")
+    return remarks
+
+
+def _json(value: object) -> str:
+    """Return JSON that can stand in a <script> element: no `<` in it could end the element or begin a comment.
+
+    JavaScript's JSON has no NaN and no infinity: they become null.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return _json(json.loads(json.dumps(value), parse_constant=lambda name: None))
+    return text.replace("<", "\\u003c")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,115 @@
+"""Sound of utterances for a page: Ogg Opus, about 3 KB a second, and the outline of its waveform."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import written_aside
+
+Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), when they are asked for
+AudioMode = Literal["none", "linked", "embedded"]
+COMPRESSION = 0.92  # libsndfile's scale from 256 to 6 kbit/s for Opus: 26 kbit/s, where speech is clear
+PEAKS = 240  # columns of a waveform's outline
+AHEAD = 32  # utterances that are encoded before they are asked for
+
+
+class Clip(NamedTuple):
+    """The sound of an utterance: a whole Ogg Opus file, and PEAKS bytes with the loudest sample of each stretch."""
+
+    opus: bytes
+    peaks: bytes
+
+
+@dataclass
+class Sounds:
+    """The clips of a page, by utterance, and how many utterances have none and why.
+
+    Args:
+        clips: id -> clip, in the order in which they were asked for.
+        over_limit: utterances that the limit of the file's size left out.
+        unreadable: id -> why its audio can't be read.
+        folder: the name of the folder beside the page that holds the clips; "" embeds them.
+    """
+
+    clips: dict[str, Clip] = field(default_factory=dict)
+    over_limit: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
+
+
+def encode(samples: np.ndarray, rate: int) -> Clip:
+    """Encode samples (n,); Opus has 8, 12, 16, 24 and 48 kHz."""
+    import soundfile
+
+    samples = np.nan_to_num(samples)
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    return Clip(file.getvalue(), outline(samples))
+
+
+def outline(samples: np.ndarray) -> bytes:
+    """Return PEAKS bytes: the size of the loudest of samples (n,) in each of so many stretches, 255 is full scale."""
+    stretches = np.array_split(np.abs(samples), PEAKS)
+    peaks = [float(stretch.max()) if len(stretch) else 0.0 for stretch in stretches]
+    return np.rint(255 * np.clip(peaks, 0, 1)).astype(np.uint8).tobytes()
+
+
+def collect(sources: Iterable[tuple[str, Samples]], mode: AudioMode, limit_mb: float, page: Path, rate: int) -> Sounds:
+    """Encode the sound of utterances until the page's limit is reached.
+
+    Args:
+        sources: (id, what reads the samples), those first that are to be heard most. A RecipeError of theirs is noted.
+        mode: `linked` writes the clips to a folder beside the page.
+        limit_mb: megabytes of sound in all, as they stand in the page.
+        page: the page's path.
+        rate: samples per second.
+    """
+    sources = [] if mode == "none" else list(sources)
+    found = Sounds(folder=f"{page.stem}_audio" if mode == "linked" and sources else "")
+    size = 0
+    for number, (key, clip) in enumerate(_encoded(sources, rate)):
+        if isinstance(clip, RecipeError):
+            found.unreadable[key] = str(clip)
+            continue
+        size += len(clip.opus) if found.folder else len(base64.b64encode(clip.opus))
+        if size > 1e6 * limit_mb:
+            found.over_limit = len(sources) - number
+            break
+        found.clips[key] = clip
+    if found.folder:
+        with written_aside(page.parent / found.folder, replace_folder=True) as aside:
+            aside.mkdir()
+            for number, clip in enumerate(found.clips.values()):
+                (aside / clip_name(number)).write_bytes(clip.opus)
+    return found
+
+
+def clip_name(number: int) -> str:
+    """Return the file name of a linked clip; an id may hold what no file name can."""
+    return f"{number:05d}.ogg"
+
+
+def _encoded(sources: list[tuple[str, Samples]], rate: int) -> Iterator[tuple[str, Clip | RecipeError]]:
+    """Yield the clip of each utterance or the error, in order; libsndfile leaves the interpreter to other threads."""
+    from tqdm import tqdm
+
+    def clip_or_error(read: Samples) -> Clip | RecipeError:
+        try:
+            return encode(read(), rate)
+        except RecipeError as error:
+            return error
+
+    rest = iter(tqdm(sources, desc="sound", unit="utt", delay=2, leave=False))
+    with ThreadPoolExecutor() as pool:
+        while part := list(islice(rest, AHEAD)):
+            yield from zip((key for key, _ in part), pool.map(clip_or_error, (read for _, read in part)), strict=True)

@@ -1,0 +1,123 @@
+"""`whisper-recipe watch`: a training run in the terminal, read from its log; without torch."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from whisper_recipe.files import require
+
+# As training/logs.py writes it: `2026-01-02 03:04:05,678 INFO step 10/400  loss 2.5000  learning_rate 1.000e-05`
+STEP = re.compile(r"(?P<time>[\d-]+ [\d:]+),\d+ INFO step (?P<step>\d+)/(?P<total>\d+)  (?P<values>\S.*)")
+VALUE = re.compile(r"(\S+) (\S+)(?:  |$)")
+SPARKS = "▁▂▃▄▅▆▇█"
+RECENT = 20  # logged steps that the speed is measured over
+WARNINGS = 3  # last ones that are shown
+HIDDEN = ("epoch",)
+
+
+class Logged(NamedTuple):
+    """A line of train.log that says what was measured after a step."""
+
+    time: datetime
+    step: int
+    total: int
+    values: dict[str, float]
+
+
+def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
+    """Show a training run: how far it is and until when, its losses, learning rate and error rates, and its warnings.
+
+    It ends with the run, or with Ctrl-C, which leaves the run alone.
+
+    Args:
+        run: the run's folder, exp/<name>.
+        interval: seconds between looks at its files.
+        once: show the present state and end, as is done where the output is no terminal.
+
+    Raises:
+        RecipeError: there is no log.
+    """
+    log = require(run / "train.log", "give the output_dir of whisper-recipe train")
+    once = once or not sys.stdout.isatty()
+    try:
+        while True:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            finished = (run / "model").is_dir()
+            text = describe(run.absolute().name, lines, shutil.get_terminal_size().columns, finished)
+            print(text if once else f"\x1b[H\x1b[J{text}", flush=True)
+            if once or finished:
+                return
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        return
+
+
+def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str:
+    """Return what the lines of a run's log say, at most `width` columns wide."""
+    lines = list(lines)
+    logged = [found for found in map(_parse, lines) if found is not None]
+    if not logged:
+        return f"{name}: nothing is logged yet"
+    last = logged[-1]
+    share = last.step / last.total
+    bar = "█" * round(share * 20)
+    state = "finished" if finished else _time_left(logged)
+    parts = [f"{name}: step {last.step:,}/{last.total:,} {bar:░<20} {share:.0%}, {state}", ""]
+    measured: dict[str, dict[int, float]] = {}
+    for row in logged:  # a run that goes on from a checkpoint logs steps again: the later ones count
+        for key, value in row.values.items():
+            measured.setdefault(key, {})[row.step] = value
+    keys = [key for key in measured if key not in HIDDEN]
+    widest = max(map(len, keys), default=0)
+    for key in keys:
+        values = list(measured[key].values())
+        best = "" if key in ("learning_rate", "grad_norm") else f"best {min(values):<10.4g}"
+        parts.append(f"{key:{widest}}  {values[-1]:<10.4g} {best:15} {_sparkline(values, max(8, width - widest - 32))}")
+    warnings = [line for line in lines if " WARNING " in line or " ERROR " in line]
+    if warnings:
+        parts += ["", f"{len(warnings)} warnings, the last:", *(line[:width] for line in warnings[-WARNINGS:])]
+    return "\n".join(part.rstrip() for part in parts)
+
+
+def _parse(line: str) -> Logged | None:
+    found = STEP.fullmatch(line)
+    if found is None:
+        return None
+    values = {key: float(value) for key, value in VALUE.findall(found["values"])}
+    at = datetime.strptime(found["time"], "%Y-%m-%d %H:%M:%S")
+    return Logged(at, int(found["step"]), int(found["total"]), values)
+
+
+def _time_left(logged: list[Logged]) -> str:
+    """Return the time that is left at the speed of the last steps, pauses for evaluation among them."""
+    recent = logged[-1:]
+    for row in reversed(logged[:-1]):
+        if row.step > recent[0].step or len(recent) == RECENT:  # before that the run went on from a checkpoint
+            break
+        recent.insert(0, row)
+    first, last = recent[0], recent[-1]
+    if last.step == first.step or last.time == first.time:
+        return f"last logged {last.time:%H:%M:%S}"
+    each = (last.time - first.time) / (last.step - first.step)
+    left = timedelta(seconds=round((each * (last.total - last.step)).total_seconds()))
+    return f"{left} left ({each.total_seconds():.3g} s a step), last logged {last.time:%H:%M:%S}"
+
+
+def _sparkline(values: list[float], width: int) -> str:
+    """Return values as a line of bars; of more values than columns, the mean of each stretch."""
+    if len(values) > width:
+        edges = [len(values) * column // width for column in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    finite = [value for value in values if abs(value) < float("inf")]
+    if not finite:
+        return ""
+    low, span = min(finite), max(finite) - min(finite)
+    levels = [(value - low) / span if span and abs(value) < float("inf") else 0 for value in values]
+    return "".join(SPARKS[round(level * (len(SPARKS) - 1))] for level in levels)
