@@ -20,6 +20,8 @@ recipe=$(dirname "$0")
 given="corpus from_json aishell"
 # shellcheck source=egs/template/cmd.sh
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
+exports="float32 int8"
+[[ ! -e /dev/nvidiactl ]] || exports="float16 int8_float16"
 
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-9}      # last stage
@@ -28,7 +30,7 @@ base_model=${base_model:-}       # base model: a folder (transformers or CTransl
 conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
-quantizations=${quantizations:-float32 int8} # CTranslate2 exports
+quantizations=${quantizations:-$exports} # CTranslate2 exports; in half precision where there is an NVIDIA GPU
 backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or both; the first decodes the base model
 beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import inspect
 import io
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import is_main
+from whisper_recipe.shares import is_main, launched
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -73,8 +74,26 @@ CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or that of an error the user can mend (one line on stderr)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line; return the exit status: 0, or that of an error the user can correct, one line on stderr."""
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and launched().count > 1:
+        _leave(status)
+    return status
+
+
+def _leave(status: int) -> None:
+    """End one of several processes without the destructors of C++ libraries.
+
+    With PyTorch 2.13 and DeepSpeed 0.19 a finished process sometimes aborts in them ("terminate called without an
+    active exception"), and its launcher reports that the run has failed.
+    """
+    atexit._run_exitfuncs()  # loggers such as wandb's end in them
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _status(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

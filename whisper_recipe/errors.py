@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+OUT_OF_MEMORY = (  # how libraries say so
+    "out of memory",  # PyTorch and CTranslate2 on a GPU
+    "can't allocate memory",  # PyTorch on a CPU
+    "bad_alloc",  # C++
+    "could not create a primitive",  # oneDNN
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and ..._HOST_...
+    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits
+)
+
 
 class RecipeError(Exception):
     """An error of the user's data, configuration or call.
@@ -32,3 +43,8 @@ class PartialFailure(RecipeError):
     """Some of the inputs were skipped, each with a line that says why; the results of the others are complete."""
 
     status = 2
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device's memory is full; most libraries have no type of their own for that."""
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)

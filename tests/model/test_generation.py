@@ -154,4 +154,5 @@ def test_no_token_that_texts_need_is_suppressed_in_a_small_vocabulary(tiny_model
     made = make_generation_config(tokenizer, WhisperConfig.from_pretrained(tiny_model))
     for text in (" a", "“a”", "…", "三月五号", " set 29 degrees"):
         assert not set(tokenizer(text, add_special_tokens=False).input_ids) & set(made.suppress_tokens), text
+    assert tokenizer(" x", add_special_tokens=False).input_ids[0] not in made.begin_suppress_tokens
     assert set(tokenizer("[(", add_special_tokens=False).input_ids) <= set(made.suppress_tokens)

@@ -10,7 +10,8 @@ from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import SENTENCES
 from tests.training.test_train import train
-from whisper_recipe.training.memory import _largest, is_out_of_memory
+from whisper_recipe.errors import is_out_of_memory
+from whisper_recipe.training.memory import _largest
 from whisper_recipe.training.trainer import WhisperTrainer
 
 START = r"<\|startoftranscript\|> -> <\|(en|zh)\|><\|transcribe\|><\|notimestamps\|>"
@@ -40,6 +41,18 @@ def test_expected_memory_counts_weights_gradients_and_state(corpus, tiny_model, 
     assert found["memory: gradients"] == pytest.approx(4e-9 * (every - fixed), abs=1e-3)
     assert found["memory: optimiser (adamw_torch_fused)"] == pytest.approx(8e-9 * (every - fixed), abs=1e-3)
     assert found["memory: activations of the first batch"] > 0.001
+
+
+def test_memory_is_expected_in_the_precision_of_the_training(corpus, full_vocabulary_model, tmp_path, capsys):
+    found = []
+    for number, precision in enumerate(([], ["--trainer.bf16", "true"])):
+        options = ["--method", "lora", "--trainer.use_cpu", "true", "--dry-run", *precision]
+        assert train(corpus, full_vocabulary_model, tmp_path / f"{number}", *options) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found.append({row[1]: float(row[-2]) for row in rows if row[:1] == ["memory:"]})
+    whole, half = found
+    assert half["weights"] < 0.8 * whole["weights"]  # the adapters stay float32
+    assert half["activations"] < whole["activations"]  # mostly logits, which the loss takes in float32
 
 
 @pytest.mark.slow

@@ -31,10 +31,29 @@ def make_noise(folder: Path, count: int) -> float:
     return float(durations.sum())
 
 
-def make_model(folder: Path) -> Path:
-    """Write folder/model, of whisper-tiny's shape and vocabulary, with random weights; return its path."""
+SHAPES = {  # of the configurations that OpenAI publishes; micro is for a run of the benchmarks themselves on a CPU
+    "micro": {"vocab_size": 0, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "attention_heads": 2},
+    "tiny": {"vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "attention_heads": 6},
+    "small": {"vocab_size": 51865, "d_model": 768, "encoder_layers": 12, "decoder_layers": 12, "attention_heads": 12},
+    "medium": {"vocab_size": 51865, "d_model": 1024, "encoder_layers": 24, "decoder_layers": 24, "attention_heads": 16},
+    "large-v3-turbo": {
+        "vocab_size": 51866, "d_model": 1280, "encoder_layers": 32, "decoder_layers": 4, "attention_heads": 20,
+        "num_mel_bins": 128,
+    },
+    "large-v3": {
+        "vocab_size": 51866, "d_model": 1280, "encoder_layers": 32, "decoder_layers": 32, "attention_heads": 20,
+        "num_mel_bins": 128,
+    },
+}  # fmt: skip
+
+
+def make_model(folder: Path, shape: str = "tiny", vocab_size: int | None = None) -> Path:
+    """Write folder/model of a shape of SHAPES, with its vocabulary or another and random weights; return its path."""
     from whisper_recipe.model.create import init_model
 
-    shape = {"vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "attention_heads": 6}
-    init_model(folder / "model", [folder / "noise" / "text"], **shape)
+    init_model(
+        folder / "model",
+        [folder / "noise" / "text"],
+        **SHAPES[shape] | ({} if vocab_size is None else {"vocab_size": vocab_size}),
+    )
     return folder / "model"

@@ -60,8 +60,8 @@ def decode(
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: seconds of audio in a batch at most. By default 120 on a GPU and 40 on a CPU, where
-            CTranslate2 decodes a batch on each core.
+        batch_duration: seconds of audio in a batch at most. By default 120 for each 2 GB of a GPU's memory, up to
+            1920, and 40 on a CPU, where CTranslate2 decodes a batch on each core.
         compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
         pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
         language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
@@ -160,7 +160,7 @@ def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts
     processing = audio = 0.0
     with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_first) as progress:
         start = time.perf_counter()
-        found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do))
+        found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do), decoder.load)
         for number, (rows, skipped) in zip(to_do, found, strict=True):
             seconds = time.perf_counter() - start  # since the one before: they run side by side
             start += seconds
@@ -189,8 +189,8 @@ class _CutDecoder:
         self.temperature = temperature  # of the words' confidences; None where none are asked for
         self.frames = MAX_FRAMES if pad_to_30s else None
 
-    def decode(self, cuts: list[Cut]) -> tuple[list[dict], dict[str, str]]:
-        """Return the rows of hyp.jsonl, and cut id -> reason of the cuts that can't be read."""
+    def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
+        """Return the cuts, the features of those with speech, and cut id -> reason of those that can't be read."""
         features: dict[str, torch.Tensor] = {}
         skipped: dict[str, str] = {}
         for cut in cuts:
@@ -200,6 +200,13 @@ class _CutDecoder:
                     features[cut.id] = load_fbank(cut, self.backend.num_mel_bins)
             except Exception as error:  # each format of audio and features has errors of its own
                 skipped[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
+        return cuts, features, skipped
+
+    def decode(
+        self, loaded: tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]
+    ) -> tuple[list[dict], dict[str, str]]:
+        """Return the rows of hyp.jsonl of what was loaded, and cut id -> reason of the cuts that can't be read."""
+        cuts, features, skipped = loaded
         spoken = [cut for cut in cuts if cut.id in features]
         rows = [self._row(cut, self.language, "") for cut in cuts if not cut.duration]
         return rows + (self._decode(spoken, list(features.values())) if spoken else []), skipped

@@ -64,8 +64,7 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
         max_length=config.max_target_positions,
         max_initial_timestamp_index=50,
         suppress_tokens=sorted({*_non_speech_ids(tokenizer), *map(ids, special), no_speech_id(tokenizer)}),
-        # No text begins with a blank or the end (SuppressBlank of openai/whisper, whisper/decoding.py).
-        begin_suppress_tokens=[*tokenizer(" ", add_special_tokens=False).input_ids, ids(END_OF_TEXT)],
+        begin_suppress_tokens=[*_blank_ids(tokenizer), ids(END_OF_TEXT)],
         alignment_heads=alignment_heads(config, multilingual, name),
     )
 
@@ -81,6 +80,15 @@ def _non_speech_ids(tokenizer: WhisperTokenizer) -> list[int]:
     found = Tokenizer(tokenizer.backend_tokenizer, False).non_speech_tokens
     pieces = zip(found, tokenizer.convert_ids_to_tokens(list(found)), strict=True)
     return [index for index, piece in pieces if len(piece) > 1 or piece in string.punctuation]
+
+
+def _blank_ids(tokenizer: WhisperTokenizer) -> list[int]:
+    """Return the blank, with which no text begins (SuppressBlank of openai/whisper, whisper/decoding.py).
+
+    None in a small vocabulary that lacks letters with a blank in front: " S" begins with the blank there.
+    """
+    letters = tokenizer([f" {letter}" for letter in string.ascii_letters], add_special_tokens=False).input_ids
+    return tokenizer(" ", add_special_tokens=False).input_ids if all(len(ids) == 1 for ids in letters) else []
 
 
 def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:

@@ -13,6 +13,7 @@ from transformers import WhisperTokenizer
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require, write_json
 from whisper_recipe.model.ctranslate2_folder import check_ids, is_ctranslate2, vocabulary
+from whisper_recipe.model.precision import pick_precision
 from whisper_recipe.text.tokenizer import complete_tokenizer
 
 if TYPE_CHECKING:  # these take seconds to import, which a program that needs the tokenizer alone need not wait for
@@ -48,7 +49,9 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
 
     from whisper_recipe.model.encoder import accept_any_length
     from whisper_recipe.model.lean import make_lean
+    from whisper_recipe.model.precision import attend_without_plans
 
+    attend_without_plans()
     name = _check_folder(name, WEIGHTS)
     quantized = {} if quantize == "none" else {"quantization_config": _quantization(quantize)}
     try:
@@ -95,7 +98,8 @@ def _quantization(bits: str) -> BitsAndBytesConfig:
 
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    precision = pick_precision(pick_device())
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision)
 
 
 def load_processor(name: str | Path) -> WhisperProcessor:

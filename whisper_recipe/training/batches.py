@@ -114,6 +114,7 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=_only,
         num_workers=options.num_workers,
+        pin_memory=torch.cuda.is_available(),  # then copies to the GPU need not be waited for
         persistent_workers=sharded and options.num_workers > 0,  # they hold shards that the next pass goes on with
     )
 

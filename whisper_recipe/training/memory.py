@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.text.prompt import IGNORED
 
 if TYPE_CHECKING:
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 FRAMES_PER_SECOND = 100
-FULL = (  # what says so beside torch.OutOfMemoryError
-    "can't allocate memory",  # PyTorch on a CPU
-    "bad_alloc",  # C++
-    "could not create a primitive",  # oneDNN
-    "CUDA error: out of memory",  # a library of CUDA's that allocates for itself
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and ..._HOST_...
-    "unable to find an engine",  # cuDNN, where no algorithm's workspace fits
-)
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
@@ -38,11 +28,6 @@ STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, 
 def encoder_input(inputs: dict) -> torch.Tensor:
     """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
     return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device's memory is full; PyTorch has no type of its own for that of the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in FULL)
 
 
 def out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:
@@ -77,7 +62,7 @@ def _kept_for_backward(run: WhisperTrainer, inputs: dict) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that is kept as it is would hold itself
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(run, inputs)  # holds what is kept, so that no address is used twice
@@ -91,7 +76,7 @@ def _loss(run: WhisperTrainer, inputs: dict) -> torch.Tensor:
     run.model.train()
     run.current_gradient_accumulation_steps = 1  # the Trainer sets this and reads it in compute_loss
     inputs = run._prepare_inputs(inputs)
-    with run.compute_loss_context_manager():
+    with run.accelerator.autocast():  # the Trainer wraps the model in it later
         return run.compute_loss(run.model, inputs, num_items_in_batch=(inputs["labels"] != IGNORED).sum())
 
 

@@ -102,6 +102,7 @@ def train(
     check_trainer_options(trainer)
     if auto_precision:
         set_precision(trainer)
+    trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
     if cache_encoder:
         check_cache(method, parameters, augment, batches.pad_to_30s)
@@ -146,6 +147,8 @@ def train(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
         if method == "lora":
+            if trainer.bf16 and lora.quantize_base == "none" and not lora.train_embeddings:
+                model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
             model = add_lora(model, lora, trainer.max_steps)
         else:
             freeze(model, parameters)

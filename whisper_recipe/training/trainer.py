@@ -25,7 +25,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
 from whisper_recipe.shares import Share
@@ -36,7 +36,7 @@ from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.distributed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
-from whisper_recipe.training.memory import encoder_input, is_out_of_memory, out_of_memory
+from whisper_recipe.training.memory import encoder_input, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
@@ -201,6 +201,12 @@ class WhisperTrainer(WholeCheckpoints):
                 parameter_groups(self.model, self.parameters, decayed, self.args.weight_decay), **options
             )
         return self.optimizer
+
+    def _prepare_input(self, data: object) -> object:
+        """Copy to the GPU what the loader has pinned, without waiting for it."""
+        if isinstance(data, torch.Tensor) and data.is_pinned():
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
         """Return the loss of a micro-batch after its backward pass.

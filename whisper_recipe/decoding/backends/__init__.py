@@ -19,7 +19,8 @@ def load_backend(
 
     Args:
         folder: a CTranslate2 folder, a Hugging Face Whisper folder, or a name on the hub.
-        compute_type: `default` is float32 with transformers and the stored type with CTranslate2.
+        compute_type: `default` is the stored type with CTranslate2; with transformers float16 on a GPU, float32 on
+            a CPU.
         assistant_model: a smaller model of the same vocabulary that guesses ahead; transformers only.
         parallel: batches that there are to decode at the same time; CTranslate2 shares the CPU's cores out among them.
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib.util
 from pathlib import Path
 
 import ctranslate2
@@ -11,6 +14,8 @@ from whisper_recipe.decoding.backends.base import SEED, Backend, Hypothesis, not
 from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
+
+CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")  # the second needs the first
 
 
 class CTranslate2Backend(Backend):
@@ -24,6 +29,8 @@ class CTranslate2Backend(Backend):
         # Two batches with a core each are decoded faster than one after the other with two (tools/bench/decode.py).
         self.workers = 1 if gpus else max(1, min(parallel, threads))
         self.device = "cuda" if gpus else "cpu"
+        if gpus and torch.version.hip is None:  # AMD's have libraries of their own
+            load_cublas()
         possible = ctranslate2.get_supported_compute_types(self.device)
         if compute_type not in {"default", "auto", *possible}:
             raise RecipeError(
@@ -76,6 +83,28 @@ class CTranslate2Backend(Backend):
             **sampling,
         )
         return [_hypothesis(result) for result in results]
+
+
+def load_cublas() -> None:
+    """Load the cuBLAS that CTranslate2 4.8 was built for, from the system or from its PyPI package.
+
+    CTranslate2 would look for it at the first product of matrices, and not in packages. PyTorch may bring another
+    version (13 since 2.11), which has another name.
+
+    Raises:
+        RecipeError: it is in neither place.
+    """
+    folders = [""]
+    if (package := importlib.util.find_spec("nvidia")) is not None:
+        folders += [f"{folder}/cublas/lib/" for folder in package.submodule_search_locations or ()]
+    for name in CUBLAS:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(f"{folder}{name}", mode=ctypes.RTLD_GLOBAL)
+                break
+        else:
+            cure = "pip install --no-deps nvidia-cublas-cu12, or decode the transformers folder"
+            raise RecipeError("CTranslate2 needs cuBLAS 12 on a GPU, which is not installed", where=name, cure=cure)
 
 
 def _hypothesis(result: ctranslate2.models.WhisperGenerationResult) -> Hypothesis:

@@ -28,6 +28,7 @@ from whisper_recipe.decoding.search import SearchOptions, suppressed_ids
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import complete_generation_config, generate
 from whisper_recipe.model.load import load_model, pick_device
+from whisper_recipe.model.precision import pick_decoding_precision
 from whisper_recipe.text.prompt import no_speech_id
 from whisper_recipe.text.tokenizer import END_OF_TEXT, START_OF_TRANSCRIPT, first_timestamp
 
@@ -49,7 +50,8 @@ class TransformersBackend(Backend):
         super().__init__(folder)
         if torch.cuda.is_available():
             torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
-        self.compute_type = "float32" if compute_type == "default" else compute_type
+        usual = str(pick_decoding_precision(pick_device())).removeprefix("torch.")
+        self.compute_type = usual if compute_type == "default" else compute_type
         self.model = self._load(folder)
         self.assistant = None
         if assistant_model:

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Proves the GPU road, in about eight minutes on an H100: bash tools/gpu_check.sh OUT
+#
+#   OUT            folder of the results: report.md, and a JSON file for each part, written after every row
+#   WHEELS=DIR     folder of wheels of what the machine lacks; they are installed for this run alone, from there alone, and
+#                  the machine's own torch and transformers stay (pip's --no-index --no-deps)
+#   PYTHON=PATH    the Python that has torch (default: that of .venv where there is one, else python3)
+#   LIMIT_TESTS, LIMIT_TRAINING, LIMIT_DECODING, LIMIT_BENCH=SECONDS    after which a part is cut off; what it has measured stays
+#
+# Without a GPU the same parts run small on the CPU. The exit status is 1 where a part failed or was cut off.
+set -euo pipefail
+
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
+out=${1:?usage: bash tools/gpu_check.sh OUT}
+[[ -n ${PYTHON:-} ]] || { PYTHON=$root/.venv/bin/python && [[ -x $PYTHON ]] || PYTHON=python3; }
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+packages=$(mktemp -d)
+trap 'rm -rf "$packages"' EXIT
+export HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PYTHONWARNINGS=ignore::FutureWarning
+export PYTHONPATH=$root:$packages${PYTHONPATH:+:$PYTHONPATH}
+
+if [[ -n ${WHEELS:-} ]]; then
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links "$WHEELS" \
+    --target "$packages" "$WHEELS"/*.whl
+fi
+
+status=0
+# part NAME SECONDS COMMAND...: run a part within its limit.
+part() {
+  local name=$1 seconds=$2 began=$SECONDS code=0
+  shift 2
+  echo "gpu_check.sh: $name (at most $seconds s)"
+  timeout --kill-after 10 "$seconds" "$@" || code=$?
+  ((code == 0)) || status=1
+  ((code != 124 && code != 137)) || echo "gpu_check.sh: $name was cut off after $seconds s; its rows so far are kept"
+  echo "gpu_check.sh: $name ended with $code after $((SECONDS - began)) s"
+}
+
+cd "$root"
+part tests "${LIMIT_TESTS:-75}" "$PYTHON" tools/bench/gpu_check.py tests "$out"
+part training "${LIMIT_TRAINING:-150}" "$PYTHON" tools/bench/gpu_check.py training "$out"
+part decoding "${LIMIT_DECODING:-100}" "$PYTHON" tools/bench/gpu_check.py decoding "$out"
+part bench "${LIMIT_BENCH:-150}" "$PYTHON" tools/bench/gpu.py --out "$out" --seconds 2
+echo "gpu_check.sh: $out/report.md, after $SECONDS s"
+exit "$status"
