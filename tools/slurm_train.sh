@@ -7,7 +7,7 @@
 #   PORT=N        port of the first node at which all meet (default: 29500)
 #   VENV=DIR      the environment with whisper-recipe (default: .venv where sbatch was called)
 #
-# All nodes must see the recipe's folder. A job that was killed goes on from its last checkpoint when it is submitted
+# All nodes must see the recipe's folder. A job that was killed resumes from its last checkpoint when it is submitted
 # again, also with another number of nodes.
 #SBATCH --job-name=whisper-recipe
 #SBATCH --ntasks-per-node=1

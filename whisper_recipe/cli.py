@@ -1,4 +1,4 @@
-"""The `whisper-recipe` command: one subcommand a step of the road; each is one typed function of the package."""
+"""The `whisper-recipe` command: one subcommand a step; each is one typed function of the package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMMANDS = {
     "validate": Command(
         "data.validate", "validate", "check a corpus (a Kaldi data directory or a JSON list), all problems at once"
     ),
-    "fix": Command("data.fix", "fix", "write what is sound of a corpus, and list the rest"),
+    "fix": Command("data.fix", "fix", "write the valid utterances of a corpus and list the dropped ones"),
     "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
     "filter": Command("data.filter", "filter_corpus", "leave out what looks wrong of a corpus, by rules"),
     "split": Command("data.split", "split", "a corpus -> train, dev and test that share no speaker, or N parts"),
@@ -153,7 +153,7 @@ def _run(name: str, argv: list[str]) -> None:
     try:
         arguments = vars(parser.instantiate(config))
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
-        raise RecipeError(f"these options don't go together on this machine ({error})", where=name) from error
+        raise RecipeError(f"incompatible options on this machine ({error})", where=name) from error
     arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
     if "output_dir" in arguments and is_main():
         folder = Path(arguments["output_dir"])

@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend: it prints as a single clear line."""
+"""The one exception for what a user can cause and correct: it prints as a single clear line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RecipeError(Exception):
 def check_proportion(value: float, option: str) -> None:
     """RecipeError where an option's value is not from 0 to 1."""
     if not 0 <= value <= 1:
-        raise RecipeError(f"{value} is no share", where=option, cure="give a number from 0 to 1")
+        raise RecipeError(f"must be between 0 and 1, got {value}", where=option)
 
 
 class PartialFailure(RecipeError):

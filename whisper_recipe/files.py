@@ -158,7 +158,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
     except (EOFError, OSError, zlib.error) as error:
-        raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="write it anew") from None
+        raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="write it again") from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
@@ -198,7 +198,7 @@ def read_json(path: str | Path, cure: str | None = None) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"not JSON ({error})", where=path, cure="write it anew") from None
+        raise RecipeError(f"not JSON ({error})", where=path, cure="write it again") from None
     if not isinstance(value, dict):
-        raise RecipeError("not a JSON object", where=path, cure="write it anew")
+        raise RecipeError("not a JSON object", where=path, cure="write it again")
     return value

@@ -43,13 +43,13 @@ def parse_share(part: str | None) -> Share:
     """Return the share that `--part 2/8` means, the second of eight; everything where it is not given.
 
     Raises:
-        RecipeError: it is no such share.
+        RecipeError: it is not such a share.
     """
     if part is None:
         return Share()
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", part)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise RecipeError(f"{part!r} is no part", where="--part", cure="give such as 1/8, up to 8/8")
+        raise RecipeError(f"invalid part {part!r}", where="--part", cure="expected e.g. 1/8, up to 8/8")
     return Share(int(found[1]) - 1, int(found[2]))
 
 
@@ -62,7 +62,7 @@ def claim(path: Path) -> bool:
 
 
 class Unfinished:
-    """A folder for the pieces of a piece of work, until all are done: what was interrupted goes on with the others.
+    """A folder for the pieces of a piece of work, until all are done: interrupted work resumes with the others.
 
     Args:
         folder: to make. What stands there counts if its settings are the same.
@@ -80,7 +80,7 @@ class Unfinished:
             if share.count > 1:
                 what = "there is unfinished work with other input or settings"
                 raise RecipeError(what, where=folder, cure="if nobody is at it, remove the folder")
-            print("starts anew: what was interrupted had other manifests or settings")
+            print("starts over: the interrupted run had other manifests or settings")
             self.discard()
             self._open(settings)
 
@@ -114,6 +114,6 @@ class Unfinished:
         return self.share.count == 1 or claim(self.folder / "finishing")
 
     def discard(self) -> None:
-        """Remove the folder: the settings first, so that nobody goes on with the rest."""
+        """Remove the folder: the settings first, so that nobody resumes with the rest."""
         (self.folder / SETTINGS).unlink(missing_ok=True)
         shutil.rmtree(self.folder)

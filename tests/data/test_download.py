@@ -112,7 +112,7 @@ def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
 def test_a_server_that_sends_nothing_more_ends_in_an_error_that_keeps_the_part(server, tmp_path):
     (tmp_path / "corpus.tgz.part").write_bytes(CONTENT[:1000])
     server.breaks_after = 0
-    with pytest.raises(RecipeError, match=r"corpus.tgz.part: http.*1000 of 300000 bytes.*goes on from there"):
+    with pytest.raises(RecipeError, match=r"corpus.tgz.part: http.*1000 of 300000 bytes.*resumes from there"):
         download(server.url, tmp_path / "corpus.tgz", MD5)
     assert (tmp_path / "corpus.tgz.part").read_bytes() == CONTENT[:1000]
     assert len(server.asked) == module.ATTEMPTS

@@ -247,8 +247,8 @@ def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
     said = capsys.readouterr().out
-    assert "starts anew" in said
-    assert "goes on" not in said
+    assert "starts over" in said
+    assert "resumes" not in said
     assert load(tmp_path)["a"].num_features == 128
 
 
@@ -316,7 +316,7 @@ def test_mel_bins_are_those_of_the_base_model(manifests, tmp_path, transcripts):
         fbank("train", manifests, tmp_path, base_model="nobody/nothing")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(RecipeError, match="no num_mel_bins, so it is no Whisper"):
+    with pytest.raises(RecipeError, match="no num_mel_bins, so it is not a Whisper model"):
         fbank("train", manifests, tmp_path, base_model=str(tmp_path / "other"))
 
 
@@ -366,7 +366,7 @@ def test_commands_in_manifests_are_not_run(manifests, tmp_path, place):
     elif place == "noise manifest":
         write_jsonl(tmp_path / "noise.jsonl", rows)
         augment = Augmentation(noise=tmp_path / "noise.jsonl", noise_probability=1.0)
-    with pytest.raises(RecipeError, match="'touch .* is no audio file"):
+    with pytest.raises(RecipeError, match="'touch .* is not an audio file"):
         if place == "noise in a cut":
             fbank("train", manifests, tmp_path, storage="none")
             load_samples(fastcopy(load(tmp_path)["a"], custom={"noise": {"path": command, "start": 0.0, "snr": 10.0}}))
@@ -390,7 +390,7 @@ def test_what_lhotse_would_do_to_a_waveform_is_not_left_out_silently(manifests, 
         ("supervisions", {"unknown": 1}, "supervisions_train.jsonl.gz:2: no supervision .*unknown"),
         ("supervisions", {"channel": [0, 1]}, r"supervisions_train.jsonl.gz:2: b is on channel \[0, 1\] of \[0\]"),
         ("supervisions", {"channel": 3}, r"supervisions_train.jsonl.gz:2: b is on channel 3 of \[0\]"),
-        ("recordings", {"sources": 5}, "recordings_train.jsonl.gz: b is no recording"),
+        ("recordings", {"sources": 5}, "recordings_train.jsonl.gz: b is not a recording"),
         ("recordings", {"id": None}, "supervisions_train.jsonl.gz:2: no recording b"),
     ],
 )

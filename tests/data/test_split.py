@@ -137,7 +137,7 @@ def test_equal_parts_of_a_list(corpus, tmp_path):
     ("options", "message"),
     [
         ({"num_parts": 5}, "corpus: 4 speakers can't fill 5 parts"),
-        ({"num_parts": 0}, "0 is no number of parts"),
+        ({"num_parts": 0}, "0 is not a number of parts"),
         ({"num_parts": 2, "parts": ["a=0.5", "b=0.5"]}, "num_parts: parts are given too"),
         ({"parts": ["train"]}, "'train' is not name=share"),
         ({"parts": ["train=nan"]}, "'train=nan' is not name=share"),

@@ -72,7 +72,7 @@ def killed(tiny_model, corpus, tmp_path):
 def test_killed_decoding_goes_on_after_the_last_batch(tiny_model, corpus, whole, killed, calls, capsys):
     done = len(partials(killed)[0].read_bytes().splitlines()) - 2  # the settings, half a line
     assert main(command(tiny_model, corpus, killed)) == 0
-    assert f"going on, {done} of 12 batches are done" in capsys.readouterr().out
+    assert f"resuming, {done} of 12 batches are done" in capsys.readouterr().out
     assert len(calls) == 12 - done
     assert hypotheses(killed) == whole
     assert list(hypotheses(killed)) == list(whole)
@@ -83,7 +83,7 @@ def test_killed_decoding_goes_on_after_the_last_batch(tiny_model, corpus, whole,
 
 def test_other_settings_start_anew_and_say_which(tiny_model, corpus, killed, calls, capsys):
     assert main(command(tiny_model, corpus, killed, "--search.beam_size", "2")) == 0
-    assert "unfinished, with other beam_size: starting anew" in capsys.readouterr().out
+    assert "unfinished, with other beam_size: starting over" in capsys.readouterr().out
     assert len(calls) == 12
     assert not partials(killed)
 

@@ -160,7 +160,7 @@ def replaced(old, new):
         (replaced(b"decoder/num_heads", b"decoder/num_hands"), "decoder/num_heads' is missing"),
         (
             replaced(b"encoder/layer_1/ffn/linear_0/bias", b"encoder/layer_1/ffn/linear_0/bios"),
-            "no Whisper's.*fc1.bias",
+            "not Whisper's.*fc1.bias",
         ),
         (lambda folder: (folder / "vocabulary.json").unlink(), "neither vocabulary.json nor vocabulary.txt"),
         (lambda folder: (folder / "vocabulary.json").write_text('["a"'), "vocabulary.json: can't be read"),

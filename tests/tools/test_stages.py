@@ -322,7 +322,7 @@ def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
         (["--stage"], "--stage has no value"),
         (["--stage", "one"], "--stage is a number, not 'one'"),
         (["--overwrite", "yes"], "--overwrite is true or false, not 'yes'"),
-        (["stage", "1"], "stage is no option"),
+        (["stage", "1"], "stage is not an option"),
         (["--stage", "3", "--stop_stage", "2"], "after --stop_stage"),
         (["--method", "magic"], "--method is lora, full or both"),
         (["--backends", "onnx"], "--backends is transformers, ct2 or both"),

@@ -71,7 +71,7 @@ def test_a_run_that_stopped_ends_with_the_weights_of_one_that_did_not(corpus, ti
     assert not (tmp_path / "stopped/model").exists()
     monkeypatch.setattr(AdaptTrainer, "compute_loss", original)
     assert run(corpus, tiny_model, tmp_path / "stopped", 4) == 0
-    assert "goes on from" in (tmp_path / "stopped/train.log").read_text()
+    assert "resuming from" in (tmp_path / "stopped/train.log").read_text()
     weights = [load_model(tmp_path / name / "model").state_dict() for name in ("whole", "stopped")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)

@@ -234,7 +234,7 @@ def test_weights_stand_after_the_name(given, expected):
 
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "x", ""])
 def test_what_is_no_weight_is_one_line(weight):
-    with pytest.raises(RecipeError, match="is no weight; give a number over 0"):
+    with pytest.raises(RecipeError, match="is not a weight; give a number over 0"):
         parse_weight(f"a.jsonl.gz:{weight}")
 
 
@@ -244,7 +244,7 @@ def test_some_weights_or_two_kinds_are_one_line(make_manifest):
         load_cuts([f"{a}:0.5", b])
     with pytest.raises(RecipeError, match="language_temperature: the manifests have weights too"):
         draw_rates(selected(load_cuts([f"{a}:0.5", f"{b}:1"])), 2.0)
-    with pytest.raises(RecipeError, match="language_temperature: 0.0 is no temperature"):
+    with pytest.raises(RecipeError, match="language_temperature: 0.0 is not a temperature"):
         BatchOptions(language_temperature=0.0)
 
 

@@ -158,7 +158,7 @@ def test_killed_processes_go_on_as_many_or_as_one(corpus, tiny_model, tmp_path):
         process.wait()
         assert not (out / "model").exists()
         done = run(launcher, corpus, tiny_model, out, *options)
-        assert "goes on from" in done.stdout
+        assert "resuming from" in done.stdout
     assert all(
         torch.equal(weights(tmp_path / "whole")[key], value) for key, value in weights(tmp_path / "same").items()
     )
@@ -188,7 +188,7 @@ def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp
     for name, launcher in (("same", TORCHRUN), ("one", [*TORCHRUN[:-1], "1"])):
         out = tmp_path / name
         shutil.copytree(whole, out, ignore=shutil.ignore_patterns("model", "checkpoint-[!3]*"))
-        assert "goes on from" in run(launcher, corpus, tiny_model, out, *options).stdout
+        assert "resuming from" in run(launcher, corpus, tiny_model, out, *options).stdout
     same, one = weights(tmp_path / "same"), weights(tmp_path / "one")
     assert all(torch.equal(tensor, same[name]) for name, tensor in weights(whole).items())
     assert one.keys() == same.keys()

@@ -399,7 +399,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_mod
         killed += not (broken / "model").exists()
     done = subprocess.run([*command, "--output_dir", str(broken)], check=True, capture_output=True, text=True)
     assert killed == 2
-    assert "goes on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(broken).items())
     assert sorted(path.name for path in broken.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-11"]
 
@@ -412,7 +412,7 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(corpus, tiny_model, tmp
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.learning_rate", "0.5") == 1
     assert "a run with another trainer.learning_rate" in capsys.readouterr().err
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.logging_steps", "2") == 0
-    assert "goes on from" in capsys.readouterr().out
+    assert "resuming from" in capsys.readouterr().out
 
 
 @pytest.mark.slow

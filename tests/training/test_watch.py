@@ -34,7 +34,7 @@ def test_the_time_left_is_that_of_the_last_steps():
     lines = [line(10 * number, 10 * number, f"loss {4 / number:.4f}  epoch 0.10") for number in range(1, 31)]
     shown = describe("run", lines, 80, finished=False)
     assert "0:01:40 left (1 s a step), last logged 03:05:00" in shown  # 100 steps of a second
-    # It was killed after step 300 and goes on from 200, twice as slow.
+    # It was killed after step 300 and resumes from 200, twice as slow.
     lines += [line(600 + 20 * number, 200 + 10 * number, "loss 0.1000") for number in range(1, 4)]
     shown = describe("run", lines, 80, finished=False)
     assert "step 230/400" in shown

@@ -47,9 +47,9 @@ class Augmentation:
     def __post_init__(self) -> None:
         for factor in self.speed:
             if not 0.5 <= factor <= 2 or factor == 1:
-                raise RecipeError(f"{factor} is no other speed", where="augment.speed", cure="give 0.9 1.1")
+                raise RecipeError(f"{factor} is not another speed", where="augment.speed", cure="give 0.9 1.1")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
-            raise RecipeError(f"{self.noise_snr} is no range", where="augment.noise_snr", cure="give 5 20")
+            raise RecipeError(f"{self.noise_snr} is not a range", where="augment.noise_snr", cure="give 5 20")
         check_proportion(self.noise_probability, "augment.noise_probability")
 
 
@@ -120,7 +120,7 @@ def _file(source: AudioSource, where: str) -> Path:
     """Return the file that a manifest names; RecipeError where it names anything else."""
     if source.type != "file" or source.source.endswith("|"):
         cure = "give audio files; whisper-recipe prepare --allow_pipes true writes the output of commands to files"
-        raise RecipeError(f"the {source.type} {source.source!r} is no audio file", where=where, cure=cure)
+        raise RecipeError(f"the {source.type} {source.source!r} is not an audio file", where=where, cure=cure)
     return Path(source.source)
 
 
@@ -140,7 +140,9 @@ def load_samples(cut: Cut) -> np.ndarray:
     factor = float(np.prod([transform.factor for transform in transforms if isinstance(transform, Speed)]))
     source = next((source for source in cut.recording.sources if cut.channel in source.channels), None)
     if source is None:
-        raise RecipeError(f"no audio has its channel {cut.channel}", where=cut.id, cure="prepare anew")
+        raise RecipeError(
+            f"no audio has its channel {cut.channel}", where=cut.id, cure="run whisper-recipe prepare again"
+        )
     count, channel = round(cut.duration * SAMPLING_RATE), source.channels.index(cut.channel)
     samples = read_audio(_file(source, cut.id), cut.start * factor, cut.duration * factor, channel)
     if factor != 1:

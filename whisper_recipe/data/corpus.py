@@ -31,7 +31,7 @@ def is_list(path: str | Path) -> bool:
 def scan_corpus(
     path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
 ) -> Scan:
-    """Read a corpus as far as it can be read: its sound utterances, and all that is wrong. Audio is not opened.
+    """Read a corpus as far as it can be read: its valid utterances, and all that is wrong. Audio is not opened.
 
     Args:
         path: a Kaldi data directory, or a list that ends in .json or .jsonl.

@@ -1,4 +1,4 @@
-"""Corpora from the web: downloads that go on where they broke off and are checked, and archives unpacked safely."""
+"""Corpora from the web: downloads that resume and are checked, and archives unpacked safely."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAEr
 
 
 def download(url: str, path: str | Path, checksum: str | None = None) -> Path:
-    """Download a file, going on where an earlier call or a broken connection left it; return its path.
+    """Download a file, resuming where an earlier call or a broken connection stopped; return its path.
 
     What has come so far stands as PATH.part. The file gets its name when it has the size that the server says and the
     checksum. A file that stands already is checked and not downloaded again. Proxies are those of the environment.
@@ -62,7 +62,7 @@ def download(url: str, path: str | Path, checksum: str | None = None) -> Path:
             failures = 0 if _size(part) > size else failures + 1
             if failures == ATTEMPTS or not _may_pass(error):
                 what = f"{url} can't be downloaded ({error})"
-                raise RecipeError(what, where=part, cure="run again: it goes on from there") from None
+                raise RecipeError(what, where=part, cure="run again: it resumes from there") from None
         except OSError as error:
             raise RecipeError(f"can't be written ({error.strerror})", where=part, cure="make room for it") from None
         time.sleep(PAUSE * 2**failures)
@@ -177,7 +177,7 @@ def _checked(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
-            what = f"unsafe: {member.name} is no file or folder inside it"
+            what = f"unsafe: {member.name} is not a file or folder inside it"
             raise RecipeError(what, where=where, cure="get the archive from its publisher")
         member.mode = 0o755 if member.isdir() else 0o644
         member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""

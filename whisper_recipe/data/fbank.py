@@ -71,7 +71,7 @@ def fbank(
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
 
-    The same command goes on where it was interrupted: what is finished stands in out/.unfinished_<split>/ meanwhile.
+    The same command resumes where it was interrupted: what is finished stands in out/.unfinished_<split>/ meanwhile.
 
     Args:
         split: name of the split, as in the manifests' names.
@@ -108,7 +108,7 @@ def fbank(
         settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
         work = Unfinished(Path(out).absolute() / f".unfinished_{split}", settings | _plain(augment), ".jsonl", share)
         if done := len(work.pieces()):
-            print(f"goes on where it was interrupted: {done} parts of {PART} cuts are done")
+            print(f"resumes where it was interrupted: {done} parts of {PART} cuts are done")
         final = Path(out).absolute() / f"feats_{split}"
         extract = functools.partial(_extract, WRITERS[storage], bins, work.folder, final)
         pieces = 0
@@ -137,7 +137,7 @@ def _supervisions(manifests: Path, split: str) -> Iterator[tuple[str, Supervisio
             supervision.start, supervision.duration = float(supervision.start), float(supervision.duration)
         except (TypeError, ValueError) as error:
             what = f"no supervision ({error})"
-            raise RecipeError(what, where=f"{path}:{number}", cure="prepare anew") from None
+            raise RecipeError(what, where=f"{path}:{number}", cure="run whisper-recipe prepare again") from None
         yield f"{path}:{number}", supervision
 
 
@@ -171,7 +171,7 @@ def mel_bins(model: str) -> int:
                 f"no Whisper configuration ({' '.join(str(error).split())})", where=model, cure=cure
             ) from None
     if not isinstance(config.get("num_mel_bins"), int):
-        raise RecipeError("its config.json has no num_mel_bins, so it is no Whisper", where=model, cure=cure)
+        raise RecipeError("its config.json has no num_mel_bins, so it is not a Whisper model", where=model, cure=cure)
     return config["num_mel_bins"]
 
 
@@ -222,12 +222,12 @@ class _Recordings:
                 self.held, self.all_held = {row.get("id"): row for _, row in read_jsonl(self.path)}, True
                 row = self.held.get(key)
             if row is None:
-                raise RecipeError(f"no recording {key}", where=where, cure="prepare anew")
+                raise RecipeError(f"no recording {key}", where=where, cure="run whisper-recipe prepare again")
             try:
                 self.last = Recording.from_dict(dict(row)).resample(SAMPLING_RATE)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                what = f"{key} is no recording ({type(error).__name__}: {error})"
-                raise RecipeError(what, where=self.path, cure="prepare anew") from None
+                what = f"{key} is not a recording ({type(error).__name__}: {error})"
+                raise RecipeError(what, where=self.path, cure="run whisper-recipe prepare again") from None
         return self.last
 
     def _read_to(self, key: str) -> Iterator[dict]:
@@ -312,7 +312,7 @@ def _in_pieces(
         yield from in_order(futures(), ahead)
     except BrokenProcessPool:
         raise RecipeError(
-            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it goes on from here"
+            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it resumes from here"
         ) from None
 
 

@@ -121,7 +121,7 @@ def filter_corpus(
 def _duration(row: Utterance) -> float:
     seconds = utterance_duration(row)
     if seconds <= 0:
-        what, cure = f"{row.id} lasts {seconds:g} s", "whisper-recipe validate lists all such; fix mends them"
+        what, cure = f"{row.id} lasts {seconds:g} s", "whisper-recipe validate lists all such; fix corrects them"
         raise RecipeError(what, where=row.where, cure=cure)
     return seconds
 

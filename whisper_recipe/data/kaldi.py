@@ -219,7 +219,7 @@ def _span(directory: _Directory, key: str, where: str, times: list[str]) -> tupl
     if end == -1:  # as Kaldi's extract-segments has it
         end = None
     if start < 0 or (end is not None and end <= start):
-        what = f"{times[0]} to {times[1]} s is no stretch of time"
+        what = f"{times[0]} to {times[1]} s is not a stretch of time"
         directory.scan.report("malformed segment", where, what, *rows)
         return None
     return start, end

@@ -74,7 +74,7 @@ def _load(name: str) -> tuple[WhisperForConditionalGeneration, dict[str, int]]:
     if missing := sorted(info["missing_keys"]):
         # transformers would fill them with random numbers and only warn.
         what = f"{len(missing)} weights are missing, {missing[0]} first"
-        raise RecipeError(what, where=name, cure="copy the model anew")
+        raise RecipeError(what, where=name, cure="copy the model again")
     tokens = getattr(model.generation_config, "lang_to_id", None)
     if not tokens:
         what = "generation_config.json names no languages (lang_to_id)"

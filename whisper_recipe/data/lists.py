@@ -151,12 +151,12 @@ class _Reader:
         if not value:
             raise _Fault("missing audio", "neither audio.path nor audio_path names a file")
         if "\n" in value or "\r" in value or "\0" in value:
-            raise _Fault("missing audio", f"{shortened(value)} is no path")
+            raise _Fault("missing audio", f"{shortened(value)} is not a path")
         if value.endswith("|") and not self.allow_pipes:
             raise _Fault("pipe", PIPE)
         start, end = _seconds(source, "start_time"), _seconds(source, "end_time")
         if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-            raise _Fault("malformed segment", f"{start} to {end} s is no stretch of time")
+            raise _Fault("malformed segment", f"{start} to {end} s is not a stretch of time")
         return locate_audio(self.scan.path.parent, value), _name(_string(source, "recording") or ""), start, end
 
     def _segments(self, row: dict, key: str, where: str) -> tuple[Segment, ...] | None:

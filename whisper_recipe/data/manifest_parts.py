@@ -40,7 +40,7 @@ def combine_manifests(manifests: list[Path], out: Path) -> None:
     """Write the lines of several manifests to one, in their order.
 
     Raises:
-        RecipeError: one is missing or damaged, is no manifest, or two have the same id.
+        RecipeError: one is missing or damaged, is not a manifest, or two have the same id.
     """
     for path in (*manifests, out):
         if not is_manifest(path):

@@ -42,9 +42,10 @@ def prepare(
 ) -> None:
     """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in one order of recordings.
 
-    The split is named for the data directory or the list. What is no audio file that every Lhotse program reads right
-    (a pipe's output, an entry of an ark, M4A, a file whose header is wrong), and mixed channels, are written once to
-    out/audio_<split>/ as FLAC. Recordings that can't be read are left out and listed in out/dropped_<split>.tsv.
+    The split is named for the data directory or the list. What is not an audio file that every Lhotse program reads
+    correctly (a pipe's output, an entry of an ark, M4A, a file whose header is wrong), and mixed channels, are written
+    once to out/audio_<split>/ as FLAC. Recordings that can't be read are left out and listed in
+    out/dropped_<split>.tsv.
 
     Args:
         corpus: a Kaldi data directory, or a JSON list that ends in .json or .jsonl.

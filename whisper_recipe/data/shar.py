@@ -40,7 +40,7 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
         RecipeError: a manifest is missing or empty, or a cut has no stored features.
     """
     if shard_size < 1:
-        raise RecipeError(f"{shard_size} is no size", where="shard_size", cure="give 1 or more")
+        raise RecipeError(f"{shard_size} is not a size", where="shard_size", cure="give 1 or more")
     for path in cuts:
         require(path, "run stage 2 (whisper-recipe fbank) first")
     every = iter(tqdm(CutSet.from_files(cuts, shuffle_iters=False), desc=f"shar {out}", unit="cut"))

@@ -121,7 +121,7 @@ def read_features(place: str) -> dict[str, Features]:
     try:
         for features, path in TarIterator(BytesIO(read_place(place))):
             if not isinstance(features, Features):
-                raise ValueError(f"{path} is no features")
+                raise ValueError(f"{path} has no features")
             found[str(path.parent / path.stem)] = features
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RecipeError(f"no shard of features ({error})", where=place, cure=CURE) from None

@@ -89,7 +89,7 @@ def parse_shares(parts: list[str]) -> dict[str, float]:
 
 def _equal_shares(count: int, parts: list[str]) -> dict[str, float]:
     if count < 1:
-        raise RecipeError(f"{count} is no number of parts", where="num_parts", cure="give 1 or more")
+        raise RecipeError(f"{count} is not a number of parts", where="num_parts", cure="give 1 or more")
     if parts != DEFAULT_PARTS:
         raise RecipeError("parts are given too", where="num_parts", cure="give one of the two")
     return {str(number): 1 / count for number in range(1, count + 1)}

@@ -13,7 +13,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES, language_code
 from whisper_recipe.tasks import check_task
 
-# Kaldi's tools want sorted ids; nothing here does, so this one does not stop the road.
+# Kaldi's tools want sorted ids; nothing here does, so this one is not an error.
 UNSORTED = "unsorted id"
 ROUNDING = 1e-3  # seconds by which one segment may begin before the one before it ends
 MAX_PROMPT_WORDS = 223  # half of Whisper's decoder: longer previous text is cut when it becomes tokens
@@ -81,7 +81,7 @@ def parse_segments(value: object) -> tuple[Segment, ...]:
             raise ValueError(f"{shortened(item)} is not {{start, end, text}}")
         start, end = parse_seconds(item.get("start")), parse_seconds(item.get("end"))
         if not 0 <= start < end:
-            raise ValueError(f"{start} to {end} s is no stretch of time")
+            raise ValueError(f"{start} to {end} s is not a stretch of time")
         segments.append(Segment(start, end, " ".join(item["text"].split())))
     return tuple(segments)
 

@@ -42,7 +42,7 @@ def validate(
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        decode: decode all audio: finds damage that headers don't show, silence, samples that are no numbers or not in
+        decode: decode all audio: finds damage that headers don't show, silence, samples that are not numbers or not in
             full scale, and remarks on clipping, a DC offset and channels in opposite phase.
         tokenizer: a Whisper folder or name on the hub: texts over 448 tokens are found by its tokenizer. Without one
             only texts are found that no tokenizer makes shorter (over 444 words, or over 2,664 characters).
@@ -76,7 +76,7 @@ def validate(
     remarks = sum(counts.pop(kind, 0) for kind in REMARKS)
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
-        cure = "mend the lines listed above, or leave them out: whisper-recipe fix"
+        cure = "correct the lines listed above, or drop them with whisper-recipe fix"
         raise RecipeError(many, where=corpus, cure=cure)
     also = f", {remarks} remarks" if remarks else ""
     print(f"{corpus}: {len(scan.utterances)} utterances, no problem{also}")

@@ -53,7 +53,7 @@ def decode(
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
 
-    When it was interrupted, the same command goes on after the last finished batch. `accelerate launch` (or torchrun)
+    When it was interrupted, the same command resumes after the last finished batch. `accelerate launch` (or torchrun)
     shares the set out among several processes, and --part among several commands.
 
     Args:
@@ -295,5 +295,5 @@ def _finish(parts: Parts, settings: dict, cuts: list[Cut]) -> None:
         raise PartialFailure(
             f"{len(skipped)} of {len(cuts)} cuts can't be read and have no hypothesis ({min(skipped)} first)",
             where=parts.out / "decode.json",
-            cure="find and mend them with whisper-recipe validate",
+            cure="find them with whisper-recipe validate",
         )

@@ -1,4 +1,4 @@
-"""Finished batches on disk: interrupted decoding goes on after them, and several processes share a set through them."""
+"""Finished batches on disk: interrupted decoding resumes after them, and several processes share a set through them."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Parts:
         """Say where the decoding begins, and remove what other decodings have left unfinished here."""
         done = len({batch.number for batch in self._finished()})
         if done:
-            print(f"{self.out}: going on, {done} of {self.count} batches are done", flush=True)
+            print(f"{self.out}: resuming, {done} of {self.count} batches are done", flush=True)
         for path in sorted(self.out.glob("hyp.*.partial.jsonl")):
             if path not in self._paths():
-                print(f"{path}: unfinished, with other {self._difference(path)}: starting anew", flush=True)
+                print(f"{path}: unfinished, with other {self._difference(path)}: starting over", flush=True)
                 path.unlink()
 
     def to_do(self) -> list[int]:

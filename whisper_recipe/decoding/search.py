@@ -32,7 +32,7 @@ class SearchOptions:
         suppress_blank: a hypothesis never begins with what the model folder keeps from its beginning: a space, the end.
         no_repeat_ngram_size: no sequence of so many tokens is written twice; 0 allows it.
         repetition_penalty: over 1 makes tokens that have been written less likely.
-        prompt: text that came before; the model goes on in its style and spelling.
+        prompt: text that came before; the model continues in its style and spelling.
         hotwords: names and terms to expect; they stand before the prompt.
 
     Raises:

@@ -151,4 +151,4 @@ def _finish(out: Path, skipped: list[tuple[Source, str]], count: int) -> None:
         rows = ["\t".join([source.where, source.audio, " ".join(why.split())]) + "\n" for source, why in skipped]
         aside.write_text(printable("".join(rows)), encoding="utf-8")
     what = f"{len(skipped)} of {count} inputs can't be read and were skipped"
-    raise PartialFailure(what, where=path, cure="mend or remove them; the others are done")
+    raise PartialFailure(what, where=path, cure="correct or remove them; the others are done")

@@ -19,7 +19,7 @@ print(recognize("audio.wav"{arguments})["text"])
 
 
 def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
-    """Write a Whisper folder anew, with safetensors and a whole generation config.
+    """Rewrite a Whisper folder with safetensors and a whole generation config.
 
     Args:
         model: a Hugging Face Whisper folder, also one that old versions or other programs wrote.

@@ -102,7 +102,7 @@ def require_same(verification: Verification, tolerance: float, out: Path) -> Non
     # Where the model itself is wrong everywhere, so is any other text, at the same error rate: then the text tells.
     if verification.points > tolerance + verification.chance or verification.difference > MAX_DIFFERENCE:
         raise RecipeError(
-            f"the export does not recognise what the model does: {verification}, and {tolerance} points are allowed",
+            f"the exported model's output differs from the original's: {verification}; {tolerance} points are allowed",
             where=out,
             cure="use another --quantization, or give a larger --verify_tolerance",
         )

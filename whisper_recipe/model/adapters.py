@@ -122,7 +122,7 @@ def load_adapter(folder: Path) -> tuple[PeftModel, str]:
 
     folder = Path(folder)
     config = read_json(folder / "adapter_config.json", "train with --method lora first (stage 4)")
-    require(folder / "adapter_model.safetensors", "the adapter's weights are missing: train it anew (stage 4)")
+    require(folder / "adapter_model.safetensors", "the adapter's weights are missing: train it again (stage 4)")
     base = config["base_model_name_or_path"]
     return PeftModel.from_pretrained(load_model(base), str(folder)).eval(), base
 

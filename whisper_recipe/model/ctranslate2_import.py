@@ -75,7 +75,7 @@ def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None
         tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the model's.
 
     Raises:
-        RecipeError: a file is missing or damaged, or it is no Whisper model.
+        RecipeError: a file is missing or damaged, or it is not a Whisper model.
     """
     weights = read_weights(folder / WEIGHTS)
     try:
@@ -91,7 +91,7 @@ def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None
     try:
         model.model.load_state_dict(state)
     except RuntimeError as error:
-        what = f"its weights are no Whisper's ({' '.join(str(error).split())})"
+        what = f"its weights are not Whisper's ({' '.join(str(error).split())})"
         raise RecipeError(what, where=folder / WEIGHTS, cure=CURE) from error
     precision = torch.float32 if weights.dequantized else weights.tensors["decoder/embeddings/weight"].dtype
     model.to(precision)

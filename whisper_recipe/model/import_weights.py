@@ -42,7 +42,7 @@ def import_weights(checkpoint: Path, out: Path, tokenizer: str | None = None) ->
             CTranslate2 folder's own, and for a .pt file that of OpenAI's model with as many tokens.
 
     Raises:
-        RecipeError: the weights can't be read, are no Whisper's, or the tokenizer is not theirs.
+        RecipeError: the weights can't be read, are not Whisper's, or the tokenizer is not theirs.
     """
     require(checkpoint, "give a CTranslate2 folder, or OpenAI's .pt file")
     for form in FORMATS:

@@ -64,7 +64,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     if missing := sorted(info["missing_keys"]):
         # transformers would fill them with random numbers and only warn.
         raise RecipeError(
-            f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model anew"
+            f"{len(missing)} weights are missing, {missing[0]} first", where=name, cure="copy or train the model again"
         )
     _check_config(model.config, name)
     for module in model.modules():
@@ -236,7 +236,7 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
         return _cached(str(name), any_of) or str(name)
     require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
-        raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model anew")
+        raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model again")
     return str(path)
 
 
@@ -253,7 +253,7 @@ def _cached(name: str, any_of: tuple[str, ...]) -> str | None:
 
 
 def _unreadable(what: str, name: str, error: Exception) -> RecipeError:
-    cure = "copy or train it anew"
+    cure = "copy or train it again"
     if not Path(name).is_dir():
         cure = "check the name and the network"
         if os.environ.get("HF_HUB_OFFLINE") == "1":

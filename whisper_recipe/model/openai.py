@@ -59,7 +59,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
             that of the smallest of OpenAI's models with as many tokens.
 
     Raises:
-        RecipeError: the file can't be read, is no Whisper, or the tokenizer is not the checkpoint's.
+        RecipeError: the file can't be read, is not a Whisper model, or the tokenizer is not the checkpoint's.
     """
     dims, weights = _read(checkpoint)
     tokenizer = tokenizer or TOKENIZERS.get(dims["n_vocab"])
@@ -78,7 +78,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
         model.model.load_state_dict({_renamed(name): weight for name, weight in weights.items()})
     except RuntimeError as error:
         what = f"its weights don't fit its dims ({' '.join(str(error).split())})"
-        raise RecipeError(what, where=checkpoint, cure="download it anew") from error
+        raise RecipeError(what, where=checkpoint, cure="download it again") from error
     model.to(weights["decoder.token_embedding.weight"].dtype)
     model.generation_config = make_generation_config(own, model.config, checkpoint.stem)
     with written_aside(out) as aside:
@@ -95,14 +95,14 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
         raise
     except Exception as error:  # pickle, zipfile and torch each raise types of their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise RecipeError(f"can't be read ({reason})", where=path, cure="download it anew") from error
+        raise RecipeError(f"can't be read ({reason})", where=path, cure="download it again") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("dims", "model_state_dict")]
     if not all(isinstance(part, dict) for part in parts):
         cure = "give OpenAI's file, or a Hugging Face folder"
         raise RecipeError("it holds no dims and model_state_dict, as OpenAI's files do", where=path, cure=cure)
     dims, weights = parts
     if missing := [name for name in DIMENSIONS if not isinstance(dims.get(name), int)]:
-        raise RecipeError(f"its dims have no {missing[0]}", where=path, cure="download it anew")
+        raise RecipeError(f"its dims have no {missing[0]}", where=path, cure="download it again")
     return dims, weights
 
 

@@ -68,7 +68,7 @@ class ScoredUtterance:
         return f"{self.language} {self.source.task}"
 
     def align(self) -> Alignment:
-        """Align it anew: to keep 100,000 alignments would take some hundred megabytes."""
+        """Align it again: keeping 100,000 alignments would take some hundred megabytes."""
         return align(self.reference, self.hypothesis, self.in_characters)
 
 

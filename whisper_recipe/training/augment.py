@@ -1,4 +1,4 @@
-"""Changes of the training data, drawn anew whenever a cut is seen: of waveforms, and SpecAugment of features."""
+"""Changes of the training data, drawn again whenever a cut is seen: of waveforms, and SpecAugment of features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from whisper_recipe.errors import RecipeError, check_proportion
 
 @dataclass
 class TrainingAugmentation(Augmentation):
-    """Changes drawn anew whenever a cut is seen; none by default. Those of waveforms need the audio beside the cuts.
+    """Changes drawn again whenever a cut is seen; none by default. Those of waveforms need the audio beside the cuts.
 
     Args:
         speed: factors to draw from (0.9 1.0 1.1).
@@ -58,7 +58,7 @@ class TrainingAugmentation(Augmentation):
         super().__post_init__()
         self.speed = copies
         if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
-            raise RecipeError(f"{self.volume} is no range", where="augment.volume", cure="give 0.125 2.0")
+            raise RecipeError(f"{self.volume} is not a range", where="augment.volume", cure="give 0.125 2.0")
         if self.time_masks < 1 or self.time_masked == 0:
             what = "lhotse's SpecAugment masks one stretch of time at least"
             raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, and only for a run with the same options and data to go on from."""
+"""Checkpoints: complete or absent, and only for a run with the same options and data to resume from."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **opt
 
 
 def start_or_go_on(output_dir: Path, run: dict, finished: Path) -> Path | None:
-    """Return the checkpoint that a run goes on from; None where it starts anew.
+    """Return the checkpoint that a run resumes from; None where it starts from scratch.
 
-    A run that was finished before starts anew; the checkpoints it left are deleted.
+    A run that was finished before starts from scratch; the checkpoints it left are deleted.
 
     Args:
         output_dir: the run's folder.
@@ -86,7 +86,7 @@ def start_or_go_on(output_dir: Path, run: dict, finished: Path) -> Path | None:
             raise RecipeError(
                 f"the checkpoints there are of a run with another {', '.join(others[:3])}",
                 where=output_dir,
-                cure="repeat its command to go on, or give another output_dir, or remove it to start anew",
+                cure="repeat its command to resume, give another output_dir, or remove it to start over",
             )
     write_json(output_dir / RUN, run)
     return checkpoint

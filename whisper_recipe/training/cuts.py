@@ -61,7 +61,7 @@ def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
     except ValueError:
         weight = 0.0
     if not 0 < weight < math.inf:
-        raise RecipeError(f"{found[2]!r} is no weight", where=manifest, cure="give a number over 0")
+        raise RecipeError(f"{found[2]!r} is not a weight", where=manifest, cure="give a number over 0")
     return Path(found[1]), weight
 
 

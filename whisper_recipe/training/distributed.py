@@ -38,7 +38,7 @@ def ended_together(output_dir: Path) -> Iterator[None]:
         raise RecipeError(
             f"another process of the run has ended ({reason})",
             where=f"process {torch.distributed.get_rank()}",
-            cure=f"see {output_dir / 'log'}; the same command goes on from the last checkpoint",
+            cure=f"see {output_dir / 'log'}; the same command resumes from the last checkpoint",
         ) from error
     finally:
         if torch.distributed.is_initialized():
@@ -82,7 +82,7 @@ def gathered(model: torch.nn.Module) -> AbstractContextManager:
 
 
 def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
-    """Let DeepSpeed go on from a checkpoint of another number of processes, by its universal form of checkpoints.
+    """Let DeepSpeed resume from a checkpoint of another number of processes, by its universal form of checkpoints.
 
     Raises:
         RecipeError: DeepSpeed can't convert it.

@@ -58,7 +58,7 @@ def with_encoder_states(
 
     Args:
         cuts: to encode.
-        manifests: where they come from; when these files or the model change, all is computed anew.
+        manifests: where they come from; when these files or the model change, all is computed again.
         base_model: folder or name of the model.
         model: whose encoder is frozen.
         folder: to write: states.npy, float16 of shape (frames of all cuts, d_model), and cuts.jsonl.gz.

@@ -108,7 +108,7 @@ def check_evaluation(args: Seq2SeqTrainingArguments, wer_steps: int, patience: i
     if patience and not args.load_best_model_at_end:
         cure = "set trainer.load_best_model_at_end true, with trainer.metric_for_best_model error_rate or loss"
         raise RecipeError("what is best is not known", where="early_stopping_patience", cure=cure)
-    args.restore_callback_states_from_checkpoint = True  # the patience that is left, in a run that goes on
+    args.restore_callback_states_from_checkpoint = True  # the patience that is left, in a run that resumes
 
 
 def _sample(cuts: CutSet, utterances: int) -> list[Cut]:

@@ -53,7 +53,7 @@ class BatchOptions:
         for name in ("pad_to_30s", "timestamps", "prompts"):
             check_proportion(getattr(self, name), f"batches.{name}")
         if self.language_temperature is not None and not self.language_temperature > 0:
-            what = f"{self.language_temperature} is no temperature"
+            what = f"{self.language_temperature} is not a temperature"
             raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
 
     def most_padded(self) -> int:

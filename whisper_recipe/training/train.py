@@ -67,7 +67,7 @@ def train(
     """Fine-tune a Whisper model on cuts.
 
     Writes output_dir/model (full) or output_dir/adapter (lora) when the training is over, and while it runs train.log,
-    TensorBoard events and checkpoints. The same command goes on from the newest checkpoint of a run that was killed,
+    TensorBoard events and checkpoints. The same command resumes from the newest checkpoint of a run that was killed,
     and ends with the weights that it would have had.
 
     Args:
@@ -81,7 +81,7 @@ def train(
         lora: options of method lora.
         parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
-        augment: changes of the training data, drawn anew whenever a cut is seen.
+        augment: changes of the training data, drawn again whenever a cut is seen.
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
         eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.

@@ -1,4 +1,4 @@
-"""transformers' Seq2SeqTrainer on batches of cuts: loss by token, whole checkpoints, and going on from them."""
+"""transformers' Seq2SeqTrainer on batches of cuts: loss by token, whole checkpoints, and resuming from them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class WhisperTrainer(WholeCheckpoints):
         """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
         if checkpoint is not None:
             self._find_place(checkpoint)
-            tell(f"goes on from {checkpoint}")
+            tell(f"resuming from {checkpoint}")
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except RecipeError as error:
@@ -242,7 +242,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.unreadable |= unreadable.keys()
         if len(self.unreadable) > MOST_UNREADABLE:
             what = f"more than {MOST_UNREADABLE} cuts can't be read, {min(self.unreadable)} first"
-            raise RecipeError(what, where="train_cuts", cure="the log says why; mend or leave them out")
+            raise RecipeError(what, where="train_cuts", cure="the log says why; correct or remove them")
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
         """Return the loss of a batch."""

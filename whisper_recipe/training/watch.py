@@ -39,7 +39,7 @@ def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
     Args:
         run: the run's folder, exp/<name>.
         interval: seconds between looks at its files.
-        once: show the present state and end, as is done where the output is no terminal.
+        once: show the present state and end, as is done where the output is not a terminal.
 
     Raises:
         RecipeError: there is no log.
@@ -71,7 +71,7 @@ def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str
     state = "finished" if finished else _time_left(logged)
     parts = [f"{name}: step {last.step:,}/{last.total:,} {bar:░<20} {share:.0%}, {state}", ""]
     measured: dict[str, dict[int, float]] = {}
-    for row in logged:  # a run that goes on from a checkpoint logs steps again: the later ones count
+    for row in logged:  # a run that resumes from a checkpoint logs steps again: the later ones count
         for key, value in row.values.items():
             measured.setdefault(key, {})[row.step] = value
     keys = [key for key in measured if key not in HIDDEN]

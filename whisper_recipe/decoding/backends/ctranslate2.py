@@ -49,7 +49,7 @@ class CTranslate2Backend(Backend):
                 intra_threads=threads // self.workers,
             )
         except (ValueError, RuntimeError) as error:
-            raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it anew (stage 6)") from error
+            raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it again (stage 6)") from error
         torch.set_num_threads(threads)  # CTranslate2 has set its own number for this thread too
         self.folder = Path(folder)
         config = read_json(self.folder / "config.json")
