@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 from corpus import SHAPES, TEXT, make_model, make_noise
-from decode import files
+from decode import END_OF_TEXT, files
 from gpu_measure import (
     DEVICE,
     GPU,
@@ -50,6 +50,7 @@ WARM_UP = 3 if GPU else 1  # steps before the clock starts
 GAIN = 1.03  # by which a larger batch must be faster to be taken
 FRAMES = 3000  # of 30 s
 TOKENS = 20 if GPU else 4
+NEVER = [END_OF_TEXT] if GPU else []  # written, so that all texts are equally long; the small shape lacks its id
 UTTERANCES = 2000 if GPU else 16
 WORKERS = min(8, os.cpu_count() or 1) if GPU else 0
 BATCHES = {"ours": (480 if GPU else 30), "at 30 s": (16 if GPU else 2)}  # the first tried: seconds, utterances
@@ -295,22 +296,13 @@ def compare_decodings(folder: Path, shape: str, results: Results) -> None:
         results.attempt(f"{shape}: decoding, {name}", functools.partial(row, decoding))
 
 
-def special_ids(model: Path) -> list[int]:
-    """Return the ids that are suppressed, the end of the text and times among them: all texts are equally long then."""
-    from whisper_recipe.model.load import load_tokenizer
-    from whisper_recipe.text.tokenizer import END_OF_TEXT
-
-    tokenizer = load_tokenizer(model)
-    return list(range(tokenizer.convert_tokens_to_ids(END_OF_TEXT), len(tokenizer)))
-
-
 def our_decoding(model: Path, manifest: Path) -> float:
     """Return the seconds that `whisper-recipe decode` took, loading the model aside."""
     from whisper_recipe.decoding.decode import decode
     from whisper_recipe.decoding.search import SearchOptions
     from whisper_recipe.files import read_json
 
-    search = SearchOptions(max_new_tokens=TOKENS, suppress_tokens=special_ids(model), suppress_blank=False)
+    search = SearchOptions(max_new_tokens=TOKENS, suppress_tokens=NEVER, suppress_blank=False)
     with tempfile.TemporaryDirectory() as out:
         decode(str(model), manifest, Path(out), pad_to_30s=False, search=search)
         return max(read_json(Path(out) / "decode.json")["processing_seconds"], 1e-3)
@@ -339,7 +331,7 @@ def faster_whisper(folder: Path, converted: Path, on_gpu: bool) -> float:
     def decoding(size: int) -> float:
         start = time.perf_counter()
         segments, _ = pipeline.transcribe(
-            whole, language="en", beam_size=1, temperature=0.0, suppress_tokens=special_ids(converted),
+            whole, language="en", beam_size=1, temperature=0.0, suppress_tokens=NEVER,
             without_timestamps=True, no_speech_threshold=None, vad_filter=False, batch_size=size, clip_timestamps=times,
             suppress_blank=False, max_new_tokens=2 * TOKENS - 4,  # of which CTranslate2 takes half, with the prompt
         )  # fmt: skip
