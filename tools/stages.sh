@@ -315,6 +315,9 @@ fi
 fbank=data/fbank_whisper$num_mel_bins
 bash "$root/tools/setup.sh"
 PATH=${VENV:-$root/.venv}/bin:$PATH
+# On CPUs glibc would return a step's memory to the kernel, which zeroes it for the next (docs/training.md, Speed).
+[[ -e /dev/nvidiactl ]] ||
+  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647}
 
 if begin 0 "corpus -> Kaldi data directories"; then stage_data; fi
 if begin 1 "validation and Lhotse manifests"; then stage_manifests; fi
