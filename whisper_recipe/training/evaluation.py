@@ -37,12 +37,20 @@ class ErrorRates:
         num_mel_bins: of its features.
         utterances: of each language and task at most.
         max_duration: seconds of audio in a batch at most.
+        spare_frames: of silence after the longest utterance of a batch.
     """
 
     def __init__(
-        self, cuts: CutSet, tokenizer: WhisperTokenizer, num_mel_bins: int, utterances: int, max_duration: float
+        self,
+        cuts: CutSet,
+        tokenizer: WhisperTokenizer,
+        num_mel_bins: int,
+        utterances: int,
+        max_duration: float,
+        spare_frames: int = 0,
     ) -> None:
-        self.tokenizer, self.num_mel_bins, self.max_duration = tokenizer, num_mel_bins, max_duration
+        self.tokenizer, self.num_mel_bins = tokenizer, num_mel_bins
+        self.max_duration, self.spare_frames = max_duration, spare_frames
         self.cuts = _sample(cuts, utterances)
         texts = [text_ids(tokenizer, supervision_of(cut).text, *_language_and_task(cut)) for cut in self.cuts]
         # A model that loops must not make every evaluation wait for all of Whisper's 224 tokens.
@@ -59,7 +67,7 @@ class ErrorRates:
         model.eval()
         counts: dict[str, list[ErrorCounts]] = defaultdict(list)
         for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration):
-            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch])
+            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch], spare=self.spare_frames)
             # DeepSpeed holds the weights in half precision where training is in it.
             features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]

@@ -105,7 +105,7 @@ def train(
     trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
     if cache_encoder:
-        check_cache(method, parameters, augment, batches.pad_to_30s)
+        check_cache(method, parameters, augment, batches)
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
@@ -137,7 +137,7 @@ def train(
         evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
         if eval_wer_steps:
             sample = cuts["dev"], processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances
-            evaluation.rates = ErrorRates(*sample, batches.max_duration)
+            evaluation.rates = ErrorRates(*sample, batches.max_duration, batches.spare_frames)
         if cache_encoder:
             model.to(trainer.device)
             for split, paths in manifests.items():
@@ -178,7 +178,7 @@ def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
     # A batch that is padded to 30 s is as large as one of the longest cuts there can be.
-    seconds = MAX_SECONDS if batches.pad_to_30s else max(cuts.data.durations)
+    seconds = MAX_SECONDS if batches.pad_to_30s else min(max(cuts.data.durations) + batches.spare_seconds, MAX_SECONDS)
     tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in outlines(cuts))
     found = find_largest(run, seconds, tokens)
     return (
