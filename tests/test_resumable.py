@@ -15,8 +15,8 @@ from whisper_recipe.data import fbank as fbank_module
 from whisper_recipe.data import stats as stats_module
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl
+from whisper_recipe.processes import Part, parse_part
 from whisper_recipe.resumable import ResumableWork
-from whisper_recipe.shares import Share, parse_share
 
 SLURM = Path(__file__).parents[1] / "tools/slurm.sh"
 SMALL_PIECES = """
@@ -145,21 +145,21 @@ def test_tasks_of_a_decoding_may_run_one_after_the_other(corpus, tiny_model, tmp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"hyp.jsonl", "decode.json"}
 
 
-def test_every_piece_belongs_to_one_share():
-    shares = [parse_share(f"{number}/7") for number in range(1, 8)]
-    assert all(sum(share.has(piece) for share in shares) == 1 for piece in range(100))
-    assert parse_share(None) == Share(0, 1)
-    assert str(shares[2]) == "3/7"
+def test_every_piece_belongs_to_one_part():
+    parts = [parse_part(f"{number}/7") for number in range(1, 8)]
+    assert all(sum(part.has(piece) for part in parts) == 1 for piece in range(100))
+    assert parse_part(None) == Part(0, 1)
+    assert str(parts[2]) == "3/7"
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_no_part_is_one_line(part):
     with pytest.raises(RecipeError, match="invalid part .*; expected e.g. 1/8"):
-        parse_share(part)
+        parse_part(part)
 
 
 def test_only_one_puts_together(tmp_path):
-    works = [ResumableWork(tmp_path / "work", {"a": 1}, Share(index, 2)) for index in range(2)]
+    works = [ResumableWork(tmp_path / "work", {"a": 1}, Part(index, 2)) for index in range(2)]
     works[0].open()
     works[0].write(0, [{"x": 1}])
     assert not any(work.is_ours_to_finish(2) for work in works)
@@ -172,7 +172,7 @@ def test_only_one_puts_together(tmp_path):
 
 def test_parts_of_several_processes_divide_the_pieces(tmp_path):
     works = [
-        ResumableWork(tmp_path / "work", {}, Share(part, 3), Share(rank, 2)) for part in range(3) for rank in range(2)
+        ResumableWork(tmp_path / "work", {}, Part(part, 3), Part(rank, 2)) for part in range(3) for rank in range(2)
     ]
     assert sorted(number for work in works for number in work.to_do(20)) == list(range(20))
     works[0].open()

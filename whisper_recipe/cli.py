@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import is_main, launched
+from whisper_recipe.processes import is_main_process, launched
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -155,7 +155,7 @@ def _run(name: str, argv: list[str]) -> None:
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
         raise RecipeError(f"incompatible options on this machine ({error})", where=name) from error
     arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
-    if "output_dir" in arguments and is_main():
+    if "output_dir" in arguments and is_main_process():
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)

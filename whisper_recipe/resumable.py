@@ -14,7 +14,7 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import own_name, read_json, read_jsonl, write_json
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 
 SETTINGS = "settings.json"  # in the folder of the pieces
 WAIT = 0.5  # seconds between looks at what the other processes have done
@@ -36,14 +36,14 @@ class ResumableWork:
         self,
         target: Path,
         settings: dict,
-        part: Share = Share(),  # noqa: B008
-        process: Share = Share(),  # noqa: B008
+        part: Part = Part(),  # noqa: B008
+        process: Part = Part(),  # noqa: B008
     ) -> None:
         self.settings = json.loads(json.dumps(settings))  # as they are read back
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         self._prefix = f".unfinished_{target.name}."
         self.folder = target.absolute().with_name(f"{self._prefix}{digest}")
-        self.own = Share(part.index * process.count + process.index, part.count * process.count)
+        self.own = Part(part.index * process.count + process.index, part.count * process.count)
         self.in_parts = part.count > 1
         self.leads = process.index == 0 and not self.in_parts  # waits for the other processes
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.utils.file_baton import FileBaton
 
 from tests.training.test_train import weights
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
 from whisper_recipe.training.distributed import tell_of_locks
 
@@ -46,13 +46,13 @@ def run(launcher, corpus, model, out, *options):
     return done
 
 
-def sampler(corpus, share=Share()):  # noqa: B008
+def sampler(corpus, part=Part()):  # noqa: B008
     return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, share)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processes):
-    ranks = [sampler(corpus, Share(rank, processes)) for rank in range(processes)]
+    ranks = [sampler(corpus, Part(rank, processes)) for rank in range(processes)]
     assert len({len(rank) for rank in ranks}) == 1
     assert ranks[0].batches % 3 or ranks[0].batches % 2, "there should be a remainder"
     seen = [item for _ in range(4) for rank in ranks for [item] in rank]
@@ -66,10 +66,10 @@ def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processe
 def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpus):
     one = sampler(corpus)
     whole = [sorted(cut.id for cut in batch.cuts) for _ in range(3) for [batch] in one]
-    two = [sampler(corpus, Share(rank, 2)) for rank in range(2)]
+    two = [sampler(corpus, Part(rank, 2)) for rank in range(2)]
     first = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in two]
     done = sum(map(len, first))
-    three = [sampler(corpus, Share(rank, 3)) for rank in range(3)]
+    three = [sampler(corpus, Part(rank, 3)) for rank in range(3)]
     for rank in three:
         rank.pass_over(done)
     rest = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in three]

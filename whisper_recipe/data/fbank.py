@@ -28,8 +28,8 @@ from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.data.workers import DASK_AHEAD, finished, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.processes import parse_part
 from whisper_recipe.resumable import ResumableWork
-from whisper_recipe.shares import parse_share
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
 LILCOM_TICK_POWER = -8  # steps of 2^-8
@@ -92,7 +92,7 @@ def fbank(
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
-    share = parse_share(part)
+    own_part = parse_part(part)
     if storage == "none" and (part or dask):
         raise RecipeError("storage none computes nothing", where="--part, --dask", cure="leave them out")
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
@@ -107,7 +107,7 @@ def fbank(
         write_jsonl(path, (cut.to_dict() for cut in progress(cuts)))
     else:
         settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
-        work = ResumableWork(Path(out) / split, settings | _plain(augment), share)
+        work = ResumableWork(Path(out) / split, settings | _plain(augment), own_part)
         if done := work.open():
             print(f"{path}: resuming, {done} parts of {PART} cuts are done")
         final = Path(out).absolute() / f"feats_{split}"
@@ -118,7 +118,7 @@ def fbank(
                 bar.update(size)
                 pieces += 1
         if not work.is_ours_to_finish(pieces):
-            print(f"{path}: part {share} is done; the one that ends last puts them together")
+            print(f"{path}: part {part} is done; the one that ends last puts them together")
             return
         dropped += _finish(work, path, final)
     list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are left out")
@@ -293,7 +293,7 @@ def _in_pieces(
     executor: Executor,
     ahead: int,
 ) -> Iterator[int]:
-    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other shares.
+    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other parts.
 
     At most `ahead` pieces and one are in memory at a time.
     """

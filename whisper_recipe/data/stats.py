@@ -16,10 +16,10 @@ from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_jsonl, written_aside
+from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.resumable import ResumableWork
-from whisper_recipe.shares import parse_share
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
@@ -106,7 +106,7 @@ def stats(
         )
     if part:
         settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
-        work = ResumableWork(Path(out), settings, parse_share(part))
+        work = ResumableWork(Path(out), settings, parse_part(part))
         if not _count_part(cuts, tokenizer, work):
             print(f"{out}: part {part} is done; the one that ends last puts them together")
             return

@@ -30,8 +30,8 @@ from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
+from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
-from whisper_recipe.shares import is_main, launched, parse_share
 from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
@@ -111,21 +111,21 @@ def decode(
     ordered = sorted(every, key=lambda cut: cut.id)
     batches = list(by_length(ordered, attrgetter("duration"), batch_duration, length.seconds))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
-    work = ResumableWork(out / "hyp", settings | inputs, parse_share(part), launched())
+    work = ResumableWork(out / "hyp", settings | inputs, parse_part(part), launched())
     to_do = work.to_do(len(batches))
     if not (work.leads or to_do or (work.in_parts and work.is_complete(len(batches)))):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
     check_features(every[0], backend.num_mel_bins, cuts)
     done = work.open()
-    if done and is_main():
+    if done and is_main_process():
         print(f"{out}: resuming, {done} of {len(batches)} batches are done", flush=True)
     decoder = _CutDecoder(backend, search, language, task, length, temperature)
     _decode_batches(decoder, batches, to_do, work, f"decode {cuts.stem}")
     if work.is_ours_to_finish(len(batches)):
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
         _finish(work, out, settings | used, every)
-    elif part and is_main():
+    elif part and is_main_process():
         print(f"{out}: part {part} is done; the one that ends last puts them together")
 
 
@@ -164,7 +164,7 @@ def _decode_batches(
     """Decode the batches with the numbers in `to_do`, each a piece of the work; the bar counts seconds of audio."""
     total = sum(cut.duration for number in to_do for cut in batches[number])
     processing = audio = 0.0
-    with tqdm(total=round(total), unit="s", desc=title, disable=not is_main()) as progress:
+    with tqdm(total=round(total), unit="s", desc=title, disable=not is_main_process()) as progress:
         start = time.perf_counter()
         found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do), decoder.load)
         for number, (rows, skipped) in zip(to_do, found, strict=True):

@@ -14,7 +14,7 @@ from whisper_recipe.data.audio import is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.data.supervision import Outline, supervision_of
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Selection, selected
@@ -105,12 +105,12 @@ def make_loader(
     num_mel_bins: int = 80,
     augment: TrainingAugmentation | None = None,
     seed: int = 0,
-    share: Share = Share(),  # noqa: B008
+    part: Part = Part(),  # noqa: B008
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
     cuts = CutSet(selected(cuts))
     sharded = cuts.data.is_sharded()
-    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, share)
+    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, part)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
         batch_sampler=sampler,

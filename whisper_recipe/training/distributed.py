@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from transformers.integrations import deepspeed
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import is_main
+from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.logs import tell
 
 # What gloo and NCCL say where a process that they wait for is gone.
@@ -87,7 +87,7 @@ def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
     Raises:
         RecipeError: DeepSpeed can't convert it.
     """
-    if is_main():
+    if is_main_process():
         [state] = checkpoint.glob("global_step*[0-9]")  # without an earlier conversion's global_step<N>_universal
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
         command += ["--input_folder", str(state), "--output_folder", f"{state}_universal"]

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from whisper_recipe import __version__
 from whisper_recipe.files import write_json, written_aside
-from whisper_recipe.shares import is_main
+from whisper_recipe.processes import is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def write_curves(folder: Path, history: list[dict]) -> None:
 def tell(message: str) -> None:
     """Write a message to the run's log, and once to the terminal, however many processes there are."""
     log.info(message)
-    if is_main():
+    if is_main_process():
         print(message)
 
 

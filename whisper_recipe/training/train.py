@@ -24,7 +24,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.shares import is_main
+from whisper_recipe.processes import is_main_process
 from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
@@ -129,10 +129,10 @@ def train(
         checkpoint = None
         if not only_a_look:
             with trainer.main_process_first(local=False):
-                if trainer.deepspeed_plugin is not None and is_main():
+                if trainer.deepspeed_plugin is not None and is_main_process():
                     tell_of_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
-                checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
+                checkpoint = start_or_go_on(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
         if eval_wer_steps:
@@ -142,7 +142,9 @@ def train(
             model.to(trainer.device)
             for split, paths in manifests.items():
                 folder = output_dir / "encoder_states" / split
-                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder, wait=not is_main())
+                cuts[split] = with_encoder_states(
+                    cuts[split], paths, base_model, model, folder, wait=not is_main_process()
+                )
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
@@ -162,7 +164,7 @@ def train(
         run.go_on(checkpoint)
         facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with gathered(model):
-            if is_main():
+            if is_main_process():
                 write_curves(output_dir, run.state.log_history)
                 _write(finished, model, processor, facts)
 

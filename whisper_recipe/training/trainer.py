@@ -28,7 +28,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.text.prompt import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
@@ -57,8 +57,8 @@ def make_loaders(
 
     The Trainer itself would count the cuts of a dataset, and ours yields batches.
     """
-    share = Share(args.process_index, args.world_size)
-    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, share)
+    part = Part(args.process_index, args.world_size)
+    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, part)
     # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are. Every process measures all of them.
     dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
     args.by_epochs = args.max_steps < 0
