@@ -16,7 +16,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.augment import load_samples
-from whisper_recipe.data.shards import SHARD, features_of
+from whisper_recipe.data.shar_reader import SHARD, features_of
 from whisper_recipe.errors import RecipeError
 
 # whisper/audio.py of openai/whisper

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from whisper_recipe.data.fbank import LILCOM_TICK_POWER
 from whisper_recipe.data.features import load_fbank
-from whisper_recipe.data.shards import INDEX
+from whisper_recipe.data.shar_reader import INDEX
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl, written_aside
 

@@ -21,7 +21,7 @@ from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
-from whisper_recipe.training.shards import ShardSampler
+from whisper_recipe.training.shard_sampler import ShardSampler
 
 SPECIAL_TOKENS = 5  # start, language, task, no times, end
 

@@ -12,7 +12,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from torch.utils.data import Sampler
 
-from whisper_recipe.data.shards import SHARD, SHARDS_AT_ONCE
+from whisper_recipe.data.shar_reader import SHARD, SHARDS_AT_ONCE
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import selected

@@ -19,14 +19,14 @@ from transformers import WhisperTokenizer
 from whisper_recipe.cli import main
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.shar import shar
-from whisper_recipe.data.shards import SHARD, index_place, list_shards, read_features
+from whisper_recipe.data.shar_reader import SHARD, index_place, list_shards, read_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model
 from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 from whisper_recipe.training.cuts import cuts_digest
 from whisper_recipe.training.encoder_cache import with_encoder_states
-from whisper_recipe.training.shards import ShardSampler
+from whisper_recipe.training.shard_sampler import ShardSampler
 
 ONE_PROCESS = BatchOptions(max_duration=4, num_workers=0)
 
