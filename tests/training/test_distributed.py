@@ -47,7 +47,7 @@ def run(launcher, corpus, model, out, *options):
 
 
 def sampler(corpus, part=Part()):  # noqa: B008
-    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, share)
+    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, part)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
