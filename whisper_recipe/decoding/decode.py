@@ -17,7 +17,7 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
-from whisper_recipe.data.audio import is_longer
+from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import check_features, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
@@ -32,7 +32,6 @@ from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
-from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
 

@@ -10,12 +10,13 @@ from lhotse.cut import Cut
 from torch.utils.data import DataLoader, Dataset
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.audio import is_longer
+from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.data.supervision import Outline, supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.processes import Part
-from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
+from whisper_recipe.text.labels import IGNORED, training_ids
+from whisper_recipe.text.prompt import MAX_TOKENS
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
@@ -136,7 +137,7 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
         if (kind := _kind(cut)) not in known:
             training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
             known.add(kind)
-        if is_longer(cut.duration, MAX_SECONDS):
+        if is_longer(cut.duration):
             return f"{cut.duration:.2f} s, over {MAX_SECONDS}"
         if (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
             return f"{tokens} tokens, over {MAX_TOKENS}"

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from whisper_recipe.errors import RecipeError, is_out_of_memory
-from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.text.labels import IGNORED
 
 if TYPE_CHECKING:
     from whisper_recipe.training.trainer import WhisperTrainer

@@ -19,13 +19,13 @@ from transformers import (
     set_seed,
 )
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
-from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on

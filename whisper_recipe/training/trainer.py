@@ -29,7 +29,7 @@ from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
 from whisper_recipe.processes import Part
-from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
