@@ -17,7 +17,7 @@ from torch.utils.file_baton import FileBaton
 from tests.training.test_train import weights
 from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
-from whisper_recipe.training.distributed import tell_of_locks
+from whisper_recipe.training.deepspeed import report_locks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -202,12 +202,12 @@ def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp
 
 def test_a_lock_that_deepspeed_would_wait_for_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    tell_of_locks()
+    report_locks()
     assert capsys.readouterr().out == ""
     lock = tmp_path / "deepspeed_shm_comm/lock"
     lock.parent.mkdir()
     assert FileBaton(str(lock)).try_acquire()  # and is killed
-    tell_of_locks()
+    report_locks()
     assert str(lock) in capsys.readouterr().out
 
 

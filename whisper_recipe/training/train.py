@@ -30,7 +30,7 @@ from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
 from whisper_recipe.training.cuts import outlines
-from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
+from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
@@ -39,6 +39,7 @@ from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
+from whisper_recipe.training.process_group import closing_process_group
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def train(
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
     described = describe_run(trainer, [*train_cuts, *dev_cuts], **options)
-    with ended_together(output_dir), log_to_file(output_dir, trainer.process_index):
+    with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
@@ -130,7 +131,7 @@ def train(
         if not only_a_look:
             with trainer.main_process_first(local=False):
                 if trainer.deepspeed_plugin is not None and is_main_process():
-                    tell_of_locks()  # while the others wait: none of this run holds one yet
+                    report_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
                 checkpoint = start_or_go_on(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}

@@ -33,7 +33,7 @@ from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
-from whisper_recipe.training.distributed import load_other_partitions
+from whisper_recipe.training.deepspeed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, tell
 from whisper_recipe.training.memory import encoder_input, out_of_memory
