@@ -76,8 +76,8 @@ def test_killed_decoding_goes_on_after_the_last_batch(tiny_model, corpus, whole,
     assert hypotheses(killed) == whole
     assert list(hypotheses(killed)) == list(whole)
     assert {path.name for path in killed.iterdir()} == {"hyp.jsonl", "decode.json"}
-    facts = json.loads((killed / "decode.json").read_text())
-    assert facts["processing_seconds"] > 0.5 * done  # what the killed process took counts
+    record = json.loads((killed / "decode.json").read_text())
+    assert record["processing_seconds"] > 0.5 * done  # what the killed process took counts
 
 
 def test_other_settings_start_anew_and_say_which(tiny_model, corpus, killed, calls, capsys):

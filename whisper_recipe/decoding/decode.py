@@ -287,7 +287,7 @@ def _finish(work: ResumableWork, out: Path, settings: dict, cuts: list[Cut]) -> 
     processing = max(seconds.values())  # of the process with the most work
     rtf = processing / audio if audio else None
     write_jsonl(out / "hyp.jsonl", (rows[cut.id] for cut in cuts if cut.id in rows))
-    facts = {
+    record = {
         **settings,
         "processes": work.own.count,
         "utterances": len(rows),
@@ -296,7 +296,7 @@ def _finish(work: ResumableWork, out: Path, settings: dict, cuts: list[Cut]) -> 
         "processing_seconds": round(processing, 3),
         "rtf": rtf and round(rtf, 6),
     }
-    write_json(out / "decode.json", facts)
+    write_json(out / "decode.json", record)
     work.discard()
     speed = f"RTF {rtf:.4f} (processing time / audio time)" if rtf else "no audio"
     print(f"{out}: {len(rows)} utterances, {speed}")

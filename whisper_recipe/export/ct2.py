@@ -41,7 +41,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         RecipeError: the folder is not a whole Whisper model.
     """
     from whisper_recipe.model.generation import complete_generation_config
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, read_facts
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, read_training_record
 
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
@@ -51,8 +51,8 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         _converter(loaded, processor.tokenizer, folder).convert(str(aside), quantization=quantization)
         for part in (processor.tokenizer, processor.feature_extractor, loaded.generation_config):
             part.save_pretrained(aside)
-        if (facts := read_facts(model)) is not None:
-            write_json(aside / RECIPE_CONFIG, facts)
+        if (record := read_training_record(model)) is not None:
+            write_json(aside / TRAINING_RECORD, record)
         _check_written(aside)
 
 

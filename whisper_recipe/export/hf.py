@@ -31,7 +31,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
     """
     import torch
 
-    from whisper_recipe.model.load import load_model, load_processor, read_facts, save_model
+    from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
 
     require(model, "train or merge it first (stages 4 and 5)")
     if quantization.startswith("int8"):
@@ -42,7 +42,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         )
     loaded, processor = load_model(model), load_processor(model)
     with written_aside(out) as aside:
-        save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
+        save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_training_record(model))
         _write_vocabulary(aside, processor.tokenizer)
 
 

@@ -136,10 +136,10 @@ def merge(exp: Path) -> None:
     Raises:
         RecipeError: there is no adapter, or its base model is gone.
     """
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_processor, save_model
+    from whisper_recipe.model.load import TRAINING_RECORD, load_processor, save_model
 
     adapter = Path(exp) / "adapter"
     model, base = load_adapter(adapter)
     with written_aside(Path(exp) / "model", replace_folder=True) as aside:
-        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / RECIPE_CONFIG))
+        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / TRAINING_RECORD))
     print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")

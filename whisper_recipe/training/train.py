@@ -24,7 +24,7 @@ from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
-from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
+from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
@@ -34,12 +34,12 @@ from whisper_recipe.training.deepspeed import built_whole, gathered, report_lock
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
-from whisper_recipe.training.facts import training_facts
 from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.process_group import closing_process_group
+from whisper_recipe.training.record import training_record
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
@@ -161,22 +161,22 @@ def train(
             print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer, batches))
             return
         _report_parameters(model)
-        facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
+        record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.go_on(checkpoint)
-        facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+        record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with gathered(model):
             if is_main_process():
                 write_curves(output_dir, run.state.log_history)
-                _write(finished, model, processor, facts)
+                _write(finished, model, processor, record)
 
 
-def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
+def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
     with written_aside(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
             model.save_pretrained(aside, save_embedding_layers=False)
-            write_json(aside / RECIPE_CONFIG, facts)
+            write_json(aside / TRAINING_RECORD, record)
         else:
-            save_model(aside, model, processor, facts)
+            save_model(aside, model, processor, record)
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
