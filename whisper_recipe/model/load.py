@@ -48,7 +48,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     from transformers import WhisperForConditionalGeneration
 
     from whisper_recipe.model.encoder import accept_any_length
-    from whisper_recipe.model.lean import make_lean
+    from whisper_recipe.model.memory_efficient import make_memory_efficient
     from whisper_recipe.model.precision import attend_without_plans
 
     attend_without_plans()
@@ -73,7 +73,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
             module.support_avx512bf16_for_cpu = False
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
-    return make_lean(accept_any_length(model))
+    return make_memory_efficient(accept_any_length(model))
 
 
 def _check_config(config: WhisperConfig, name: str) -> None:
