@@ -242,7 +242,7 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
 
 def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(module, "written_aside", lambda *_: 1 / 0)  # breaks off when all parts are done
+        patch.setattr(module, "atomic_write", lambda *_: 1 / 0)  # breaks off when all parts are done
         with pytest.raises(ZeroDivisionError):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)

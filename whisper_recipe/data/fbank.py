@@ -27,7 +27,7 @@ from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.data.workers import DASK_AHEAD, finished, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl
 from whisper_recipe.processes import parse_part
 from whisper_recipe.resumable import ResumableWork
 
@@ -273,7 +273,7 @@ def _finish(work: ResumableWork, path: Path, final: Path) -> list[str]:
         RecipeError: there are no others.
     """
     unread = [row[UNREAD] for row in work.rows() if UNREAD in row]
-    with written_aside(path) as manifest:
+    with atomic_write(path) as manifest:
         if not write_jsonl(manifest, (row for row in work.rows() if UNREAD not in row)):
             what = f"no audio can be read; the first: {unread[0].partition(chr(9))[2]}"
             raise RecipeError(what, where=path, cure="whisper-recipe validate lists all")

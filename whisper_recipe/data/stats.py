@@ -15,7 +15,7 @@ from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_jsonl, written_aside
+from whisper_recipe.files import atomic_write, file_digest, read_jsonl
 from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
@@ -192,7 +192,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
         shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2))
     print(*tables, sep="\n")
     if out is not None:
-        with written_aside(out) as aside:
+        with atomic_write(out) as aside:
             aside.write_text("\n".join(tables), encoding="utf-8")
     if plot is not None:
         print(f"histogram of durations: {plot}")
@@ -265,5 +265,5 @@ def _plot(groups: dict[tuple[str, str], Group], path: Path) -> None:
     axes.hist([group.durations for group in groups.values()], bins=50, stacked=True, label=labels)
     axes.set(xlabel="duration in seconds", ylabel="cuts", title="Durations")
     axes.legend()
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, dpi=120, format="png")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import Quantization
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 EXAMPLE = """\
 ```python
@@ -41,7 +41,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
             cure="use float32, float16 or bfloat16, or --to ct2",
         )
     loaded, processor = load_model(model), load_processor(model)
-    with written_aside(out) as aside:
+    with atomic_write(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_training_record(model))
         _write_vocabulary(aside, processor.tokenizer)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, require, written_aside
+from whisper_recipe.files import atomic_write, read_json, require
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +140,6 @@ def merge(exp: Path) -> None:
 
     adapter = Path(exp) / "adapter"
     model, base = load_adapter(adapter)
-    with written_aside(Path(exp) / "model", replace_folder=True) as aside:
+    with atomic_write(Path(exp) / "model", replace_folder=True) as aside:
         save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / TRAINING_RECORD))
     print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")

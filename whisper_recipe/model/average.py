@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, written_aside
+from whisper_recipe.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "
     model = load(chosen[0])
     model.load_state_dict(mean_state(load(folder).state_dict() for folder in chosen))
     out = out or exp / "average"
-    with written_aside(out, replace_folder=True) as aside:
+    with atomic_write(out, replace_folder=True) as aside:
         save_model(aside, model, load_processor(record["base_model"] if adapter else finished), record)
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
 

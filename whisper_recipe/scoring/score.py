@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
@@ -222,7 +222,7 @@ def _write_texts(
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
             continue
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 from whisper_recipe.model.encoder import AnyLengthEncoder
 from whisper_recipe.model.load import load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
@@ -120,5 +120,5 @@ def adapt(
             record |= {"base_model": base_model, "method": "adapt", "train_cuts": [str(path) for path in train_cuts]}
             record |= {"learning_rate": trainer.learning_rate, "steps": run.state.global_step}
             record |= {"epochs": round(run.state.epoch, 2), "seed": trainer.seed}
-            with written_aside(finished, replace_folder=True) as aside:
+            with atomic_write(finished, replace_folder=True) as aside:
                 save_model(aside, model.cpu(), processor, record)

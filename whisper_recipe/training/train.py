@@ -22,7 +22,7 @@ from transformers import (
 from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import write_json, written_aside
+from whisper_recipe.files import atomic_write, write_json
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
@@ -171,7 +171,7 @@ def train(
 
 
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
-    with written_aside(finished, replace_folder=True) as aside:
+    with atomic_write(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
             model.save_pretrained(aside, save_embedding_layers=False)
             write_json(aside / TRAINING_RECORD, record)
@@ -204,7 +204,7 @@ def _trainable(
     kept, dropped = drop_untrainable(cuts, tokenizer)
     listed = output_dir / f"dropped_{split}.tsv"
     if dropped:
-        with written_aside(listed) as aside:
+        with atomic_write(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
         tell(message)
