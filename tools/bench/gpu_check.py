@@ -220,7 +220,7 @@ def run(
         weight = next(parameter for parameter in model.parameters() if parameter.requires_grad)
         weight.register_hook(lambda grad: grad * float("nan") if trained.state.global_step == broken else grad)
     with waits() as places:
-        trained.go_on(checkpoint)
+        trained.train_from(checkpoint)
     synchronize()
     speed = trained.tokens / (time.perf_counter() - trained.start)
     losses = torch.stack(trained.losses).tolist()

@@ -15,7 +15,7 @@ from transformers.integrations import deepspeed
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.processes import is_main_process
-from whisper_recipe.training.logs import tell
+from whisper_recipe.training.logs import log_and_print
 
 
 @contextmanager
@@ -41,7 +41,9 @@ def report_locks() -> None:
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob("**/lock"):
-        tell(f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it")
+        log_and_print(
+            f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it"
+        )
 
 
 def gathered(model: torch.nn.Module) -> AbstractContextManager:

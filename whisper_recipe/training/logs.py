@@ -79,7 +79,7 @@ def write_curves(folder: Path, history: list[dict]) -> None:
         figure.savefig(aside, dpi=120, format="png")
 
 
-def tell(message: str) -> None:
+def log_and_print(message: str) -> None:
     """Write a message to the run's log, and once to the terminal, however many processes there are."""
     log.info(message)
     if is_main_process():

@@ -28,13 +28,13 @@ from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processo
 from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
-from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
 from whisper_recipe.training.cuts import outlines
 from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
-from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
+from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
@@ -133,7 +133,7 @@ def train(
                 if trainer.deepspeed_plugin is not None and is_main_process():
                     report_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
-                checkpoint = start_or_go_on(*start) if is_main_process() else newest_checkpoint(output_dir)
+                checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
         if eval_wer_steps:
@@ -162,7 +162,7 @@ def train(
             return
         _report_parameters(model)
         record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
-        run.go_on(checkpoint)
+        run.train_from(checkpoint)
         record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with gathered(model):
             if is_main_process():
@@ -193,7 +193,7 @@ def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer
 def _report_parameters(model: torch.nn.Module) -> None:
     trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
-    tell(message)
+    log_and_print(message)
 
 
 def _trainable(
@@ -207,7 +207,7 @@ def _trainable(
         with atomic_write(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
-        tell(message)
+        log_and_print(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
     return kept

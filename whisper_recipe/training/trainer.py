@@ -35,7 +35,7 @@ from whisper_recipe.training.batches import BatchOptions, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.deepspeed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
-from whisper_recipe.training.logs import LogCallback, tell
+from whisper_recipe.training.logs import LogCallback, log_and_print
 from whisper_recipe.training.memory import encoder_input, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
@@ -118,11 +118,11 @@ class WhisperTrainer(WholeCheckpoints):
             self.add_callback(EarlyStoppingCallback(self.evaluation.patience))
         self.remove_callback(PrinterCallback)  # the log has it
 
-    def go_on(self, checkpoint: Path | None) -> None:
+    def train_from(self, checkpoint: Path | None) -> None:
         """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
         if checkpoint is not None:
             self._find_place(checkpoint)
-            tell(f"resuming from {checkpoint}")
+            log_and_print(f"resuming from {checkpoint}")
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except RecipeError as error:
@@ -131,9 +131,11 @@ class WhisperTrainer(WholeCheckpoints):
             # torch puts the traceback of a loading process in front of its error.
             raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         if self.skipped:
-            tell(f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them")
+            log_and_print(
+                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them"
+            )
         if self.unreadable:
-            tell(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
+            log_and_print(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
 
     def position(self) -> dict[str, int]:
         """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
