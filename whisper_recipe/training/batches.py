@@ -98,6 +98,11 @@ def training_example(
     return training_ids(tokenizer, text, language, task, segments if timestamps else (), previous if prompt else "")
 
 
+def encoder_input(inputs: dict) -> torch.Tensor:
+    """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
+    return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
+
+
 def make_loader(
     cuts: CutSet,
     tokenizer: WhisperTokenizer,

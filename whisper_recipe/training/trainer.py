@@ -31,16 +31,16 @@ from whisper_recipe.model.adapters import adapter_regularisation
 from whisper_recipe.processes import Part
 from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
-from whisper_recipe.training.batches import BatchOptions, make_loader
+from whisper_recipe.training.batches import BatchOptions, encoder_input, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.deepspeed import load_other_partitions
 from whisper_recipe.training.evaluation import Evaluation
 from whisper_recipe.training.logs import LogCallback, log_and_print
-from whisper_recipe.training.memory import encoder_input, out_of_memory
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
 MOST_UNREADABLE = 100  # cuts, after which there is no use in continuing
+LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 LOADER_ERROR = "Original Traceback"  # in what torch says of an error in a loading process
 
 
@@ -222,7 +222,7 @@ class WhisperTrainer(WholeCheckpoints):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise out_of_memory(*batch, self.args.device) from error
+            raise _out_of_memory(*batch, self.args.device) from error
 
     def loss(
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -316,3 +316,9 @@ def token_loss(
         label_smoothing=label_smoothing,
     )
     return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
+
+
+def _out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:
+    """Return the error for a batch that does not fit."""
+    what = f"out of memory on a batch of {labels[0]} cuts: encoder input {tuple(encoder)}, labels {tuple(labels)}"
+    return RecipeError(what, where=device, cure=f"{LESS_MEMORY}; --find-max-duration measures what fits")
