@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.data.text_rules import is_punctuation
+from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, file_digest, read_jsonl
@@ -20,9 +20,6 @@ from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.resumable import ResumableWork
-
-if TYPE_CHECKING:
-    from transformers import WhisperTokenizer
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
@@ -158,23 +155,14 @@ def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
     """Count the cuts of a piece; their tokens too, where there is a tokenizer."""
-    texts = [text for *_, text in rows]
-    tokens = _count_tokens(tokenizer, texts) if tokenizer else [None] * len(rows)
+    tokens = _tokenizer(tokenizer)([text for *_, text in rows]) if tokenizer else [None] * len(rows)
     groups: Groups = {}
     for (duration, language, task, text), number in zip(rows, tokens, strict=True):
         groups.setdefault((language, task), Group()).add(duration, text, number)
     return groups
 
 
-def _count_tokens(name: str, texts: list[str]) -> list[int]:
-    return list(map(len, _tokenizer(name)(texts, add_special_tokens=False, return_attention_mask=False).input_ids))
-
-
-@functools.cache
-def _tokenizer(name: str) -> WhisperTokenizer:
-    from whisper_recipe.model.load import load_tokenizer
-
-    return load_tokenizer(name)
+_tokenizer = functools.cache(token_counter)
 
 
 def _plain_groups(groups: Groups) -> Iterator[dict]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from whisper_recipe.data.corpus import scan_corpus
+from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.report.sound import AudioMode
@@ -111,17 +112,13 @@ def check_corpus(
 def _check_texts(scan: Scan, tokenizer: str | None) -> None:
     # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts are done with at once.
     long = [utterance for utterance in scan.utterances if len(utterance.text.encode()) > MAX_TEXT_TOKENS]
-    if tokenizer:
-        from whisper_recipe.model.load import load_tokenizer
-
-        whisper_tokenizer = load_tokenizer(tokenizer)
+    count = token_counter(tokenizer) if tokenizer else None
     for utterance in long:
         text = utterance.text
         words, characters = len(text.split()), len(text)
-        tokens = len(whisper_tokenizer(text, add_special_tokens=False).input_ids) if tokenizer else 0
-        if tokens > MAX_TEXT_TOKENS:
+        if count is not None and (tokens := count([text])[0]) > MAX_TEXT_TOKENS:
             what = f"{utterance.id} has {tokens} tokens, over {MAX_TEXT_TOKENS}"
-        elif not tokenizer and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
+        elif count is None and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
             what = f"{utterance.id} has {words} words and {characters} characters, over 448 tokens"
         else:
             continue
