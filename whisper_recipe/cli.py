@@ -147,8 +147,7 @@ def _overview() -> str:
 def _run(name: str, argv: list[str]) -> None:
     if name not in COMMANDS:
         raise RecipeError(f"unknown command {name!r}", cure=f"use one of: {', '.join(COMMANDS)}")
-    command = COMMANDS[name]
-    function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
+    function = load_function(COMMANDS[name])
     parser, config = parse(name, function, [argument.translate(BYTES) for argument in argv])
     try:
         arguments = vars(parser.instantiate(config))
@@ -162,11 +161,38 @@ def _run(name: str, argv: list[str]) -> None:
     function(**arguments)
 
 
+def load_function(command: Command) -> Callable:
+    """Import the function of a subcommand; this may take seconds."""
+    return getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
+
+
 def _with_bytes(value: object) -> object:
     """Return an option's value with the bytes that are not UTF-8 in the names of files as Python has them."""
     if isinstance(value, list):
         return [_with_bytes(item) for item in value]
     return type(value)(str(value).translate(BYTES_BACK)) if isinstance(value, str | Path) else value
+
+
+def make_parser(name: str, function: Callable) -> ArgumentParser:
+    """Return the parser of a subcommand: its options are the parameters of its function, its help their docstrings."""
+    from jsonargparse import ArgumentParser
+
+    first = _first_parameter(function)
+    parser = ArgumentParser(
+        prog=f"whisper-recipe {name}",
+        usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
+        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
+        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_function_arguments(function, fail_untyped=True)
+    return parser
+
+
+def _first_parameter(function: Callable) -> str:
+    return next(iter(inspect.signature(function).parameters))
 
 
 def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
@@ -178,21 +204,11 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
     Raises:
         RecipeError: a wrong key, type or value, with the file where it stands.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
-    first = next(iter(inspect.signature(function).parameters))
-    parser = ArgumentParser(
-        prog=f"whisper-recipe {name}",
-        usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
-        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
-        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    parser.add_function_arguments(function, fail_untyped=True)
+    parser = make_parser(name, function)
     try:
-        return parser, parser.parse_args(_as_jsonargparse_reads(argv, parser, f"--{first}"))
+        return parser, parser.parse_args(_as_jsonargparse_reads(argv, parser, f"--{_first_parameter(function)}"))
     except ArgumentError as error:
         raise _located(error, argv, name) from error
 
