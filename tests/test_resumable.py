@@ -170,6 +170,16 @@ def test_only_one_puts_together(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_work_of_the_same_name_is_started_over(tmp_path, capsys):
+    for name, settings in (("train", {"a": 1}), ("train.clean", {"a": 1}), ("train", {"a": 2})):
+        ResumableWork(tmp_path / name, settings).open()
+    assert "unfinished, with other a: starting over" in capsys.readouterr().out
+    assert sorted(path.name.rpartition(".")[0] for path in tmp_path.iterdir()) == [
+        ".unfinished_train",
+        ".unfinished_train.clean",
+    ]
+
+
 def test_parts_of_several_processes_divide_the_pieces(tmp_path):
     works = [
         ResumableWork(tmp_path / "work", {}, Part(part, 3), Part(rank, 2)) for part in range(3) for rank in range(2)

@@ -41,8 +41,9 @@ class ResumableWork:
     ) -> None:
         self.settings = json.loads(json.dumps(settings))  # as they are read back
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        self._prefix = f".unfinished_{target.name}."
-        self.folder = target.absolute().with_name(f"{self._prefix}{digest}")
+        prefix = f".unfinished_{target.name}."
+        self.folder = target.absolute().with_name(f"{prefix}{digest}")
+        self._folders = glob.escape(prefix) + len(digest) * "[0-9a-f]"  # not those of <target's name>.more
         self.own = Part(part.index * process.count + process.index, part.count * process.count)
         self.in_parts = part.count > 1
         self.leads = process.index == 0 and not self.in_parts  # waits for the other processes
@@ -53,7 +54,7 @@ class ResumableWork:
         Raises:
             RecipeError: this is one of several parts, and others may be at work there with other settings.
         """
-        for other in sorted(self.folder.parent.glob(f"{glob.escape(self._prefix)}*")):
+        for other in sorted(self.folder.parent.glob(self._folders)):
             if other == self.folder:
                 continue
             if self.in_parts:
@@ -102,13 +103,14 @@ class ResumableWork:
         Of several parts it is the process that finds all finished first, on any machine. Should it be killed, the
         command without a part does it. Of processes launched together it is the first, which waits for the others.
         """
-        while self.leads and not self.is_complete(count):
-            time.sleep(WAIT)
-        if not self.in_parts or not self.is_complete(count):
-            return self.leads
-        with suppress(FileExistsError, FileNotFoundError):  # another one puts them together, or has
-            (self.folder / "finishing").mkdir()
+        if self.leads:
+            while not self.is_complete(count):
+                time.sleep(WAIT)
             return True
+        if self.in_parts and self.is_complete(count):
+            with suppress(FileExistsError, FileNotFoundError):  # another one puts them together, or has
+                (self.folder / "finishing").mkdir()
+                return True
         return False
 
     def discard(self) -> None:
@@ -120,5 +122,6 @@ class ResumableWork:
     def _difference(self, other: Path) -> str:
         with suppress(RecipeError):  # whoever made the folder was killed at once
             theirs = read_json(other / SETTINGS)
-            return ", ".join(sorted(key for key in self.settings if theirs.get(key) != self.settings[key]))
+            keys = self.settings.keys() | theirs.keys()
+            return ", ".join(sorted(key for key in keys if theirs.get(key) != self.settings.get(key)))
         return "settings"

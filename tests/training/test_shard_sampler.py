@@ -193,7 +193,7 @@ def test_batches_of_shards_are_those_of_the_stored_features(shards, manifest, to
 
 
 def test_cuts_that_can_not_be_trained_on_are_in_no_batch(shards, tokenizer, monkeypatch):
-    monkeypatch.setattr("whisper_recipe.training.batches.MAX_SECONDS", 2.0)
+    monkeypatch.setattr("whisper_recipe.data.audio.MAX_SECONDS", 2.0)
     kept, dropped = drop_untrainable(load_cuts([shards]), tokenizer)
     assert 0 < len(dropped) < 48
     seen = [key for batch in ids(ShardSampler(kept, ONE_PROCESS, True, 0)) for key in batch]
