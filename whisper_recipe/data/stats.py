@@ -15,10 +15,11 @@ from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
+from whisper_recipe.files import atomic_write, file_digest, read_jsonl
+from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
-from whisper_recipe.shares import Share, Unfinished, parse_share
+from whisper_recipe.resumable import ResumableWork
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
@@ -104,11 +105,12 @@ def stats(
             "the parts need a place, and no cluster", where="--part", cure="give --out FILE, and no --dask"
         )
     if part:
-        work = _unfinished(cuts, tokenizer, out, parse_share(part))
-        if not _count_share(cuts, tokenizer, work):
+        settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
+        work = ResumableWork(Path(out), settings, parse_part(part))
+        if not _count_part(cuts, tokenizer, work):
             print(f"{out}: part {part} is done; the one that ends last puts them together")
             return
-        counted = map(_read_groups, work.pieces())
+        counted = map(_read_group, work.rows())
     else:
         counted = _counted(_pieces(_rows(cuts)), tokenizer, dask)
     groups: Groups = {}
@@ -125,18 +127,14 @@ def stats(
         write_corpus_report(report, title, list(spoken_in_cuts(cuts)), tables, audio, audio_limit_mb)
 
 
-def _unfinished(cuts: list[Path], tokenizer: str | None, out: Path, share: Share) -> Unfinished:
-    settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
-    return Unfinished(Path(out).absolute().with_name(f".unfinished_{Path(out).name}"), settings, ".json", share)
-
-
-def _count_share(cuts: list[Path], tokenizer: str | None, work: Unfinished) -> bool:
-    """Count the pieces of a share that are not done; whether it is ours to put all together."""
+def _count_part(cuts: list[Path], tokenizer: str | None, work: ResumableWork) -> bool:
+    """Count the pieces of a part that are not done; whether it is ours to put all together."""
+    work.open()
     count = 0
     for number, rows in enumerate(_pieces(_rows(cuts))):
         count = number + 1
-        if work.share.has(number) and not work.piece(number).exists():
-            _write_groups(work.piece(number), _count(tokenizer, rows))
+        if work.own.has(number) and not work.piece(number).exists():
+            work.write(number, _plain_groups(_count(tokenizer, rows)))
     return work.is_ours_to_finish(count)
 
 
@@ -167,22 +165,15 @@ def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
 _tokenizer = functools.cache(token_counter)
 
 
-def _write_groups(path: Path, groups: Groups) -> None:
-    plain = {key: {name: _plain(value) for name, value in asdict(group).items()} for key, group in groups.items()}
-    write_json(path, {"groups": [[*key, group] for key, group in plain.items()]})
+def _plain_groups(groups: Groups) -> Iterator[dict]:
+    for (language, task), group in groups.items():
+        counts = {name: list(x) if isinstance(x, array) else x for name, x in asdict(group).items()}
+        yield {"language": language, "task": task, **counts}
 
 
-def _plain(value: array | int) -> list[float] | int:
-    return list(value) if isinstance(value, array) else value
-
-
-def _read_groups(path: Path) -> Groups:
-    rows = read_json(path)["groups"]
-    return {(language, task): Group(**{name: _typed(x) for name, x in row.items()}) for language, task, row in rows}
-
-
-def _typed(value: list[float] | int) -> array | int:
-    return array("d", value) if isinstance(value, list) else value
+def _read_group(row: dict) -> Groups:
+    key = row.pop("language"), row.pop("task")
+    return {key: Group(**{name: array("d", x) if isinstance(x, list) else x for name, x in row.items()})}
 
 
 def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
@@ -201,7 +192,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
         shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2))
     print(*tables, sep="\n")
     if out is not None:
-        with written_aside(out) as aside:
+        with atomic_write(out) as aside:
             aside.write_text("\n".join(tables), encoding="utf-8")
     if plot is not None:
         print(f"histogram of durations: {plot}")
@@ -274,5 +265,5 @@ def _plot(groups: dict[tuple[str, str], Group], path: Path) -> None:
     axes.hist([group.durations for group in groups.values()], bins=50, stacked=True, label=labels)
     axes.set(xlabel="duration in seconds", ylabel="cuts", title="Durations")
     axes.legend()
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, dpi=120, format="png")

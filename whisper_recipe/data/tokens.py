@@ -1,11 +1,8 @@
-"""Counting a text's tokens, without the room for text, which lies above this one."""
+"""Counting the tokens of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-
-from whisper_recipe.errors import RecipeError
 
 
 def token_counter(name: str) -> Callable[[list[str]], list[int]]:
@@ -17,15 +14,9 @@ def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     Raises:
         RecipeError: there is no tokenizer.
     """
-    from transformers import AutoTokenizer
+    from whisper_recipe.model.load import load_tokenizer  # with torch, which takes seconds
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except Exception as error:  # transformers and its hub raise types of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(
-            f"the tokenizer can't be loaded ({reason})", where=name, cure="give a Whisper folder"
-        ) from None
+    tokenizer = load_tokenizer(name)
     return lambda texts: list(
         map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids)
     )

@@ -60,15 +60,8 @@ def validate(
     Raises:
         RecipeError: there are problems.
     """
-    from tabulate import tabulate
-
     scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
-    counts = Counter(problem.kind for problem in scan.problems)
-    _list(scan.problems, show or len(scan.problems))
-    if counts:
-        print(tabulate(counts.most_common(), headers=["problem", "count"]))
-    if show and counts and max(counts.values()) > show:
-        print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    counts = _print(scan.problems, show)
     if report is not None:
         from whisper_recipe.data.report import write_scan_report
 
@@ -82,12 +75,20 @@ def validate(
     print(f"{corpus}: {len(scan.utterances)} utterances, no problem{also}")
 
 
-def _list(problems: list[Problem], show: int) -> None:
-    shown: Counter[str] = Counter()
+def _print(problems: list[Problem], show: int) -> Counter[str]:
+    """Print the first `show` problems of each kind (0: all) and a table of counts; return the counts by kind."""
+    from tabulate import tabulate
+
+    counts: Counter[str] = Counter()
     for problem in problems:
-        shown[problem.kind] += 1
-        if shown[problem.kind] <= show:
+        counts[problem.kind] += 1
+        if not show or counts[problem.kind] <= show:
             print(f"{problem.where}: {problem.kind}: {problem.what}")
+    if counts:
+        print(tabulate(counts.most_common(), headers=["problem", "count"]))
+    if show and counts and max(counts.values()) > show:
+        print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    return counts
 
 
 def check_corpus(

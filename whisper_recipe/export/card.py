@@ -1,6 +1,6 @@
 """The model card of an exported folder: what the model is, what it was trained on, and what was measured of it.
 
-Only what is on record goes in: the facts of the training beside the weights, and the metrics of decoded sets beside the
+Only what is on record goes in: the training record beside the weights, and the metrics of decoded sets beside the
 model folder. The front matter has the keys of https://huggingface.co/docs/hub/model-cards.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
+from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_training_record, timestamps
 
 CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
@@ -93,20 +93,20 @@ class Result:
 
 def write_card(folder: Path, export: Export) -> None:
     """Write README.md into an exported folder, which may still have a name that is not its last."""
-    facts = read_facts(export.model) or {}
+    record = read_training_record(export.model) or {}
     results = read_results(export.model)
     sections = [
         f"# {_name(export)}",
-        _summary(facts, export),
+        _summary(record, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(_most_trained(facts), timestamps(export.model))}",
-        f"## Training data\n\n{_data(facts)}",
-        f"## Training\n\n{_settings(facts)}",
+        f"## Use\n\n{export.target.use(_most_trained(record), timestamps(export.model))}",
+        f"## Training data\n\n{_data(record)}",
+        f"## Training\n\n{_settings(record)}",
         f"## Results\n\n{_results(results)}",
         *([f"## Check of the export\n\n{export.checked}"] if export.checked else []),
     ]
-    front = _front_matter(facts, results, export)
+    front = _front_matter(record, results, export)
     (folder / CARD).write_text(f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
 
 
@@ -118,29 +118,29 @@ def read_results(model: Path) -> list[Result]:
     made = max((path.stat().st_mtime for name in WEIGHTS if (path := model / name).exists()), default=0.0)
     results = []
     for path in sorted(model.resolve().parent.glob("decode_*/metrics.json")):
-        facts = path.with_name("decode.json")
-        if not facts.exists():
+        record = path.with_name("decode.json")
+        if not record.exists():
             print(f"{path.parent} does not say what decoded it: left out of the model card")
             continue
-        decoding, metrics = read_json(facts), read_json(path)
+        decoding, metrics = read_json(record), read_json(path)
         if not {"model", "backend"} <= decoding.keys() or not {"set", "groups", "normalizer"} <= metrics.keys():
             raise RecipeError("no result of decode and score", where=path.parent, cure="decode and score again")
         decoded = Path(decoding["model"])
         if decoded.resolve().parent.name != model.resolve().parent.name:
             print(f"{path.parent} is of {decoded}: left out of the model card")
-        elif facts.stat().st_mtime < made:
+        elif record.stat().st_mtime < made:
             print(f"{path.parent} is older than {model}: left out of the model card")
         else:
             results.append(Result(decoded.name, _decoding(decoding), metrics))
     return results
 
 
-def _decoding(facts: dict) -> str:
-    parts = [f"{facts['backend']} {facts.get('compute_type', '')}".strip()]
-    if "beam_size" in facts:
-        parts.append(f"beam {facts['beam_size']}")
-    if "pad_to_30s" in facts:
-        parts.append("padded to 30 s" if facts["pad_to_30s"] else "natural length")
+def _decoding(record: dict) -> str:
+    parts = [f"{record['backend']} {record.get('compute_type', '')}".strip()]
+    if "beam_size" in record:
+        parts.append(f"beam {record['beam_size']}")
+    if "pad_to_30s" in record:
+        parts.append("padded to 30 s" if record["pad_to_30s"] else "natural length")
     return ", ".join(parts)
 
 
@@ -149,33 +149,33 @@ def _name(export: Export) -> str:
     return folder.parent.name if folder.name == "model" else folder.name  # exp/lora/model is lora
 
 
-def _summary(facts: dict, export: Export) -> str:
-    base = facts.get("base_model")
+def _summary(record: dict, export: Export) -> str:
+    base = record.get("base_model")
     origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "of which the folder records no fine-tuning"
     return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
-def _most_trained(facts: dict) -> dict[str, str]:
+def _most_trained(record: dict) -> dict[str, str]:
     """Return the language and the task with the most hours, which the example asks for."""
-    row = max(facts.get("data", []), key=lambda row: row["hours"], default={})
+    row = max(record.get("data", []), key=lambda row: row["hours"], default={})
     return {key: row[key] for key in ("language", "task") if key in row}
 
 
-def _data(facts: dict) -> str:
+def _data(record: dict) -> str:
     from tabulate import tabulate
 
-    if "data" not in facts:
+    if "data" not in record:
         return "Not on record."
-    rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in facts["data"]]
+    rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in record["data"]]
     rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
     table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
-    return f"{', '.join(f'`{path}`' for path in facts.get('train_cuts', []))}\n\n{table}"
+    return f"{', '.join(f'`{path}`' for path in record.get('train_cuts', []))}\n\n{table}"
 
 
-def _settings(facts: dict) -> str:
+def _settings(record: dict) -> str:
     from tabulate import tabulate
 
-    rows = [[key, _setting(facts[key])] for key in SETTINGS if key in facts]
+    rows = [[key, _setting(record[key])] for key in SETTINGS if key in record]
     return tabulate(rows, ["setting", "value"], tablefmt="github", disable_numparse=True) if rows else "Not on record."
 
 
@@ -213,10 +213,10 @@ def _cell(row: dict | None) -> str | None:
     return f"{total} ({', '.join(parts)})"
 
 
-def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
+def _front_matter(record: dict, results: list[Result], export: Export) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    base = facts.get("base_model")
+    base = record.get("base_model")
     # A transformers folder is decoded as the model is, so the model's results are its own.
     own = export.model.name if export.target.library == "transformers" else export.out.name
     evaluated = [
@@ -234,7 +234,7 @@ def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
         if result.model == own and group != ALL and row.get("error_rate") is not None
     ]
     return ModelCardData(
-        language=sorted({row["language"] for row in facts.get("data", [])}) or None,
+        language=sorted({row["language"] for row in record.get("data", [])}) or None,
         license=export.license,
         library_name=export.target.library,
         pipeline_tag="automatic-speech-recognition",

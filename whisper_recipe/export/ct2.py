@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from whisper_recipe.files import require, write_json, written_aside
+from whisper_recipe.files import atomic_write, require, write_json
 
 if TYPE_CHECKING:
     from ctranslate2.converters import TransformersConverter
@@ -41,18 +41,18 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         RecipeError: the folder is not a whole Whisper model.
     """
     from whisper_recipe.model.generation import complete_generation_config
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, read_facts
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, read_training_record
 
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
     complete_generation_config(loaded, processor.tokenizer)
-    with written_aside(out) as aside, tempfile.TemporaryDirectory() as folder:
+    with atomic_write(out) as aside, tempfile.TemporaryDirectory() as folder:
         loaded.config.save_pretrained(folder)
         _converter(loaded, processor.tokenizer, folder).convert(str(aside), quantization=quantization)
         for part in (processor.tokenizer, processor.feature_extractor, loaded.generation_config):
             part.save_pretrained(aside)
-        if (facts := read_facts(model)) is not None:
-            write_json(aside / RECIPE_CONFIG, facts)
+        if (record := read_training_record(model)) is not None:
+            write_json(aside / TRAINING_RECORD, record)
         _check_written(aside)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, require, written_aside
+from whisper_recipe.files import atomic_write, read_json, require
 
 if TYPE_CHECKING:
     import torch
@@ -136,10 +136,10 @@ def merge(exp: Path) -> None:
     Raises:
         RecipeError: there is no adapter, or its base model is gone.
     """
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_processor, save_model
+    from whisper_recipe.model.load import TRAINING_RECORD, load_processor, save_model
 
     adapter = Path(exp) / "adapter"
     model, base = load_adapter(adapter)
-    with written_aside(Path(exp) / "model", replace_folder=True) as aside:
-        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / RECIPE_CONFIG))
+    with atomic_write(Path(exp) / "model", replace_folder=True) as aside:
+        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / TRAINING_RECORD))
     print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, written_aside
+from whisper_recipe.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,19 +28,19 @@ def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "
         RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for.
     """
     from whisper_recipe.model.adapters import load_adapter
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 
     exp = Path(exp)
     adapter = (exp / "adapter").exists()
     finished = exp / ("adapter" if adapter else "model")
-    facts = read_json(finished / RECIPE_CONFIG, "train to the end first (stage 4)")
+    record = read_json(finished / TRAINING_RECORD, "train to the end first (stage 4)")
     chosen = choose_checkpoints(exp, checkpoints, choose)
     load = (lambda folder: load_adapter(folder)[0].merge_and_unload()) if adapter else load_model
     model = load(chosen[0])
     model.load_state_dict(mean_state(load(folder).state_dict() for folder in chosen))
     out = out or exp / "average"
-    with written_aside(out, replace_folder=True) as aside:
-        save_model(aside, model, load_processor(facts["base_model"] if adapter else finished), facts)
+    with atomic_write(out, replace_folder=True) as aside:
+        save_model(aside, model, load_processor(record["base_model"] if adapter else finished), record)
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
 
 

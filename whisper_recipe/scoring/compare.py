@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
@@ -75,7 +75,7 @@ def compare(
         scored[name] = Run(folder, _read_metrics(folder / "metrics.json"))
     print(_text(scored, "github"))
     if out is not None:
-        with written_aside(out) as aside:
+        with atomic_write(out) as aside:
             if out.suffix == ".csv":
                 _write_csv(aside, scored)
             else:

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
@@ -67,23 +67,19 @@ def score(
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
     utterances = score_utterances(references, hypotheses, normalizer, units)
-    errors = frequent_errors(utterances)
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
         "references": str(Path(ref).resolve()),
         "normalizer": normalizer,
         **_metrics(utterances, _speed(hyp / "decode.json")),
     }
-    _write_texts(file.parent, utterances, errors, metrics)
     words = _read_words(file)
     rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
     if confidence := confidence_metrics(rows):
         metrics["confidence"] = confidence
+    _write_texts(file.parent, utterances, metrics)
     write_jsonl(file.parent / "utterances.jsonl", rows)
-    folder = file.parent.absolute()
-    system = System(folder, metrics, {row["id"]: row for row in rows})
-    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
-    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
+    _write_report(file.parent.absolute(), metrics, rows, audio, audio_limit_mb)
     write_json(file.parent / "metrics.json", metrics)
     _print(hyp, metrics)
 
@@ -201,28 +197,27 @@ def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
     return row
 
 
-def _write_texts(
-    folder: Path, utterances: list[ScoredUtterance], errors: dict[str, Counter[tuple[str, str, str]]], metrics: dict
-) -> None:
+def _write_report(folder: Path, metrics: dict, rows: list[dict], audio: AudioMode, audio_limit_mb: float) -> None:
+    system = System(folder, metrics, {row["id"]: row for row in rows})
+    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
+    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
+
+
+def _write_texts(folder: Path, utterances: list[ScoredUtterance], metrics: dict) -> None:
     missing = [f"{utterance.id}\n" for utterance in utterances if utterance.written is None]
     texts = {
         **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER", "mixed")},
         "errors.txt": "\n".join(_alignments(utterances)),
-        "frequent_errors.txt": _frequent_errors_text(errors, metrics["normalizer"]),
+        "frequent_errors.txt": _frequent_errors_text(frequent_errors(utterances), metrics["normalizer"]),
         "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
         "missing.txt": "".join(missing),
     }
-    optional = (
-        "wer",
-        "cer",
-        "mixed",
-        "missing.txt",
-    )  # an empty one would say nothing, and that of an earlier run is wrong
+    optional = ("wer", "cer", "mixed", "missing.txt")  # an empty one says nothing, and that of an earlier run is wrong
     for name, text in texts.items():
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
             continue
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
 
 

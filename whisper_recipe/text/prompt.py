@@ -1,4 +1,4 @@
-"""What the decoder starts from and what it learns to write: Whisper's token sequences for one utterance."""
+"""Whisper's token sequences: the prompt that the decoder starts from, texts, and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from transformers import WhisperTokenizer
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES
 from whisper_recipe.text.tokenizer import (
-    END_OF_TEXT,
     NO_TIMESTAMPS,
     START_OF_PREVIOUS,
     START_OF_TRANSCRIPT,
@@ -21,9 +20,7 @@ from whisper_recipe.text.tokenizer import (
     text_only,
 )
 
-MAX_SECONDS = 30  # of audio in one input
 TIME_STEP = 0.02  # seconds between Whisper's time tokens
-IGNORED = -100  # label that the loss passes over
 MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 
 
@@ -64,53 +61,9 @@ def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
     return [index for part in parts for index in tokenizer(part, add_special_tokens=False).input_ids]
 
 
-def training_ids(
-    tokenizer: WhisperTokenizer,
-    text: str,
-    language: str,
-    task: str,
-    segments: Sequence[tuple[float, float, str]] = (),
-    previous: str = "",
-) -> tuple[list[int], list[int]]:
-    """Return (decoder input ids, labels) of one utterance, equally long; the labels are the inputs one step ahead.
-
-    The inputs begin with the one start token, or with the previous text, which no label asks for; the labels end with
-    the one end token. An empty text is no speech: `<|startoftranscript|><|nospeech|><|endoftext|>`, as in figure 1 of
-    Whisper's paper (https://arxiv.org/abs/2212.04356).
-
-    Args:
-        tokenizer: the model's.
-        text: what the model is to write.
-        language: Whisper's code.
-        task: transcribe or translate.
-        segments: (start, end, text) in seconds: then these are written, with their times, in place of the text.
-        previous: text that came before; of a long one its last tokens.
-    """
-    if text:
-        start, *prompt, no_timestamps = prompt_ids(tokenizer, language, task)
-        written = timed_ids(tokenizer, segments, language, task) if segments else None
-        body = [*prompt, *(written or [no_timestamps, *text_ids(tokenizer, text, language, task)])]
-    else:
-        start, body = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT), [no_speech_id(tokenizer)]
-    ids = [start, *body, tokenizer.convert_tokens_to_ids(END_OF_TEXT)]
-    before = previous_ids(tokenizer, previous, language, task, room=MAX_TOKENS - len(ids) + 1) if previous else []
-    return [*before, *ids[:-1]], [*[IGNORED] * len(before), *ids[1:]]
-
-
-def timed_ids(
-    tokenizer: WhisperTokenizer, segments: Sequence[tuple[float, float, str]], language: str, task: str
-) -> list[int]:
-    """Return the ids of segments between their times: `<|0.00|> hello<|1.20|><|1.40|> you<|2.00|>`."""
-    ids = []
-    for start, end, text in segments:
-        first, last = (tokenizer.convert_tokens_to_ids(time_token(seconds)) for seconds in (start, end))
-        ids += [first, *text_ids(tokenizer, text, language, task), last]
-    return ids
-
-
 def time_token(seconds: float) -> str:
     """Return Whisper's token of a time, in steps of 0.02 s from 0 to 30 s."""
-    return f"<|{min(round(seconds / TIME_STEP) * TIME_STEP, MAX_SECONDS):.2f}|>"
+    return f"<|{min(round(seconds / TIME_STEP), TIMESTAMPS - 1) * TIME_STEP:.2f}|>"
 
 
 def readable(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:

@@ -19,26 +19,27 @@ from transformers import (
     set_seed,
 )
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import write_json, written_aside
+from whisper_recipe.files import atomic_write, write_json
 from whisper_recipe.model.adapters import LoraOptions, add_lora
-from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.shares import is_main
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
+from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
-from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
 from whisper_recipe.training.cuts import outlines
-from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
+from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
-from whisper_recipe.training.facts import training_facts
-from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
+from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
+from whisper_recipe.training.process_group import closing_process_group
+from whisper_recipe.training.record import training_record
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
@@ -122,17 +123,17 @@ def train(
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
     described = describe_run(trainer, [*train_cuts, *dev_cuts], **options)
-    with ended_together(output_dir), log_to_file(output_dir, trainer.process_index):
+    with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
         checkpoint = None
         if not only_a_look:
             with trainer.main_process_first(local=False):
-                if trainer.deepspeed_plugin is not None and is_main():
-                    tell_of_locks()  # while the others wait: none of this run holds one yet
+                if trainer.deepspeed_plugin is not None and is_main_process():
+                    report_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
-                checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
+                checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
         if eval_wer_steps:
@@ -142,7 +143,9 @@ def train(
             model.to(trainer.device)
             for split, paths in manifests.items():
                 folder = output_dir / "encoder_states" / split
-                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder, wait=not is_main())
+                cuts[split] = with_encoder_states(
+                    cuts[split], paths, base_model, model, folder, wait=not is_main_process()
+                )
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
@@ -158,22 +161,22 @@ def train(
             print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer, batches))
             return
         _report_parameters(model)
-        facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
-        run.go_on(checkpoint)
-        facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+        record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
+        run.train_from(checkpoint)
+        record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         with gathered(model):
-            if is_main():
+            if is_main_process():
                 write_curves(output_dir, run.state.log_history)
-                _write(finished, model, processor, facts)
+                _write(finished, model, processor, record)
 
 
-def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
-    with written_aside(finished, replace_folder=True) as aside:
+def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
+    with atomic_write(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
             model.save_pretrained(aside, save_embedding_layers=False)
-            write_json(aside / RECIPE_CONFIG, facts)
+            write_json(aside / TRAINING_RECORD, record)
         else:
-            save_model(aside, model, processor, facts)
+            save_model(aside, model, processor, record)
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
@@ -190,7 +193,7 @@ def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer
 def _report_parameters(model: torch.nn.Module) -> None:
     trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
-    tell(message)
+    log_and_print(message)
 
 
 def _trainable(
@@ -201,10 +204,10 @@ def _trainable(
     kept, dropped = drop_untrainable(cuts, tokenizer)
     listed = output_dir / f"dropped_{split}.tsv"
     if dropped:
-        with written_aside(listed) as aside:
+        with atomic_write(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
-        tell(message)
+        log_and_print(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
     return kept
