@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+from collections.abc import Iterable
 
 from whisper_recipe.errors import RecipeError
 
@@ -94,11 +95,15 @@ def related_languages(code: str, count: int = 3) -> list[str]:
     return [other for distance, other in distances if distance <= NEAR][:count]
 
 
+def remarks_on(codes: Iterable[str]) -> list[str]:
+    """Return a sentence on each of the languages that is not among Whisper's."""
+    others = sorted(set(codes) - LANGUAGES.keys())
+    return [f"{code} is not among Whisper's languages: {advice_on(code)}" for code in others]
+
+
 def advice_on(code: str) -> str:
-    """Return how to train on a language that the model lacks, as an error's cure or a remark says it."""
+    """Return what to do about a language that a model lacks, as an error's cure or a remark says it."""
     near = related_languages(code)
     which = f"such as {', '.join(near)}" if near else f"see https://glottolog.org/resource/languoid/iso/{code}"
-    return (
-        f"train with --new_languages.{code} CODE, which borrows the token of a related language ({which}), "
-        f"or --new_languages.{code} new, which adds one"
-    )
+    option = f"--new_languages.{code}"
+    return f"{option} CODE borrows the token of a related one ({which}), and in training {option} new adds a token"

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
+from whisper_recipe.model.generation import asked_language
+from whisper_recipe.model.load import WEIGHTS, is_hub_name, load_tokenizer, natural_length, read_facts, timestamps
+from whisper_recipe.text.additions import added_pieces, language_token, new_languages
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
@@ -39,6 +44,18 @@ NATURAL_LENGTH = """\
 transformers, faster-whisper and openai-whisper always pad to 30 s; this model has not seen that, and writes worse text:
 the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
 the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
+
+NEW_LANGUAGES = """\
+**This model writes languages that Whisper lacks.** whisper-recipe knows them by their own codes; other programs must be
+told:
+
+{table}"""
+# openai/whisper (whisper/tokenizer.py), faster-whisper (tokenizer.py) and whisper.cpp refuse all other codes.
+NO_WAY = "can't be asked for: they take Whisper's codes alone"
+
+ADDED_TOKENS = """\
+**{count} pieces of text were added to the vocabulary**, after the time tokens. transformers (without timestamps) and
+whisper-recipe write them; faster-whisper, openai-whisper and whisper.cpp take them for times and leave them out."""
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
@@ -93,14 +110,15 @@ class Result:
 
 def write_card(folder: Path, export: Export) -> None:
     """Write README.md into an exported folder, which may still have a name that is not its last."""
-    facts = read_facts(export.model) or {}
+    facts, tokenizer = read_facts(export.model) or {}, load_tokenizer(export.model)
     results = read_results(export.model)
     sections = [
         f"# {_name(export)}",
         _summary(facts, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(_most_trained(facts), timestamps(export.model))}",
+        *_additions(tokenizer),
+        f"## Use\n\n{export.target.use(_asked(facts, tokenizer), timestamps(export.model))}",
         f"## Training data\n\n{_data(facts)}",
         f"## Training\n\n{_settings(facts)}",
         f"## Results\n\n{_results(results)}",
@@ -155,10 +173,29 @@ def _summary(facts: dict, export: Export) -> str:
     return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
-def _most_trained(facts: dict) -> dict[str, str]:
-    """Return the language and the task with the most hours, which the example asks for."""
+def _additions(tokenizer: WhisperTokenizer) -> list[str]:
+    """Return the sections on new languages and added pieces of text; none for most models."""
+    from tabulate import tabulate
+
+    sections, new = [], new_languages(tokenizer)
+    if new:
+        rows = []
+        for code in new:
+            asked = asked_language(tokenizer, code)
+            others = NO_WAY if asked == language_token(tokenizer, code) else f'`language="{asked}"`'
+            rows.append([code, language_token(tokenizer, code), f'`language="{asked}"`', others])
+        headers = ["language", "token", "transformers", "faster-whisper, openai-whisper, whisper.cpp"]
+        sections.append(NEW_LANGUAGES.format(table=tabulate(rows, headers, tablefmt="github")))
+    if count := len(added_pieces(tokenizer)):
+        sections.append(ADDED_TOKENS.format(count=count))
+    return sections
+
+
+def _asked(facts: dict, tokenizer: WhisperTokenizer) -> dict[str, str]:
+    """Return the language, as other programs know it, and the task with the most hours, which the example asks for."""
     row = max(facts.get("data", []), key=lambda row: row["hours"], default={})
-    return {key: row[key] for key in ("language", "task") if key in row}
+    asked = {key: row[key] for key in ("language", "task") if key in row}
+    return asked | ({"language": asked_language(tokenizer, asked["language"])} if "language" in asked else {})
 
 
 def _data(facts: dict) -> str:

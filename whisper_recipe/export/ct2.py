@@ -27,6 +27,12 @@ model = WhisperModel("path/of/this/folder")
 segments, info = model.transcribe("audio.wav"{arguments})
 print("".join(segment.text for segment in segments))
 ```"""
+OWN_TOKEN = """\
+faster-whisper takes Whisper's languages alone; this program takes {language} too:
+
+```bash
+whisper-recipe transcribe audio.wav --model path/of/this/folder --language {language} --out transcripts
+```"""
 
 
 def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
@@ -80,6 +86,8 @@ def _converter(
 
 def use(asked: dict[str, str], timestamps: bool) -> str:
     """Return the model card's example; see card.Target."""
+    if asked.get("language", "").startswith("<|"):  # a new language's own token
+        return OWN_TOKEN.format(language=asked["language"].strip("<|>"))
     options = asked | ({} if timestamps else {"without_timestamps": True})
     return EXAMPLE.format(arguments="".join(f", {key}={value!r}" for key, value in options.items()))
 

@@ -1,12 +1,13 @@
 """What a model's vocabulary gains: languages that Whisper lacks, and pieces of text. Old ids stay as they are.
 
 A tokenizer keeps how its new languages are written among its own settings (`new_languages` in tokenizer_config.json):
-{"mdw": "ln"} borrows <|ln|>, {"mdw": "mdw"} has a token of its own. So every folder that holds the tokenizer knows them.
+{"mdw": "ln"} borrows <|ln|>, {"mdw": "mdw"} has a token of its own. So every folder with the tokenizer knows them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -14,6 +15,7 @@ from transformers import AddedToken, WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import LANGUAGES, advice_on, language_code
+from whisper_recipe.text.tokenizer import TIMESTAMPS, first_timestamp, is_english_only, text_only
 
 RECORD = "new_languages"  # in tokenizer_config.json
 FIRST_PRIVATE = 0xF0000  # of Unicode's largest private area: room for 65,534 characters
@@ -36,11 +38,20 @@ def language_of(tokenizer: WhisperTokenizer, token: str) -> str:
     return next((new for new, borrowed in new_languages(tokenizer).items() if borrowed == code), code)
 
 
-def require_languages(tokenizer: WhisperTokenizer, languages: Iterable[str], where: str) -> None:
+def language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
+    """Return the languages that have a token: code -> id."""
+    vocabulary, new = tokenizer.get_vocab(), new_languages(tokenizer)
+    tokens = {code: language_token(tokenizer, code) for code in (*LANGUAGES, *new)}
+    return {code: vocabulary[token] for code, token in tokens.items() if token in vocabulary}
+
+
+def require_languages(tokenizer: WhisperTokenizer, languages: Iterable[str], where: str | None = None) -> None:
     """Raise RecipeError where the tokenizer has no token for one of the languages; it suggests related ones."""
-    vocabulary = tokenizer.get_vocab()
+    if is_english_only(tokenizer):  # which it asks for no language
+        return
+    unknown = tokenizer.convert_tokens_to_ids(tokenizer.unk_token)
     for language in languages:
-        if language_token(tokenizer, language) not in vocabulary:
+        if tokenizer.convert_tokens_to_ids(language_token(tokenizer, language)) in (None, unknown):
             raise RecipeError(f"the model does not know the language {language}", where=where, cure=advice_on(language))
 
 
@@ -53,9 +64,12 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
             all languages; or `like CODE`, which begins as that language's.
 
     Raises:
-        RecipeError: a language is unknown or known to the model already, or one that it should be like is not.
+        RecipeError: a language is unknown or known to the model already, one that it should be like is not, or the
+            model knows English alone.
     """
-    known, sources = _language_ids(tokenizer), {}
+    if declared and is_english_only(tokenizer):
+        raise RecipeError("the model knows English alone", where="new_languages", cure="use a multilingual model")
+    known, sources = language_ids(tokenizer), {}
     for name, how in declared.items():
         option = f"new_languages.{name}"
         code = language_code(name, option)
@@ -74,15 +88,26 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
         if not borrowed:
             token = language_token(tokenizer, code)
             tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)])
-            sources[tokenizer.convert_tokens_to_ids(token)] = [known[model]] if model else list(known.values())
+            sources[tokenizer.convert_tokens_to_ids(token)] = [known[model]] if model else sorted({*known.values()})
     return sources
 
 
-def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
-    """Return the languages that have a token: code -> id."""
-    vocabulary, new = tokenizer.get_vocab(), new_languages(tokenizer)
-    tokens = {code: language_token(tokenizer, code) for code in (*LANGUAGES, *new)}
-    return {code: vocabulary[token] for code, token in tokens.items() if token in vocabulary}
+def borrow_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> None:
+    """Let languages borrow tokens for a decoding; those that the model was trained on keep the ones that they have.
+
+    Raises:
+        RecipeError: see `add_languages`, or a token would have to be added.
+    """
+    known = language_ids(tokenizer)
+    for name, how in declared.items():
+        option = f"new_languages.{name}"
+        if language_code(name, option) not in known and add_languages(tokenizer, {name: how}):
+            raise RecipeError("only training can add a token", where=option, cure="give the language to borrow from")
+
+
+def added_pieces(tokenizer: WhisperTokenizer) -> list[int]:
+    """Return the ids of the pieces of text that stand after the time tokens."""
+    return text_only(tokenizer, range(first_timestamp(tokenizer) + TIMESTAMPS, len(tokenizer)))
 
 
 def add_pieces(tokenizer: WhisperTokenizer, lines: Iterable[str], count: int) -> Sources:
@@ -95,32 +120,32 @@ def add_pieces(tokenizer: WhisperTokenizer, lines: Iterable[str], count: int) ->
         lines: texts as the model writes them, with a leading space where words are separated by spaces.
         count: of new tokens at most.
     """
+    # With threads the trainer's ties fall differently from run to run.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     backend = tokenizer.backend_tokenizer
-    state = json.loads(backend.to_str())
-    vocabulary = state["model"]["vocab"] | {token["content"]: token["id"] for token in state["added_tokens"]}
-    words, before = pre_tokenizers.ByteLevel(add_prefix_space=False), Tokenizer(backend.model)
+    words, bpe = pre_tokenizers.ByteLevel(add_prefix_space=False), Tokenizer(backend.model)
     # A token stands as one private character, so that the trainer takes tokens for letters.
-    spelled = (
-        " ".join("".join(chr(FIRST_PRIVATE + index) for index in before.encode(word).ids) for word, _ in pieces)
+    spelled = [
+        " ".join("".join(chr(FIRST_PRIVATE + index) for index in bpe.encode(word).ids) for word, _ in pieces)
         for pieces in map(words.pre_tokenize_str, lines)
-    )
+    ]
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    letters = Tokenizer(models.BPE())
-    spelled = list(spelled)
-    alphabet = len({letter for line in spelled for letter in line} - {" "})
-    del letters
-    trainer = trainers.BpeTrainer(vocab_size=alphabet + count, show_progress=False)
-    learner.train_from_iterator(spelled, trainer)
-    tokens = {index: token for token, index in vocabulary.items()}
+    letters = set().union(*spelled) - {" "}
+    learner.train_from_iterator(
+        spelled, trainers.BpeTrainer(vocab_size=len(letters) + count, min_frequency=2, show_progress=False)
+    )
+    # The special tokens too: a BPE's ids must be without gaps.
+    vocabulary = tokenizer.get_vocab()
+    tokens = tokenizer.convert_ids_to_tokens(range(len(vocabulary)))
+    merges = [tuple(pair) for pair in json.loads(backend.to_str())["model"]["merges"]]
     sources: Sources = {}
     for pair in json.loads(learner.to_str())["model"]["merges"]:
-        ids = [ord(letter) - FIRST_PRIVATE for part in pair for letter in part]
-        left, right = ("".join(tokens[ord(letter) - FIRST_PRIVATE] for letter in part) for part in pair)
-        state["model"]["merges"].append([left, right])
-        if left + right not in vocabulary:
-            vocabulary[left + right] = len(vocabulary)
-            sources[vocabulary[left + right]] = ids
-    state["model"]["vocab"] = vocabulary
-    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+        left, right = ([ord(letter) - FIRST_PRIVATE for letter in part] for part in pair)
+        merges.append(tuple("".join(tokens[index] for index in part) for part in (left, right)))
+        piece = "".join(merges[-1])
+        if piece not in vocabulary:  # else the merges before never led to it, though it is there
+            vocabulary[piece] = len(vocabulary)
+            sources[vocabulary[piece]] = [*left, *right]
+    backend.model = models.BPE(vocabulary, merges)
     return sources

@@ -10,6 +10,7 @@ from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES
+from whisper_recipe.text.additions import language_token, require_languages
 from whisper_recipe.text.tokenizer import (
     END_OF_TEXT,
     NO_TIMESTAMPS,
@@ -30,18 +31,19 @@ MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[int]:
     """Return the ids of `<|startoftranscript|><|language|><|task|><|notimestamps|>`.
 
-    Language and task are left out for a model of English alone.
+    Language and task are left out for a model of English alone. A language may borrow the token of another.
 
     Raises:
         RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model
             knows English alone and another language or task is asked for.
     """
-    languages = [f"<|{language}|>", f"<|{task}|>"]
+    languages = [language_token(tokenizer, language), f"<|{task}|>"]
     if is_english_only(tokenizer):
         if (language, task) != ("en", "transcribe"):
             what = f"the model can only transcribe English, and {task} with language {language} was asked for"
             raise RecipeError(what, where="language, task", cure="use a multilingual model")
         languages = []
+    require_languages(tokenizer, [language])
     tokens = [START_OF_TRANSCRIPT, *languages, NO_TIMESTAMPS]
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for token, index in zip(tokens, ids, strict=True):
@@ -51,10 +53,14 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces."""
+    """Return the ids of a text as Whisper writes it, see `written`."""
+    return plain_ids(tokenizer, written(text, language, task))
+
+
+def written(text: str, language: str, task: str) -> str:
+    """Return a text as Whisper writes it: with a leading space where words are separated by spaces."""
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
-    text = f" {text.strip()}" if spaced else text.strip()
-    return plain_ids(tokenizer, text)
+    return f" {text.strip()}" if spaced else text.strip()
 
 
 def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
@@ -88,8 +94,8 @@ def training_ids(
     """
     if text:
         start, *prompt, no_timestamps = prompt_ids(tokenizer, language, task)
-        written = timed_ids(tokenizer, segments, language, task) if segments else None
-        body = [*prompt, *(written or [no_timestamps, *text_ids(tokenizer, text, language, task)])]
+        timed = timed_ids(tokenizer, segments, language, task) if segments else None
+        body = [*prompt, *(timed or [no_timestamps, *text_ids(tokenizer, text, language, task)])]
     else:
         start, body = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT), [no_speech_id(tokenizer)]
     ids = [start, *body, tokenizer.convert_tokens_to_ids(END_OF_TEXT)]

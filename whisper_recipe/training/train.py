@@ -20,16 +20,19 @@ from transformers import (
 )
 
 from whisper_recipe.data.features import check_features
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
+from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.shares import is_main
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.text.additions import Sources, add_languages, add_pieces, require_languages
+from whisper_recipe.text.prompt import MAX_SECONDS, written
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
-from whisper_recipe.training.cuts import outlines
+from whisper_recipe.training.cuts import outlines, selected
 from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
@@ -55,6 +58,8 @@ def train(
     parameters: ParameterOptions = ParameterOptions(),  # noqa: B008
     batches: BatchOptions = BatchOptions(),  # noqa: B008
     augment: TrainingAugmentation = TrainingAugmentation(),  # noqa: B008
+    new_languages: dict[str, str] = {},  # noqa: B006 (never written to)
+    add_tokens: int = 0,
     cache_encoder: bool = False,
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
@@ -82,6 +87,10 @@ def train(
         parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
         augment: changes of the training data, drawn again whenever a cut is seen.
+        new_languages: how languages are written that the base model lacks, {mdw: ln}: CODE borrows the token of that
+            language, new adds a token, and `like CODE` adds one that begins as that language's (docs/training.md).
+        add_tokens: pieces of text that the tokenizer learns from the training text at most, for a script that it spells
+            out byte by byte. Programs that take ids after the time tokens for times can't read them (docs/training.md).
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
         eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
@@ -109,11 +118,14 @@ def train(
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
+    options |= {"new_languages": str(new_languages), "add_tokens": add_tokens}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
     processor = load_processor(base_model)
+    gained = _extend(processor.tokenizer, cuts["train"], new_languages, add_tokens, batches)
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
+        add_rows(model, gained)
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
@@ -147,9 +159,9 @@ def train(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
         if method == "lora":
-            if trainer.bf16 and lora.quantize_base == "none" and not lora.train_embeddings:
+            if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
                 model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
-            model = add_lora(model, lora, trainer.max_steps)
+            model = add_lora(model, lora, trainer.max_steps, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
@@ -167,10 +179,35 @@ def train(
                 _write(finished, model, processor, facts)
 
 
+def _extend(
+    tokenizer: WhisperTokenizer,
+    cuts: CutSet,
+    new_languages: dict[str, str],
+    add_tokens: int,
+    batches: BatchOptions,
+) -> Sources:
+    """Add new languages, and pieces of the texts of cuts, to the tokenizer; return the ids that it gained.
+
+    Raises:
+        RecipeError: a declaration is wrong, or pieces are to be learned together with time tokens.
+    """
+    gained = add_languages(tokenizer, new_languages)
+    if add_tokens:
+        said = [supervision_of(cut) for cut in outlines(cuts)]
+        if batches.timestamps and any(one.segments for one in said):
+            cure = "set batches.timestamps to 0: whoever reads time tokens takes all ids after the first for times"
+            raise RecipeError("added tokens and timestamps don't mix", where="add_tokens", cure=cure)
+        pieces = add_pieces(tokenizer, [written(one.text, one.language, one.task) for one in said], add_tokens)
+        tell(f"{len(pieces)} pieces of the training text are new tokens")
+        gained |= pieces
+    return gained
+
+
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
     with written_aside(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
             model.save_pretrained(aside, save_embedding_layers=False)
+            processor.tokenizer.save_pretrained(aside)
             write_json(aside / RECIPE_CONFIG, facts)
         else:
             save_model(aside, model, processor, facts)
@@ -207,4 +244,5 @@ def _trainable(
         tell(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
+    require_languages(tokenizer, sorted({kind.language for kind in selected(kept).kinds}), f"{split}_cuts")
     return kept

@@ -46,14 +46,18 @@ def find_corpus(corpus: Path | None, url: str, download: Path) -> Path:
 def clone(url: str, folder: Path) -> None:
     """Clone the repository without its history and without the folders that are not needed."""
     if not shutil.which("git"):
-        raise RecipeError("git is not installed", where="stage 0", cure=f"install it, or give --corpus, a copy of {url}")
+        raise RecipeError(
+            "git is not installed", where="stage 0", cure=f"install it, or give --corpus, a copy of {url}"
+        )
     with written_aside(folder) as aside:
         for command in (
             ["git", "clone", "--depth", "1", "--filter=blob:none", "--sparse", url, str(aside)],
             ["git", "-C", str(aside), "sparse-checkout", "set", FOLDER],
         ):
             if subprocess.run(command, check=False).returncode:
-                raise RecipeError("git can't clone it (see above)", where=url, cure="check the network, or give --corpus")
+                raise RecipeError(
+                    "git can't clone it (see above)", where=url, cure="check the network, or give --corpus"
+                )
 
 
 def detokenized(text: str) -> str:
