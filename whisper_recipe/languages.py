@@ -91,7 +91,7 @@ def related_languages(code: str, count: int = 3) -> list[str]:
     # langcodes takes a language of which it knows nothing for one of the United States.
     if langcodes.Language.get(code).maximize().territory == "US":
         return []
-    distances = sorted((langcodes.tag_distance(code, other), other) for other in LANGUAGES)
+    distances = sorted((langcodes.tag_distance(code, other), other) for other in LANGUAGES if other != code)
     return [other for distance, other in distances if distance <= NEAR][:count]
 
 

@@ -47,12 +47,14 @@ def language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
 
 def require_languages(tokenizer: WhisperTokenizer, languages: Iterable[str], where: str | None = None) -> None:
     """Raise RecipeError where the tokenizer has no token for one of the languages; it suggests related ones."""
-    if is_english_only(tokenizer):  # which it asks for no language
+    if is_english_only(tokenizer):  # which is asked for no language
         return
     unknown = tokenizer.convert_tokens_to_ids(tokenizer.unk_token)
     for language in languages:
-        if tokenizer.convert_tokens_to_ids(language_token(tokenizer, language)) in (None, unknown):
-            raise RecipeError(f"the model does not know the language {language}", where=where, cure=advice_on(language))
+        token = language_token(tokenizer, language)
+        if tokenizer.convert_tokens_to_ids(token) in (None, unknown):
+            what = f"the model's tokenizer has no {token}"
+            raise RecipeError(what, where=where or language, cure=advice_on(language))
 
 
 def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> Sources:
