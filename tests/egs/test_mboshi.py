@@ -81,9 +81,7 @@ def test_reference_tokens_are_those_that_espnet_counts(make_data):
     assert sacrebleu.corpus_bleu([text], [[text]]).ref_len == 9
 
 
-def test_a_header_that_promises_a_little_more_is_corrected_but_not_much_more(
-    clone, make_data, tmp_path
-):
+def test_a_header_that_promises_a_little_more_is_corrected_but_not_much_more(clone, make_data, tmp_path):
     first, second = sorted((clone / "full_corpus_newsplit/dev").glob("*.wav"))
     first.write_bytes(first.read_bytes()[:-726])  # as in the corpus
     second.write_bytes(second.read_bytes()[:-9000])

@@ -28,6 +28,12 @@ def tokenizer(full_vocabulary_model):
     return load_tokenizer(full_vocabulary_model)
 
 
+@pytest.fixture(scope="module")
+def unchanged(full_vocabulary_model):
+    """For the tests that add nothing."""
+    return load_tokenizer(full_vocabulary_model)
+
+
 def test_a_borrowed_token_stands_in_the_prompt_and_means_the_language_that_borrows_it(tokenizer):
     size = len(tokenizer)
     assert add_languages(tokenizer, {"mdw": "lingala"}) == {}
@@ -91,20 +97,20 @@ def test_pieces_shorten_the_texts_that_they_were_learned_on_and_leave_all_other_
         ({"mdw": ""}, r"new_languages.mdw: unknown language ''"),
     ],
 )
-def test_what_can_not_be_declared_is_one_line(tokenizer, declared, message):
+def test_what_can_not_be_declared_is_one_line(unchanged, declared, message):
     with pytest.raises(RecipeError, match=message) as raised:
-        add_languages(tokenizer, declared)
+        add_languages(unchanged, declared)
     assert "\n" not in str(raised.value)
-    assert not new_languages(tokenizer)
+    assert not new_languages(unchanged)
 
 
-def test_a_language_neither_known_nor_declared_suggests_related_ones(tokenizer):
+def test_a_language_neither_known_nor_declared_suggests_related_ones(unchanged):
     with pytest.raises(
         RecipeError, match=r"train_cuts: .* no <\|nds\|>; --new_languages.nds CODE borrows .*such as de"
     ):
-        require_languages(tokenizer, ["en", "nds"], "train_cuts")
+        require_languages(unchanged, ["en", "nds"], "train_cuts")
     with pytest.raises(RecipeError, match="glottolog.org/resource/languoid/iso/mdw"):  # of which CLDR knows nothing
-        require_languages(tokenizer, ["mdw"])
+        require_languages(unchanged, ["mdw"])
 
 
 def test_decoding_borrows_and_adds_nothing(tokenizer):

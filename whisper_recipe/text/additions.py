@@ -85,10 +85,10 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
         if model not in (None, *known):
             cure = f"use one of {', '.join(list(known)[:12])} and so on"
             raise RecipeError(f"the model does not know the language {model}", where=option, cure=cure)
-        borrowed = bool(model) and not kind
-        tokenizer.init_kwargs[RECORD] = new_languages(tokenizer) | {code: model if borrowed else code}
-        if not borrowed:
-            token = language_token(tokenizer, code)
+        borrows = model is not None and not kind
+        token = language_token(tokenizer, model if borrows else code)
+        tokenizer.init_kwargs[RECORD] = new_languages(tokenizer) | {code: token.strip("<|>")}
+        if not borrows:
             tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)])
             sources[tokenizer.convert_tokens_to_ids(token)] = [known[model]] if model else sorted({*known.values()})
     return sources

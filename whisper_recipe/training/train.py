@@ -118,7 +118,8 @@ def train(
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
-    options |= {"new_languages": str(new_languages), "add_tokens": add_tokens}
+    options |= {"new_languages": new_languages} if new_languages else {}
+    options |= {"add_tokens": add_tokens} if add_tokens else {}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
     processor = load_processor(base_model)
