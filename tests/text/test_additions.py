@@ -15,7 +15,6 @@ from whisper_recipe.text.additions import (
     borrow_languages,
     language_of,
     new_languages,
-    require_languages,
 )
 from whisper_recipe.text.prompt import prompt_ids
 from whisper_recipe.text.tokenizer import decode_text, first_timestamp
@@ -105,12 +104,10 @@ def test_what_can_not_be_declared_is_one_line(unchanged, declared, message):
 
 
 def test_a_language_neither_known_nor_declared_suggests_related_ones(unchanged):
-    with pytest.raises(
-        RecipeError, match=r"train_cuts: .* no <\|nds\|>; --new_languages.nds CODE borrows .*such as de"
-    ):
-        require_languages(unchanged, ["en", "nds"], "train_cuts")
+    with pytest.raises(RecipeError, match=r"nds: .* no <\|nds\|>; --new_languages.nds CODE borrows .*such as de"):
+        prompt_ids(unchanged, "nds", "transcribe")
     with pytest.raises(RecipeError, match="glottolog.org/resource/languoid/iso/mdw"):  # of which CLDR knows nothing
-        require_languages(unchanged, ["mdw"])
+        prompt_ids(unchanged, "mdw", "transcribe")
 
 
 def test_decoding_borrows_and_adds_nothing(tokenizer):

@@ -138,7 +138,7 @@ def test_a_borrowed_token_works_in_every_program_by_its_own_name(mboshi, tiny_mo
 
 def test_a_language_that_is_not_declared_stops_the_training_in_one_line(mboshi, tiny_model, tmp_path, capsys):
     assert train(mboshi, tiny_model, tmp_path / "run", "--method", "full") == 1
-    assert "train_cuts: the model's tokenizer has no <|mdw|>; --new_languages.mdw CODE" in capsys.readouterr().err
+    assert "mdw: the model's tokenizer has no <|mdw|>; --new_languages.mdw CODE" in capsys.readouterr().err
 
 
 def test_the_stock_model_is_asked_for_the_language_to_borrow_from(mboshi, tiny_model, tmp_path):

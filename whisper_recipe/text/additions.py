@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AddedToken, WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import LANGUAGES, advice_on, language_code
+from whisper_recipe.languages import LANGUAGES, language_code
 from whisper_recipe.text.tokenizer import TIMESTAMPS, first_timestamp, is_english_only, text_only
 
 RECORD = "new_languages"  # in tokenizer_config.json
@@ -43,18 +43,6 @@ def language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
     vocabulary, new = tokenizer.get_vocab(), new_languages(tokenizer)
     tokens = {code: language_token(tokenizer, code) for code in (*LANGUAGES, *new)}
     return {code: vocabulary[token] for code, token in tokens.items() if token in vocabulary}
-
-
-def require_languages(tokenizer: WhisperTokenizer, languages: Iterable[str], where: str | None = None) -> None:
-    """Raise RecipeError where the tokenizer has no token for one of the languages; it suggests related ones."""
-    if is_english_only(tokenizer):  # which is asked for no language
-        return
-    unknown = tokenizer.convert_tokens_to_ids(tokenizer.unk_token)
-    for language in languages:
-        token = language_token(tokenizer, language)
-        if tokenizer.convert_tokens_to_ids(token) in (None, unknown):
-            what = f"the model's tokenizer has no {token}"
-            raise RecipeError(what, where=where or language, cure=advice_on(language))
 
 
 def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> Sources:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import CHARACTER_LANGUAGES
-from whisper_recipe.text.additions import language_token, require_languages
+from whisper_recipe.languages import CHARACTER_LANGUAGES, advice_on
+from whisper_recipe.text.additions import language_token
 from whisper_recipe.text.tokenizer import (
     END_OF_TEXT,
     NO_TIMESTAMPS,
@@ -43,12 +43,12 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
             what = f"the model can only transcribe English, and {task} with language {language} was asked for"
             raise RecipeError(what, where="language, task", cure="use a multilingual model")
         languages = []
-    require_languages(tokenizer, [language])
     tokens = [START_OF_TRANSCRIPT, *languages, NO_TIMESTAMPS]
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for token, index in zip(tokens, ids, strict=True):
         if index is None or index == tokenizer.unk_token_id:
-            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure="use another base model")
+            cure = advice_on(language) if token in languages[:1] else "use another base model"
+            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure=cure)
     return ids
 
 

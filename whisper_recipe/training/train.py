@@ -27,12 +27,12 @@ from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.shares import is_main
-from whisper_recipe.text.additions import Sources, add_languages, add_pieces, require_languages
+from whisper_recipe.text.additions import Sources, add_languages, add_pieces
 from whisper_recipe.text.prompt import MAX_SECONDS, written
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
-from whisper_recipe.training.cuts import outlines, selected
+from whisper_recipe.training.cuts import outlines
 from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
@@ -245,5 +245,4 @@ def _trainable(
         tell(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
-    require_languages(tokenizer, sorted({kind.language for kind in selected(kept).kinds}), f"{split}_cuts")
     return kept
