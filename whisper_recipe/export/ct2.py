@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require, write_json, written_aside
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Quantization = Literal["float32", "float16", "bfloat16", "int8", "int8_float16",
 # preprocessor_config.json it takes 80 mel bins).
 FILES = ("model.bin", "config.json", "vocabulary.json", "tokenizer.json", "tokenizer_config.json",
          "preprocessor_config.json", "generation_config.json")  # fmt: skip
+
+UNUSED = "<|startoflm|>"  # of the models' training, for text without audio; no program asks for it
 
 EXAMPLE = """\
 ```python
@@ -51,6 +54,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
 
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
+    processor.tokenizer = _within_reach(loaded, processor.tokenizer)
     complete_generation_config(loaded, processor.tokenizer)
     with written_aside(out) as aside, tempfile.TemporaryDirectory() as folder:
         loaded.config.save_pretrained(folder)
@@ -60,6 +64,33 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         if (facts := read_facts(model)) is not None:
             write_json(aside / RECIPE_CONFIG, facts)
         _check_written(aside)
+
+
+def _within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer) -> WhisperTokenizer:
+    """Move a new language's own token to where CTranslate2 takes it for part of the prompt; return the tokenizer.
+
+    That is between <|startoftranscript|> and <|notimestamps|> (`get_prompt_length` in its src/models/whisper.cc), where
+    <|startoflm|> is the only token that nothing uses: the two change places.
+
+    Raises:
+        RecipeError: there are several such languages.
+    """
+    import torch
+
+    from whisper_recipe.text.additions import exchange_ids, new_languages
+
+    own = [code for code, token in new_languages(tokenizer).items() if code == token]
+    if not own:
+        return tokenizer
+    if len(own) > 1:
+        what = f"CTranslate2 can be asked for one new token, and {', '.join(own)} have their own"
+        raise RecipeError(what, where="model", cure="train with borrowed tokens, or export --to hf")
+    tokens = UNUSED, f"<|{own[0]}|>"
+    places = tokenizer.convert_tokens_to_ids(list(tokens))
+    rows = model.get_input_embeddings().weight
+    with torch.no_grad():
+        rows[places] = rows[places[::-1]]
+    return exchange_ids(tokenizer, *tokens)
 
 
 def _converter(

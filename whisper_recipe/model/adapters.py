@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -97,7 +98,10 @@ def add_lora(
         config = LoraConfig(
             r=options.rank, use_rslora=options.variant == "rslora", use_dora=options.variant == "dora", **common
         )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    # In checkpoints too, which the Trainer writes: peft would add all embeddings to new rows.
+    adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
+    return adapted
 
 
 def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AddedToken, WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json, write_json
 from whisper_recipe.languages import LANGUAGES, language_code
 from whisper_recipe.text.tokenizer import TIMESTAMPS, first_timestamp, is_english_only, text_only
 
@@ -93,6 +97,22 @@ def borrow_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -
         option = f"new_languages.{name}"
         if language_code(name, option) not in known and add_languages(tokenizer, {name: how}):
             raise RecipeError("only training can add a token", where=option, cure="give the language to borrow from")
+
+
+def exchange_ids(tokenizer: WhisperTokenizer, first: str, second: str) -> WhisperTokenizer:
+    """Return a tokenizer in which two special tokens have each other's ids."""
+    ids = dict(zip((first, second), tokenizer.convert_tokens_to_ids([second, first]), strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        path = Path(folder) / "tokenizer.json"
+        state = read_json(path)
+        for token in state["added_tokens"]:
+            token["id"] = ids.get(token["content"], token["id"])
+        state["added_tokens"].sort(key=itemgetter("id"))
+        vocabulary = state["model"]["vocab"]
+        vocabulary.update((token, index) for token, index in ids.items() if token in vocabulary)
+        write_json(path, state)
+        return WhisperTokenizer.from_pretrained(folder)
 
 
 def added_pieces(tokenizer: WhisperTokenizer) -> list[int]:

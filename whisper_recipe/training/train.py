@@ -207,7 +207,7 @@ def _extend(
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
     with written_aside(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
-            model.save_pretrained(aside, save_embedding_layers=False)
+            model.save_pretrained(aside)
             processor.tokenizer.save_pretrained(aside)
             write_json(aside / RECIPE_CONFIG, facts)
         else:
