@@ -47,7 +47,7 @@ def test_a_token_of_its_own_comes_after_all_others_and_starts_from_the_languages
     sources = add_languages(tokenizer, {"mdw": "new", "lua": "like ln"})
     # openai/whisper: 99 languages from 50259 (English) to 50357 (Sundanese), Lingala is 50353; times end at 51864.
     assert sources == {51865: list(range(50259, 50358)), 51866: [50353]}
-    assert {token: tokenizer.get_vocab()[token] for token in old} == old
+    assert old.items() <= tokenizer.get_vocab().items()
     assert prompt_ids(tokenizer, "mdw", "transcribe") == [50258, 51865, 50359, 50363]
     assert language_of(tokenizer, "<|mdw|>") == "mdw"
 
@@ -76,7 +76,7 @@ def test_pieces_shorten_the_texts_that_they_were_learned_on_and_leave_all_other_
     after = [tokenizer(line, add_special_tokens=False).input_ids for line in MBOSHI]
     assert 0 < len(sources) <= 20
     assert min(sources) == first_timestamp(tokenizer) + 1501  # after <|30.00|>
-    assert {token: tokenizer.get_vocab()[token] for token in old} == old
+    assert old.items() <= tokenizer.get_vocab().items()
     assert sum(map(len, after)) < sum(map(len, before))
     # A piece is written as the old tokens that its row comes from, and texts are what they were.
     assert [[part for index in ids for part in sources.get(index, [index])] for ids in after] == before

@@ -10,6 +10,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from tests.training.test_train import train
 from whisper_recipe.cli import main
+from whisper_recipe.data.audio import read_audio
 from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.files import read_jsonl, write_jsonl
 from whisper_recipe.model.adapters import load_adapter
@@ -159,3 +160,24 @@ def test_pieces_of_the_training_text_are_added(mboshi, full_vocabulary_model, tm
     card = tmp_path / "hf/README.md"
     assert main(["export", str(tmp_path / "run/model"), "--out", str(card.parent), "--to", "hf"]) == 0
     assert f"**{len(tokenizer) - OWN} pieces of text were added" in card.read_text()
+
+
+@pytest.mark.slow
+def test_whisper_knows_what_it_knew_when_pieces_are_added(whisper_base, shared_data):
+    """The text of a recording, by transformers' own generate, before and after."""
+    model, processor = load_model(whisper_base).eval(), WhisperProcessor.from_pretrained(whisper_base)
+    samples = read_audio(str(shared_data / "english/libri-1088-134315-0000.wav"))
+    features = processor.feature_extractor(samples, sampling_rate=16000, return_tensors="pt").input_features
+    tokenizer = load_tokenizer(whisper_base)
+
+    def text() -> str:
+        ids = model.generate(features, language="en", task="transcribe", max_new_tokens=40)
+        return tokenizer.decode(ids[0], skip_special_tokens=True)
+
+    before = text()
+    lines = [" wa ámitúúngá obia itsωώ s éléngé", " wó twεrε ya poo yá bísí", " bána bo báatúsá ambángé"] * 2
+    sources = add_languages(tokenizer, {"mdw": "new"}) | add_pieces(tokenizer, lines, 50)
+    add_rows(model, sources)
+    assert len(sources) > 20
+    assert len(before.split()) > 5
+    assert text() == before
