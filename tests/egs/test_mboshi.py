@@ -47,7 +47,8 @@ def make_data(monkeypatch, tmp_path):
 def test_small_tree_to_the_table(clone, tmp_path, full_vocabulary_model):
     recipe = place_for_a_trial("mboshi", tmp_path)
     options = ("--corpus", clone, "--base_model", full_vocabulary_model, "--max_new_tokens", "4", "--beam_size", "0")
-    done = run(recipe, *options, "--method", "lora", "--train_options", "--new_languages.mdw new")
+    options += ("--train_sets", "dev", "--train_options", "--new_languages.mdw new")
+    done = run(recipe, *options)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "mdw is not among Whisper's languages" in done.stdout
     written = (recipe / "exp/RESULTS.md").read_text()
@@ -55,7 +56,7 @@ def test_small_tree_to_the_table(clone, tmp_path, full_vocabulary_model):
         assert column in written
     assert "mdw transcribe BLEU" not in written
     assert "| base dev_ct2_int8 " in written
-    assert "| lora dev_ct2_int8 " in written
+    assert "| full dev_ct2_int8 " in written
 
 
 def test_each_recording_stands_for_both_tasks(clone, make_data, tmp_path):

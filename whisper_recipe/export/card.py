@@ -177,13 +177,13 @@ def _additions(tokenizer: WhisperTokenizer) -> list[str]:
     """Return the sections on new languages and added pieces of text; none for most models."""
     from tabulate import tabulate
 
-    sections, new = [], new_languages(tokenizer)
-    if new:
-        rows = []
-        for code in new:
-            asked = asked_language(tokenizer, code)
-            others = NO_WAY if asked == language_token(tokenizer, code) else f'`language="{asked}"`'
-            rows.append([code, language_token(tokenizer, code), f'`language="{asked}"`', others])
+    sections, rows = [], []
+    for code in new_languages(tokenizer):
+        token, asked = language_token(tokenizer, code), asked_language(tokenizer, code)
+        others = NO_WAY if asked == token else f'`language="{asked}"`'
+        # In a table of Markdown | stands between columns.
+        rows.append([code, *(cell.replace("|", "\\|") for cell in (f"`{token}`", f'`language="{asked}"`')), others])
+    if rows:
         headers = ["language", "token", "transformers", "faster-whisper, openai-whisper, whisper.cpp"]
         sections.append(NEW_LANGUAGES.format(table=tabulate(rows, headers, tablefmt="github")))
     if count := len(added_pieces(tokenizer)):

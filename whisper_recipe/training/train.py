@@ -193,6 +193,8 @@ def _extend(
         RecipeError: a declaration is wrong, or pieces are to be learned together with time tokens.
     """
     gained = add_languages(tokenizer, new_languages)
+    if add_tokens < 0:
+        raise RecipeError(f"add_tokens must be 0 or more, got {add_tokens}")
     if add_tokens:
         said = [supervision_of(cut) for cut in outlines(cuts)]
         if batches.timestamps and any(one.segments for one in said):
