@@ -98,7 +98,7 @@ def related_languages(code: str, count: int = 3) -> list[str]:
 def remarks_on(codes: Iterable[str]) -> list[str]:
     """Return a sentence on each of the languages that is not among Whisper's."""
     others = sorted(set(codes) - LANGUAGES.keys())
-    return [f"{code} is not among Whisper's languages: {advice_on(code)}" for code in others]
+    return [f"{code} is not among Whisper's languages: for train and decode {advice_on(code)}" for code in others]
 
 
 def advice_on(code: str) -> str:

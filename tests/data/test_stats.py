@@ -133,4 +133,4 @@ def test_tokens_of_a_script_that_the_tokenizer_has_not_learned(tmp_path, capsys,
     printed = capsys.readouterr().out
     assert "mdw, transcribe: 1 texts have over 448 tokens, Whisper's limit; cut them into shorter pieces" in printed
     assert "--add_tokens" in printed
-    assert "mdw is not among Whisper's languages: --new_languages.mdw CODE" in printed
+    assert "mdw is not among Whisper's languages: for train and decode --new_languages.mdw CODE" in printed
