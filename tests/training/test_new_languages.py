@@ -12,6 +12,8 @@ from tests.training.test_train import train
 from whisper_recipe.cli import main
 from whisper_recipe.data.audio import read_audio
 from whisper_recipe.decoding.backends import load_backend
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.export import ct2
 from whisper_recipe.files import read_jsonl, write_jsonl
 from whisper_recipe.model.adapters import load_adapter
 from whisper_recipe.model.embeddings import add_rows
@@ -116,6 +118,20 @@ def test_ctranslate2_and_faster_whisper_load_it_and_the_card_says_what_they_can_
     assert main(["score", str(lora / "decode_ct2"), "--ref", str(mboshi), "--bleu", "mdw"]) == 0
     groups = json.loads((lora / "decode_ct2/metrics.json").read_text())["groups"]
     assert {group for group, values in groups.items() if "bleu" in values} == {"mdw transcribe"}
+
+
+def test_ctranslate2_reaches_one_new_token_and_a_second_export_leaves_it(full_vocabulary_model):
+    tokenizer, model = load_tokenizer(full_vocabulary_model), load_model(full_vocabulary_model)
+    add_rows(model, add_languages(tokenizer, {"mdw": "like ln"}))
+    rows = model.get_input_embeddings().weight.detach().clone()
+    for _ in range(2):
+        tokenizer = ct2.within_reach(model, tokenizer)
+        assert tokenizer.convert_tokens_to_ids(["<|mdw|>", "<|startoflm|>"]) == [50360, OWN]
+        assert torch.equal(model.get_input_embeddings().weight[[OWN, 50360]], rows[[50360, OWN]])
+    several = load_tokenizer(full_vocabulary_model)
+    add_languages(several, {"mdw": "new", "lua": "new"})
+    with pytest.raises(RecipeError, match="CTranslate2 can be asked for one new token, and mdw, lua have their own"):
+        ct2.within_reach(model, several)
 
 
 def test_a_borrowed_token_works_in_every_program_by_its_own_name(mboshi, tiny_model, tmp_path, capsys):

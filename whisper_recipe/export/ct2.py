@@ -54,7 +54,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
 
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
-    processor.tokenizer = _within_reach(loaded, processor.tokenizer)
+    processor.tokenizer = within_reach(loaded, processor.tokenizer)
     complete_generation_config(loaded, processor.tokenizer)
     with written_aside(out) as aside, tempfile.TemporaryDirectory() as folder:
         loaded.config.save_pretrained(folder)
@@ -66,7 +66,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         _check_written(aside)
 
 
-def _within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer) -> WhisperTokenizer:
+def within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer) -> WhisperTokenizer:
     """Move a new language's own token to where CTranslate2 takes it for part of the prompt; return the tokenizer.
 
     That is between <|startoftranscript|> and <|notimestamps|> (`get_prompt_length` in its src/models/whisper.cc), where
@@ -78,14 +78,16 @@ def _within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperToke
     import torch
 
     from whisper_recipe.text.additions import exchange_ids, new_languages
+    from whisper_recipe.text.tokenizer import first_timestamp
 
-    own = [code for code, token in new_languages(tokenizer).items() if code == token]
-    if not own:
+    ids = {token: tokenizer.convert_tokens_to_ids(f"<|{token}|>") for token in new_languages(tokenizer).values()}
+    beyond = [code for code, index in ids.items() if index >= first_timestamp(tokenizer)]
+    if not beyond:
         return tokenizer
-    if len(own) > 1:
-        what = f"CTranslate2 can be asked for one new token, and {', '.join(own)} have their own"
-        raise RecipeError(what, where="model", cure="train with borrowed tokens, or export --to hf")
-    tokens = UNUSED, f"<|{own[0]}|>"
+    if len(beyond) > 1:
+        what = f"CTranslate2 can be asked for one new token, and {', '.join(beyond)} have their own"
+        raise RecipeError(what, where="new_languages", cure="train with borrowed tokens, or export --to hf")
+    tokens = UNUSED, f"<|{beyond[0]}|>"
     places = tokenizer.convert_tokens_to_ids(list(tokens))
     rows = model.get_input_embeddings().weight
     with torch.no_grad():
