@@ -50,12 +50,14 @@ NEW_LANGUAGES = """\
 told:
 
 {table}"""
-# openai/whisper (whisper/tokenizer.py), faster-whisper (tokenizer.py) and whisper.cpp refuse all other codes.
-NO_WAY = "can't be asked for: they take Whisper's codes alone"
+# faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell models
+# apart by the size of the vocabulary.
+NO_WAY = "can't be used: the first knows Whisper's codes alone, the others take the vocabulary for large-v3's"
 
 ADDED_TOKENS = """\
 **{count} pieces of text were added to the vocabulary**, after the time tokens. transformers (without timestamps) and
-whisper-recipe write them; faster-whisper, openai-whisper and whisper.cpp take them for times and leave them out."""
+whisper-recipe write them; faster-whisper takes them for times and leaves them out, and openai-whisper and whisper.cpp
+take the vocabulary for that of another model."""
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
