@@ -50,8 +50,8 @@ NEW_LANGUAGES = """\
 told:
 
 {table}"""
-# faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell models
-# apart by the size of the vocabulary.
+# faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell
+# models apart by the size of the vocabulary.
 NO_WAY = "can't be used: the first knows Whisper's codes alone, the others take the vocabulary for large-v3's"
 
 ADDED_TOKENS = """\
