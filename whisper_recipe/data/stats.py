@@ -12,10 +12,11 @@ from pathlib import Path
 
 from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.data.text_rules import is_punctuation
-from whisper_recipe.data.tokens import token_counter
+from whisper_recipe.data.tokens import MAX_TEXT_TOKENS, Tokens, token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, file_digest, read_jsonl
+from whisper_recipe.languages import remarks_on
 from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
@@ -23,6 +24,7 @@ from whisper_recipe.resumable import ResumableWork
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
+ALL = "all"
 PIECE = 10_000  # cuts that are tokenized and counted at a time
 Row = tuple[float, str, str, str]  # seconds, language, task, text
 Groups = dict[tuple[str, str], "Group"]  # by language and task
@@ -35,17 +37,27 @@ class Group:
     durations: array = field(default_factory=lambda: array("d"))
     characters: array = field(default_factory=lambda: array("d"))  # per second
     tokens: array = field(default_factory=lambda: array("d"))  # per second; empty where they are not counted
+    all_tokens: int = 0
+    all_characters: int = 0
+    all_bytes: int = 0
+    lone_bytes: int = 0  # see data/tokens.py
+    too_long: int = 0  # texts
     empty: int = 0
     punctuated: int = 0
     capitals: int = 0
     cased: int = 0
 
-    def add(self, duration: float, text: str, tokens: int | None) -> None:
+    def add(self, duration: float, text: str, tokens: Tokens | None) -> None:
         """Count one cut."""
         self.durations.append(duration)
         self.characters.append(len(text) / duration)
         if tokens is not None:
-            self.tokens.append(tokens / duration)
+            self.tokens.append(tokens.tokens / duration)
+            self.all_tokens += tokens.tokens
+            self.all_characters += len(text)
+            self.all_bytes += len(text.encode())
+            self.lone_bytes += tokens.lone_bytes
+            self.too_long += tokens.tokens > MAX_TEXT_TOKENS
         self.empty += not text
         self.punctuated += any(map(is_punctuation, text))
         lower = text.lower()
@@ -58,15 +70,7 @@ class Group:
             setattr(self, name, operator.iadd(getattr(self, name), getattr(other, name)))
 
     def __add__(self, other: Group) -> Group:
-        return Group(
-            self.durations + other.durations,
-            self.characters + other.characters,
-            self.tokens + other.tokens,
-            self.empty + other.empty,
-            self.punctuated + other.punctuated,
-            self.capitals + other.capitals,
-            self.cased + other.cased,
-        )
+        return Group(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
 def stats(
@@ -87,7 +91,8 @@ def stats(
     Args:
         cuts: cut manifests, from `whisper-recipe fbank`.
         plot: a PNG to write, with a histogram of the durations.
-        tokenizer: a Whisper folder or name on the hub: tokens per second are shown too.
+        tokenizer: a Whisper folder or name on the hub: tokens per second and per character are shown too, and the share
+            of bytes that are tokens by themselves, which is high for a script that the tokenizer has not learned.
         out: a text file to write the tables to.
         part: 2/8 counts the second eighth. All eight are started, on any machines that share the folder of `out`, with
             the same other options; the one that ends last prints and writes the tables, the same as one process would.
@@ -117,7 +122,9 @@ def stats(
     for piece in counted:
         for key, group in piece.items():
             groups.setdefault(key, Group()).extend(group)
-    tables = _report(dict(sorted(groups.items())), plot, out)
+    groups = dict(sorted(groups.items()))
+    tables = _report(groups, plot, out)
+    _remark(groups)
     if part:
         work.discard()
     if report is not None:
@@ -183,7 +190,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
     if plot is not None:
         _plot(groups, plot)
     if len(groups) > 1:
-        groups["all", "all"] = functools.reduce(Group.__add__, groups.values())
+        groups[ALL, ALL] = functools.reduce(Group.__add__, groups.values())
     tables, shown = [], []
     for title, columns in (("Durations", _durations), ("Texts", _texts)):
         rows = [columns(*key, group) for key, group in groups.items()]
@@ -197,6 +204,16 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
     if plot is not None:
         print(f"histogram of durations: {plot}")
     return shown
+
+
+def _remark(groups: Groups) -> None:
+    """Print what needs a remedy before the training: texts that are too long, and languages that Whisper lacks."""
+    for (language, task), group in groups.items():
+        if group.too_long and language != ALL:
+            cure = "cut them into shorter pieces, or teach the tokenizer their script (train --add_tokens)"
+            print(f"{language}, {task}: {group.too_long:,} texts have over 448 tokens, Whisper's limit; {cure}")
+    for remark in remarks_on({language for language, _ in groups} - {ALL}):
+        print(remark)
 
 
 def _rows(paths: list[Path]) -> Iterator[Row]:
@@ -240,6 +257,9 @@ def _texts(language: str, task: str, group: Group) -> dict[str, str]:
         for name, values in rates.items()
         for p, rate in zip(RATE_PERCENTILES, np.percentile(np.frombuffer(values), RATE_PERCENTILES), strict=True)
     }
+    if group.tokens:
+        columns["tokens/char"] = f"{group.all_tokens / max(group.all_characters, 1):.2f}"
+        columns["lone bytes"] = f"{group.lone_bytes / max(group.all_bytes, 1):.1%}"
     return {
         "language": language,
         "task": task,

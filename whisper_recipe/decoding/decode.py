@@ -32,6 +32,7 @@ from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
+from whisper_recipe.text.additions import borrow_languages
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
 
@@ -49,6 +50,7 @@ def decode(
     part: str | None = None,
     confidence: bool = False,
     calibration: Path | None = None,
+    new_languages: dict[str, str] = {},  # noqa: B006
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
@@ -78,6 +80,7 @@ def decode(
             more, which tells how likely each token is after those before it.
         calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
             probabilities true.
+        new_languages: languages whose tokens others borrow, {mdw: ln}, where the model has not been trained on these.
         search: how hypotheses are searched for.
 
     Raises:
@@ -103,6 +106,7 @@ def decode(
         "task": task,
         "assistant_model": assistant_model,
         "confidence_temperature": temperature,
+        "new_languages": new_languages,
         **asdict(search),
         "versions": _versions(),
     }
@@ -115,6 +119,7 @@ def decode(
     if not (work.leads or to_do or (work.in_parts and work.is_complete(len(batches)))):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
+    borrow_languages(backend.tokenizer, new_languages)
     check_features(every[0], backend.num_mel_bins, cuts)
     done = work.open()
     if done and is_main_process():

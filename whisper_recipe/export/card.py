@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_training_record, timestamps
+from whisper_recipe.model.generation import asked_language
+from whisper_recipe.model.load import (
+    WEIGHTS,
+    is_hub_name,
+    load_tokenizer,
+    natural_length,
+    read_training_record,
+    timestamps,
+)
+from whisper_recipe.text.additions import added_pieces, language_token, new_languages
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
@@ -39,6 +51,20 @@ NATURAL_LENGTH = """\
 transformers, faster-whisper and openai-whisper always pad to 30 s; this model has not seen that, and writes worse text:
 the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
 the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
+
+NEW_LANGUAGES = """\
+**This model writes languages that Whisper lacks.** whisper-recipe knows them by their own codes; other programs must be
+told:
+
+{table}"""
+# faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell
+# models apart by the size of the vocabulary.
+NO_WAY = "can't be used: the first knows Whisper's codes alone, the others take the vocabulary for large-v3's"
+
+ADDED_TOKENS = """\
+**{count} pieces of text were added to the vocabulary**, after the time tokens. transformers (without timestamps) and
+whisper-recipe write them; faster-whisper takes them for times and leaves them out, and openai-whisper and whisper.cpp
+take the vocabulary for that of another model."""
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
@@ -93,14 +119,15 @@ class Result:
 
 def write_card(folder: Path, export: Export) -> None:
     """Write README.md into an exported folder, which may still have a name that is not its last."""
-    record = read_training_record(export.model) or {}
+    record, tokenizer = read_training_record(export.model) or {}, load_tokenizer(export.model)
     results = read_results(export.model)
     sections = [
         f"# {_name(export)}",
         _summary(record, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(_most_trained(record), timestamps(export.model))}",
+        *_additions(tokenizer),
+        f"## Use\n\n{export.target.use(_asked(record, tokenizer), timestamps(export.model))}",
         f"## Training data\n\n{_data(record)}",
         f"## Training\n\n{_settings(record)}",
         f"## Results\n\n{_results(results)}",
@@ -155,10 +182,29 @@ def _summary(record: dict, export: Export) -> str:
     return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
-def _most_trained(record: dict) -> dict[str, str]:
-    """Return the language and the task with the most hours, which the example asks for."""
+def _additions(tokenizer: WhisperTokenizer) -> list[str]:
+    """Return the sections on new languages and added pieces of text; none for most models."""
+    from tabulate import tabulate
+
+    sections, rows = [], []
+    for code in new_languages(tokenizer):
+        token, asked = language_token(tokenizer, code), asked_language(tokenizer, code)
+        others = NO_WAY if asked == token else f'`language="{asked}"`'
+        # In a table of Markdown | stands between columns.
+        rows.append([code, *(cell.replace("|", "\\|") for cell in (f"`{token}`", f'`language="{asked}"`')), others])
+    if rows:
+        headers = ["language", "token", "transformers", "faster-whisper, openai-whisper, whisper.cpp"]
+        sections.append(NEW_LANGUAGES.format(table=tabulate(rows, headers, tablefmt="github")))
+    if count := len(added_pieces(tokenizer)):
+        sections.append(ADDED_TOKENS.format(count=count))
+    return sections
+
+
+def _asked(record: dict, tokenizer: WhisperTokenizer) -> dict[str, str]:
+    """Return the language, as other programs know it, and the task with the most hours, which the example asks for."""
     row = max(record.get("data", []), key=lambda row: row["hours"], default={})
-    return {key: row[key] for key in ("language", "task") if key in row}
+    asked = {key: row[key] for key in ("language", "task") if key in row}
+    return asked | ({"language": asked_language(tokenizer, asked["language"])} if "language" in asked else {})
 
 
 def _data(record: dict) -> str:

@@ -27,7 +27,7 @@ def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "
     Raises:
         RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for.
     """
-    from whisper_recipe.model.adapters import load_adapter
+    from whisper_recipe.model.adapters import adapter_processor, load_adapter
     from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 
     exp = Path(exp)
@@ -40,7 +40,8 @@ def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "
     model.load_state_dict(mean_state(load(folder).state_dict() for folder in chosen))
     out = out or exp / "average"
     with atomic_write(out, replace_folder=True) as aside:
-        save_model(aside, model, load_processor(record["base_model"] if adapter else finished), record)
+        processor = adapter_processor(finished, record["base_model"]) if adapter else load_processor(finished)
+        save_model(aside, model, processor, record)
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
 
 

@@ -132,7 +132,7 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
         RecipeError: it is missing, or is not the model's.
     """
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
-    tokenizer = complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", name), name)
+    tokenizer = read_tokenizer(name)
     if is_ctranslate2(name):
         _check_size(tokenizer, len(vocabulary(Path(name))), name)
         check_ids(Path(name), tokenizer)
@@ -141,6 +141,15 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
 
         _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
     return tokenizer
+
+
+def read_tokenizer(folder: str) -> WhisperTokenizer:
+    """Load the tokenizer of a folder that may hold nothing else, with its special and time tokens complete.
+
+    Raises:
+        RecipeError: it is missing or damaged, or is not a Whisper's.
+    """
+    return complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", folder), folder)
 
 
 def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> None:

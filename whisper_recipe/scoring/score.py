@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from whisper_recipe.languages import language_code
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
@@ -35,6 +36,7 @@ def score(
     normalizer: NormalizerName = "whisper",
     language: str | None = None,
     units: Units = "by_language",
+    bleu: list[str] = [],  # noqa: B006
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
@@ -57,6 +59,8 @@ def score(
         units: what errors are counted in: words, or characters for languages without spaces between words
             (by_language); one of these for all; or mixed, for code-switched text: characters of scripts without spaces,
             words of all others.
+        bleu: languages whose texts are translations of speech in another one, for models that translate by writing in
+            that language; they get BLEU and chrF too, as the task translate does.
         audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
         audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
@@ -71,7 +75,7 @@ def score(
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
         "references": str(Path(ref).resolve()),
         "normalizer": normalizer,
-        **_metrics(utterances, _speed(hyp / "decode.json")),
+        **_metrics(utterances, _speed(hyp / "decode.json"), {language_code(name, "--bleu") for name in bleu}),
     }
     words = _read_words(file)
     rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
@@ -84,9 +88,9 @@ def score(
     _print(hyp, metrics)
 
 
-def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float]) -> dict:
+def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float], translated: set[str]) -> dict:
     parts = breakdown(utterances, lambda utterance: utterance.group)
-    groups = {group: group_metrics(part) | _translation_metrics(part) for group, part in parts.items()}
+    groups = {group: group_metrics(part) | _translation_metrics(part, translated) for group, part in parts.items()}
     groups[ALL] = group_metrics(utterances)
     signs = Counter(sign for utterance in utterances for sign in utterance.signs)
     return {
@@ -102,16 +106,19 @@ def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float]) -> dict
     }
 
 
-def _translation_metrics(utterances: list[ScoredUtterance]) -> dict[str, float | str]:
+def _translation_metrics(utterances: list[ScoredUtterance], translated: set[str]) -> dict[str, float | str]:
     """BLEU and chrF of translations, as written: sacrebleu has its own way with punctuation, named in its signature."""
-    if utterances[0].source.task != "translate":
+    source = utterances[0].source
+    if source.task != "translate" and source.language not in translated:
         return {}
     from sacrebleu import BLEU, CHRF
 
     metrics = {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
         hypotheses = [utterance.written or "" for utterance in utterances]
-        metrics[name] = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]]).score
+        found = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]])
+        metrics[name] = found.score
+        metrics[f"{name}_details"] = str(found)
         metrics[f"{name}_signature"] = str(metric.get_signature())
     return metrics
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import CHARACTER_LANGUAGES
+from whisper_recipe.languages import CHARACTER_LANGUAGES, advice_on
+from whisper_recipe.text.additions import language_token
 from whisper_recipe.text.tokenizer import (
     NO_TIMESTAMPS,
     START_OF_PREVIOUS,
@@ -27,13 +28,13 @@ MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[int]:
     """Return the ids of `<|startoftranscript|><|language|><|task|><|notimestamps|>`.
 
-    Language and task are left out for a model of English alone.
+    Language and task are left out for a model of English alone. A language may borrow the token of another.
 
     Raises:
         RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model
             knows English alone and another language or task is asked for.
     """
-    languages = [f"<|{language}|>", f"<|{task}|>"]
+    languages = [language_token(tokenizer, language), f"<|{task}|>"]
     if is_english_only(tokenizer):
         if (language, task) != ("en", "transcribe"):
             what = f"the model can only transcribe English, and {task} with language {language} was asked for"
@@ -43,15 +44,20 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for token, index in zip(tokens, ids, strict=True):
         if index is None or index == tokenizer.unk_token_id:
-            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure="use another base model")
+            cure = advice_on(language) if token in languages[:1] else "use another base model"
+            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure=cure)
     return ids
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces."""
+    """Return the ids of a text as Whisper writes it, see `written`."""
+    return plain_ids(tokenizer, written(text, language, task))
+
+
+def written(text: str, language: str, task: str) -> str:
+    """Return a text as Whisper writes it: with a leading space where words are separated by spaces."""
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
-    text = f" {text.strip()}" if spaced else text.strip()
-    return plain_ids(tokenizer, text)
+    return f" {text.strip()}" if spaced else text.strip()
 
 
 def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:

@@ -19,13 +19,16 @@ from transformers import (
     set_seed,
 )
 
-from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, write_json
 from whisper_recipe.model.adapters import LoraOptions, add_lora
+from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
+from whisper_recipe.text.additions import Sources, add_languages, add_pieces
+from whisper_recipe.text.prompt import MAX_SECONDS, written
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
@@ -56,6 +59,8 @@ def train(
     parameters: ParameterOptions = ParameterOptions(),  # noqa: B008
     batches: BatchOptions = BatchOptions(),  # noqa: B008
     augment: TrainingAugmentation = TrainingAugmentation(),  # noqa: B008
+    new_languages: dict[str, str] = {},  # noqa: B006 (never written to)
+    add_tokens: int = 0,
     cache_encoder: bool = False,
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
@@ -83,6 +88,10 @@ def train(
         parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
         augment: changes of the training data, drawn again whenever a cut is seen.
+        new_languages: how languages are written that the base model lacks, {mdw: ln}: CODE borrows the token of that
+            language, new adds a token, and `like CODE` adds one that begins as that language's (docs/training.md).
+        add_tokens: pieces of text that the tokenizer learns from the training text at most, for a script that it spells
+            out byte by byte. Programs that take ids after the time tokens for times can't read them (docs/training.md).
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
         eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
@@ -110,11 +119,15 @@ def train(
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
+    options |= {"new_languages": new_languages} if new_languages else {}
+    options |= {"add_tokens": add_tokens} if add_tokens else {}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
     processor = load_processor(base_model)
+    gained = _extend(processor.tokenizer, cuts["train"], new_languages, add_tokens, batches)
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
+        add_rows(model, gained)
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
@@ -150,9 +163,9 @@ def train(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
         if method == "lora":
-            if trainer.bf16 and lora.quantize_base == "none" and not lora.train_embeddings:
+            if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
                 model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
-            model = add_lora(model, lora, trainer.max_steps)
+            model = add_lora(model, lora, trainer.max_steps, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
@@ -170,10 +183,37 @@ def train(
                 _write(finished, model, processor, record)
 
 
+def _extend(
+    tokenizer: WhisperTokenizer,
+    cuts: CutSet,
+    new_languages: dict[str, str],
+    add_tokens: int,
+    batches: BatchOptions,
+) -> Sources:
+    """Add new languages, and pieces of the texts of cuts, to the tokenizer; return the ids that it gained.
+
+    Raises:
+        RecipeError: a declaration is wrong, or pieces are to be learned together with time tokens.
+    """
+    gained = add_languages(tokenizer, new_languages)
+    if add_tokens < 0:
+        raise RecipeError(f"add_tokens must be 0 or more, got {add_tokens}")
+    if add_tokens:
+        said = [supervision_of(cut) for cut in outlines(cuts)]
+        if batches.timestamps and any(one.segments for one in said):
+            cure = "set batches.timestamps to 0: whoever reads time tokens takes all ids after the first for times"
+            raise RecipeError("added tokens and timestamps don't mix", where="add_tokens", cure=cure)
+        pieces = add_pieces(tokenizer, [written(one.text, one.language, one.task) for one in said], add_tokens)
+        log_and_print(f"{len(pieces)} pieces of the training text are new tokens")
+        gained |= pieces
+    return gained
+
+
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
     with atomic_write(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
-            model.save_pretrained(aside, save_embedding_layers=False)
+            model.save_pretrained(aside)
+            processor.tokenizer.save_pretrained(aside)
             write_json(aside / TRAINING_RECORD, record)
         else:
             save_model(aside, model, processor, record)
