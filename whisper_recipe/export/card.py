@@ -6,12 +6,11 @@ model folder. The front matter has the keys of https://huggingface.co/docs/hub/m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.export.target import Target
 from whisper_recipe.files import read_json
 from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
 
@@ -42,23 +41,6 @@ the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of 
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
-
-
-class Target(NamedTuple):
-    """A form that models are exported to: how it is written, and what the card says of it.
-
-    Args:
-        write: writes the folder; takes the model folder, the folder to write, and the type of the stored weights.
-        format: the form and the programs that read it.
-        library: the hub's name of the library that reads it.
-        use: returns the card's example; takes the language and the task, which may be missing, and whether the model
-            writes timestamps.
-    """
-
-    write: Callable[[Path, Path, str], None]
-    format: str
-    library: str
-    use: Callable[[dict[str, str], bool], str]
 
 
 @dataclass(frozen=True)
@@ -100,7 +82,7 @@ def write_card(folder: Path, export: Export) -> None:
         _summary(facts, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(_most_trained(facts), timestamps(export.model))}",
+        f"## Use\n\n{export.target.use(export.model, _most_trained(facts))}",
         f"## Training data\n\n{_data(facts)}",
         f"## Training\n\n{_settings(facts)}",
         f"## Results\n\n{_results(results)}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from whisper_recipe.errors import RecipeError
-from whisper_recipe.export.ct2 import Quantization
 from whisper_recipe.files import require, written_aside
+
+TYPES = ("float32", "float16", "bfloat16")
 
 EXAMPLE = """\
 ```python
@@ -18,7 +18,7 @@ print(recognize("audio.wav"{arguments})["text"])
 ```"""
 
 
-def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
+def export(model: Path, out: Path, quantization: str = "float32") -> None:
     """Rewrite a Whisper folder with safetensors and a whole generation config.
 
     Args:
@@ -27,27 +27,21 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         quantization: type of the stored weights: float32, float16 or bfloat16.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or a quantization that transformers has not.
+        RecipeError: the folder is not a whole Whisper model.
     """
     import torch
 
     from whisper_recipe.model.load import load_model, load_processor, read_facts, save_model
 
     require(model, "train or merge it first (stages 4 and 5)")
-    if quantization.startswith("int8"):
-        raise RecipeError(
-            f"a transformers folder has no {quantization}",
-            where="quantization",
-            cure="use float32, float16 or bfloat16, or --to ct2",
-        )
     loaded, processor = load_model(model), load_processor(model)
     with written_aside(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
         _write_vocabulary(aside, processor.tokenizer)
 
 
-def use(asked: dict[str, str], timestamps: bool) -> str:
-    """Return the model card's example; see card.Target. The generation config says whether times are written."""
+def use(model: Path, asked: dict[str, str]) -> str:
+    """Return the model card's example; see target.Target. The generation config says whether times are written."""
     return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 
 

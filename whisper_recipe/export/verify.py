@@ -7,12 +7,15 @@ import io
 import math
 import random
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_recipe.decoding.decode import decode
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, write_jsonl
+from whisper_recipe.export.target import Target, Transcriber
+from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl
+from whisper_recipe.model.load import natural_length
 from whisper_recipe.scoring.score import ALL, score
 
 MAX_DIFFERENCE = 0.5  # of the text; rounded weights change some hundredths of it
@@ -31,6 +34,9 @@ class Verification:
         unit: WER, CER or, where words and characters meet, WER/CER.
         total: units of the references.
         difference: units that differ between the two texts, as a share of the model's text.
+        differing: of the hypotheses that differ, the utterance, the model's text and the export's.
+        model_rtf: processing time divided by audio time, of transformers in float32.
+        export_rtf: likewise, of the program that the export is for.
     """
 
     utterances: int
@@ -40,6 +46,9 @@ class Verification:
     unit: str
     total: int
     difference: float
+    differing: tuple[tuple[str, str, str], ...] = ()
+    model_rtf: float = math.nan
+    export_rtf: float = math.nan
 
     @property
     def points(self) -> float:
@@ -60,41 +69,85 @@ class Verification:
             f"{self.equal} of {self.utterances} hypotheses ({self.equal / self.utterances:.1%}) equal the model's; "
             f"{self.unit} {100 * self.export_error_rate:.2f} %, the model's {100 * self.model_error_rate:.2f} %: "
             f"{self.points:.2f} points apart, of which chance explains {self.chance:.2f}; "
-            f"{100 * self.difference:.2f} % of the text differs"
+            f"{100 * self.difference:.2f} % of the text differs; "
+            f"RTF {self.export_rtf:.3f}, the model's {self.model_rtf:.3f}"
         )
 
 
-def compare_texts(model: Path, exported: Path, cuts: Path, utterances: int) -> Verification:
-    """Decode a sample of a cut manifest with a model and its export, each at the length that it records.
+def compare_texts(
+    model: Path, exported: Path, cuts: Path, utterances: int, target: Target | None = None
+) -> Verification:
+    """Decode a sample of a cut manifest with a model and its export, each by its program.
+
+    Inputs have the length that the model records, or 30 s where the export's program always pads to that.
+
+    Args:
+        model: the model folder.
+        exported: the exported folder.
+        cuts: the manifest.
+        utterances: in the sample at most.
+        target: of the export; None for one that `whisper-recipe decode` reads.
 
     Raises:
-        RecipeError: no cuts, or no reference text in the sample.
+        RecipeError: no cuts, no reference text in the sample, or the export's program is not installed.
     """
+    pads = bool(target and target.pads)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, _sample(cuts, utterances))
-        texts, groups = [], []
-        for folder, out in ((model, work / "model"), (exported, work / "export")):
-            with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
-                decode(str(folder), cuts=sample, out=out)
-            texts.append({row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")})
-            groups.append(_score(out, sample))
+        _decode(model, sample, work / "model", pads)
+        if target and target.load:
+            _transcribe(target.load(exported, natural_length(model) and not pads), sample, work / "export")
+        else:
+            _decode(exported, sample, work / "export")
+        outs = work / "model", work / "export"
+        texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
+        groups = [_score(out, sample) for out in outs]
+        rtfs = [read_json(out / "decode.json")["rtf"] or math.nan for out in outs]
         if groups[0]["error_rate"] is None:
             raise RecipeError("no reference text in it", where=cuts, cure="verify with cuts that have text")
         of_model = work / "cuts_model.jsonl.gz"
         write_jsonl(of_model, (_with_text(row, texts[0][row["id"]]) for _, row in read_jsonl(sample)))
         difference = _score(work / "export", of_model)["error_rate"]
-    equal = sum(texts[0][key] == texts[1][key] for key in texts[0])
+    differing = tuple((key, text, texts[1][key]) for key, text in texts[0].items() if text != texts[1][key])
     return Verification(
         utterances=len(texts[0]),
-        equal=equal,
+        equal=len(texts[0]) - len(differing),
         model_error_rate=groups[0]["error_rate"],
         export_error_rate=groups[1]["error_rate"],
         unit=groups[0]["unit"],
         total=groups[0]["total"],
-        difference=difference if difference is not None else float(equal < len(texts[0])),  # the model's is empty
+        difference=difference if difference is not None else float(bool(differing)),  # the model's is empty
+        differing=differing,
+        model_rtf=rtfs[0],
+        export_rtf=rtfs[1],
     )
+
+
+def _decode(folder: Path, cuts: Path, out: Path, pads: bool = False) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
+        decode(str(folder), cuts=cuts, out=out, pad_to_30s=pads or None)  # None: as the folder records
+
+
+def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
+    """Decode cuts one by one with a program of others'; write of what `decode` does as much as is needed here."""
+    from lhotse import CutSet
+
+    from whisper_recipe.data.augment import load_samples
+    from whisper_recipe.data.supervision import supervision_of
+
+    rows, seconds, audio = [], 0.0, 0.0
+    for cut in CutSet.from_jsonl_lazy(cuts):
+        said, samples = supervision_of(cut), load_samples(cut)
+        start = time.perf_counter()
+        text = transcribe(samples, said.language, said.task).strip()
+        seconds, audio = seconds + time.perf_counter() - start, audio + cut.duration
+        rows.append(
+            {"id": cut.id, "language": said.language, "task": said.task, "duration": cut.duration, "text": text}
+        )
+    write_jsonl(out / "hyp.jsonl", rows)
+    write_json(out / "decode.json", {"rtf": seconds / audio})
 
 
 def require_same(verification: Verification, tolerance: float, out: Path) -> None:
