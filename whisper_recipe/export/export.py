@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import ct2, ggml, hf, onnx, openai
+from whisper_recipe.export import ct2, ggml, hf, onnx, openai, sherpa_onnx
 from whisper_recipe.export.card import Export, write_card
 from whisper_recipe.export.target import Target
 from whisper_recipe.export.verify import Verification, compare_texts, require_same
@@ -24,6 +24,14 @@ TARGETS = {
     "ggml": Target(ggml.export, tuple(ggml.TYPES), "whisper.cpp", "whisper.cpp", ggml.use, ggml.load),
     "onnx": Target(
         onnx.export, tuple(onnx.TYPES), "ONNX, for optimum and transformers.js", "transformers.js", onnx.use, onnx.load
+    ),
+    "sherpa-onnx": Target(
+        sherpa_onnx.export,
+        tuple(sherpa_onnx.TYPES),
+        "ONNX, for sherpa-onnx",
+        "sherpa-onnx",
+        sherpa_onnx.use,
+        sherpa_onnx.load,
     ),
 }
 
