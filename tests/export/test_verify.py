@@ -11,7 +11,7 @@ from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2
 from whisper_recipe.export.export import TARGETS, export
-from whisper_recipe.export.verify import Verification, _sample, compare_texts, require_same
+from whisper_recipe.export.verify import Verification, compare_texts, draw_sample, require_same
 from whisper_recipe.files import read_jsonl, write_jsonl
 
 
@@ -122,11 +122,11 @@ def test_the_text_tells_where_the_model_is_wrong_everywhere(tmp_path):
 def test_the_sample_is_drawn_from_the_whole_manifest_and_always_the_same(tmp_path):
     path = tmp_path / "cuts.jsonl.gz"
     write_jsonl(path, [{"id": number} for number in range(1000)])
-    sample = [row["id"] for row in _sample(path, 50)]
+    sample = [row["id"] for row in draw_sample(path, 50)]
     random.seed(7)
-    assert [row["id"] for row in _sample(path, 50)] == sample == sorted(set(sample))
+    assert [row["id"] for row in draw_sample(path, 50)] == sample == sorted(set(sample))
     assert len(sample) == 50 and sample[0] < 100 and sample[-1] > 900
-    assert len(_sample(path, 2000)) == 1000
+    assert len(draw_sample(path, 2000)) == 1000
 
 
 def test_wrong_calls_are_one_line(model, corpus, tmp_path):

@@ -88,14 +88,15 @@ def export(
             require_same(verification, verify_tolerance, out)
             checked = f"Decoded with both, {verification.utterances} utterances of `{verify}`: {verification}."
         write_card(aside, Export(model, out, target, quantization, license, checked))
-    print(f"{out}: {quantization}, {_megabytes(out):.1f} MB")
+    print(f"{out}: {quantization}, {megabytes(out):.1f} MB")
 
 
 def _print(verification: Verification, model: Path, exported: Path, out: Path) -> None:
     for key, of_model, of_export in verification.differing:
         print(f"{key}\n  model:  {of_model}\n  export: {of_export}")
-    print(f"{out}: {verification}; {_megabytes(exported):.1f} MB, the model {_megabytes(model):.1f}")
+    print(f"{out}: {verification}; {megabytes(exported):.1f} MB, the model {megabytes(model):.1f}")
 
 
-def _megabytes(folder: Path) -> float:
+def megabytes(folder: Path) -> float:
+    """Return the size of the files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

@@ -91,16 +91,13 @@ def compare_texts(
     Raises:
         RecipeError: no cuts, no reference text in the sample, or the export's program is not installed.
     """
-    pads = bool(target and target.pads)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         sample = work / "cuts_sample.jsonl.gz"
-        write_jsonl(sample, _sample(cuts, utterances))
-        _decode(model, sample, work / "model", pads)
-        if target and target.load:
-            _transcribe(target.load(exported, natural_length(model) and not pads), sample, work / "export")
-        else:
-            _decode(exported, sample, work / "export")
+        write_jsonl(sample, draw_sample(cuts, utterances))
+        pad = not natural_length(model) or bool(target and target.pads)
+        recognize(model, None, sample, work / "model", pad)
+        recognize(exported, target, sample, work / "export", pad)
         outs = work / "model", work / "export"
         texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
         groups = [_score(out, sample) for out in outs]
@@ -125,9 +122,21 @@ def compare_texts(
     )
 
 
-def _decode(folder: Path, cuts: Path, out: Path, pads: bool = False) -> None:
+def recognize(folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool) -> None:
+    """Decode cuts with the program that a folder is for; write out/hyp.jsonl, and out/decode.json with the RTF.
+
+    Args:
+        folder: a model folder or an export.
+        target: of the export; None for what `whisper-recipe decode` reads.
+        cuts: the manifest.
+        out: the folder to write.
+        pad_to_30s: whether inputs are padded to 30 s.
+    """
+    if target and target.load:
+        _transcribe(target.load(folder, not pad_to_30s), cuts, out)
+        return
     with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
-        decode(str(folder), cuts=cuts, out=out, pad_to_30s=pads or None)  # None: as the folder records
+        decode(str(folder), cuts=cuts, out=out, pad_to_30s=pad_to_30s)
 
 
 def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
@@ -171,7 +180,7 @@ def _with_text(cut: dict, text: str) -> dict:
     return cut | {"supervisions": [cut["supervisions"][0] | {"text": text}]}
 
 
-def _sample(cuts: Path, utterances: int) -> list[dict]:
+def draw_sample(cuts: Path, utterances: int) -> list[dict]:
     """Draw cuts at random, always the same ones; two passes, so that a long manifest needs no memory."""
     if utterances < 1:
         raise RecipeError(f"{utterances} utterances", where="verify_utterances", cure="use 1 or more")
