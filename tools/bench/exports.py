@@ -1,6 +1,6 @@
 """Every program that `whisper-recipe export` writes for: size, error rate and RTF of each type of weights.
 
-    python tools/bench/exports.py --model exp/full/model --cuts data/fbank_whisper80/cuts_test.jsonl.gz [--utterances 50]
+    python tools/bench/exports.py --model exp/full/model --cuts data/fbank_whisper80/cuts_test.jsonl.gz
 
 Each decodes the same sample of the cuts greedily and without fallback, at natural length and padded to 30 s: the first
 line is the model itself, with transformers. `whisper-recipe decode` (transformers, CTranslate2) decodes in batches, the

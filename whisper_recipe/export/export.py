@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import ct2, ggml, hf, onnx, openai, sherpa_onnx
+from whisper_recipe.export import ct2, ggml, hf, onnx, openai, sherpa_onnx, vllm
 from whisper_recipe.export.card import Export, write_card
 from whisper_recipe.export.target import Target
 from whisper_recipe.export.verify import Verification, compare_texts, require_same
@@ -33,6 +33,7 @@ TARGETS = {
         sherpa_onnx.use,
         sherpa_onnx.load,
     ),
+    "vllm": Target(vllm.export, vllm.TYPES, "vLLM", "vllm", vllm.use, unverified=vllm.UNVERIFIED),
 }
 
 
