@@ -7,7 +7,6 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2
 from whisper_recipe.export.export import TARGETS, export
@@ -16,11 +15,8 @@ from whisper_recipe.files import read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
-def model(transcripts, tmp_path_factory):
-    """A tiny model whose random weights write words, and at natural length, which is quicker than 30 s."""
-    folder = make_model(tmp_path_factory.mktemp("exp") / "tiny/model", transcripts, seed=4)
-    (folder / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
-    return folder
+def model(natural_model):
+    return natural_model
 
 
 @pytest.fixture(scope="module")

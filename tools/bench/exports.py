@@ -27,7 +27,7 @@ from whisper_recipe.files import read_json, write_jsonl
 from whisper_recipe.scoring.score import ALL, score
 
 EXPORTS = (
-    "ct2:float32 ct2:int8 openai:float32 ggml:f32 ggml:f16 ggml:q8_0 ggml:q5_1 ggml:q5_0 onnx:float32 onnx:int8 "
+    "ct2:float32 ct2:int8 openai:float32 ggml:f16 ggml:q8_0 ggml:q5_1 ggml:q5_0 onnx:float32 onnx:int8 "
     "sherpa-onnx:float32 sherpa-onnx:int8"
 )
 LENGTHS = {"natural length": False, "padded to 30 s": True}

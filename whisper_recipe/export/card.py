@@ -35,9 +35,10 @@ faster-whisper's `BatchedInferencePipeline` does, and leaves timestamps out by d
 # Trial with an early model of egs/mini, 150 utterances: 20.6 % errors, and 34.6 % with `decode --pad_to_30s true`.
 NATURAL_LENGTH = """\
 **Decode this model at natural length.** Its inputs in training were as long as the utterances, not padded to 30 s.
-transformers, faster-whisper and openai-whisper always pad to 30 s; this model has not seen that, and writes worse text:
-the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
-the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
+transformers, transformers.js, faster-whisper, openai-whisper and vLLM always pad to 30 s; this model has not seen that,
+and writes worse text: the results below hold for them only where they say that the audio was padded. `whisper-recipe
+decode` obeys what the folder records; with whisper.cpp set `--no-flash-attn`, and `--audio-ctx` to 50 for each second
+of audio."""
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
+from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.target import Transcriber, needed, openai_tokens
 from whisper_recipe.files import require, written_aside
 
@@ -24,6 +25,8 @@ HEADER = ("n_vocab", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_la
           "n_text_head", "n_text_layer", "n_mels")  # fmt: skip
 POSITIONS = ("encoder.positional_embedding", "decoder.positional_embedding")  # matrices that stay in float32
 POSITIONS_PER_SECOND = 50  # of the encoder: one for two frames of 10 ms
+# https://github.com/ggml-org/whisper.cpp/issues/2557; later sources take such kernels of convolutions.
+F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files they take everywhere"
 
 EXAMPLE = """\
 ```bash
@@ -32,7 +35,8 @@ whisper-cli --model path/of/this/folder/{weights} --file audio.wav {arguments}
 NATURAL = """
 
 This model was trained on inputs at their own length: set `--audio-ctx` to {rate} for each second of the audio, rounded
-up (`{five}` for 5 s; 1500, the whole 30 s, is the most), and give one utterance at a time."""
+up (`{five}` for 5 s; 1500, the whole 30 s, is the most), and give one utterance at a time. Set `--no-flash-attn` too:
+with flash attention whisper.cpp 1.8.5 fills up the audio's keys to a multiple of 256 and attends to the filling."""
 
 
 class Type(NamedTuple):
@@ -94,8 +98,12 @@ def export(model: Path, out: Path, quantization: str = "f16") -> None:
                 file.write(struct.pack("i", len(token)) + token)
             for name, weight in openai_weights(loaded, tokens).items():
                 _write_tensor(file, name, weight, pack, TYPES[quantization].matrix)
+    if quantization == "f32":
+        print(f"{out}: {F32_ABORTS}")
     if natural_length(model):
-        print(f"{out}: trained at natural length: --audio-ctx {POSITIONS_PER_SECOND} for each second of the audio")
+        print(
+            f"{out}: natural length: --no-flash-attn, and --audio-ctx {POSITIONS_PER_SECOND} for each second of audio"
+        )
 
 
 def _packer(quantization: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -145,7 +153,11 @@ def use(model: Path, asked: dict[str, str]) -> str:
 
 
 def load(folder: Path, natural_length: bool) -> Transcriber:
-    """Load an export with whisper.cpp; see target.Target. It searches as `whisper-recipe decode` does: greedily."""
+    """Load an export with whisper.cpp; see target.Target. It searches as `whisper-recipe decode` does: greedily.
+
+    Raises:
+        RecipeError: pywhispercpp is not installed, or would abort on the file.
+    """
     import torch
 
     from whisper_recipe.data.features import num_frames
@@ -154,9 +166,13 @@ def load(folder: Path, natural_length: bool) -> Transcriber:
     from pywhispercpp.model import Model
 
     (weights,) = folder.glob(weights_file("*"))
+    if weights.name == weights_file("f32"):
+        raise RecipeError(F32_ABORTS, where=weights.name, cure="verify f16")
     model = Model(
         str(weights),
         redirect_whispercpp_logs_to=None,
+        # It attends to what fills up the keys (src/whisper.cpp, n_audio_ctx_pad): little where there are 1500.
+        context_params={"flash_attn": not natural_length},
         n_threads=torch.get_num_threads(),
         print_progress=False,
         no_timestamps=True,

@@ -69,7 +69,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
     from whisper_recipe.model.load import load_model, load_processor
     from whisper_recipe.text.vocabulary import token_bytes
 
-    needed("onnx", "sherpa-onnx")
+    needed("onnx", "sherpa")
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, tokenizer = load_model(model), load_processor(model).tokenizer
     complete_generation_config(loaded, tokenizer)
@@ -194,7 +194,7 @@ def load(folder: Path, natural_length: bool) -> Transcriber:
 
     from whisper_recipe.data.audio import SAMPLING_RATE
 
-    sherpa_onnx = needed("sherpa_onnx", "sherpa-onnx")
+    sherpa_onnx = needed("sherpa_onnx", "sherpa")
     paths = next(paths for kind in TYPES if (paths := files(folder, kind))[0].exists())
 
     @functools.cache

@@ -96,7 +96,8 @@ def compare_texts(
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, draw_sample(cuts, utterances))
         pad = not natural_length(model) or bool(target and target.pads)
-        recognize(model, None, sample, work / "model", pad)
+        one_by_one = bool(target and target.load)  # so is the model: an utterance's text may depend on its batch
+        recognize(model, None, sample, work / "model", pad, one_by_one)
         recognize(exported, target, sample, work / "export", pad)
         outs = work / "model", work / "export"
         texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
@@ -122,7 +123,9 @@ def compare_texts(
     )
 
 
-def recognize(folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool) -> None:
+def recognize(
+    folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool, one_by_one: bool = False
+) -> None:
     """Decode cuts with the program that a folder is for; write out/hyp.jsonl, and out/decode.json with the RTF.
 
     Args:
@@ -131,12 +134,13 @@ def recognize(folder: Path, target: Target | None, cuts: Path, out: Path, pad_to
         cuts: the manifest.
         out: the folder to write.
         pad_to_30s: whether inputs are padded to 30 s.
+        one_by_one: decode in no batches, as programs of others' do it here anyway.
     """
     if target and target.load:
         _transcribe(target.load(folder, not pad_to_30s), cuts, out)
         return
     with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
-        decode(str(folder), cuts=cuts, out=out, pad_to_30s=pad_to_30s)
+        decode(str(folder), cuts, out, batch_duration=0.01 if one_by_one else None, pad_to_30s=pad_to_30s)
 
 
 def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
