@@ -66,11 +66,6 @@ def test_what_the_model_was_trained_for_goes_with_it(tiny_model, tmp_path):
     assert facts == {"natural_length": True, "timestamps": False}
 
 
-def test_int8_is_refused(tiny_model, tmp_path):
-    with pytest.raises(RecipeError, match="no int8"):
-        export(tiny_model, tmp_path / "out", "int8")
-
-
 def test_a_feature_extractor_of_another_model_is_an_error(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     for name in ("preprocessor_config.json", "processor_config.json"):

@@ -2,13 +2,15 @@
 
 import json
 import random
+import re
 import shutil
+import typing
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import ct2
+from whisper_recipe.export import ct2, hf
 from whisper_recipe.export.export import TARGETS, export
 from whisper_recipe.export.verify import Verification, compare_texts, draw_sample, require_same
 from whisper_recipe.files import read_jsonl, write_jsonl
@@ -143,3 +145,20 @@ def test_an_export_is_written_anew_over_the_last_one(model, tmp_path):
     for _ in range(2):
         export(model, tmp_path / "out", quantization="int8")
     assert {"model.bin", "README.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_every_target_can_be_asked_for_and_names_its_types(model, tmp_path):
+    assert typing.get_args(typing.get_type_hints(export)["to"]) == tuple(TARGETS)
+    for to, target in TARGETS.items():
+        with pytest.raises(RecipeError, match=f"--to {to} has no q9; use {', '.join(target.types)}"):
+            export(model, tmp_path / "out", to, "q9")
+
+
+def test_what_differs_is_printed_with_speed_and_size(model, perturbed, corpus, tmp_path, capsys, monkeypatch):
+    target = TARGETS["hf"]._replace(write=lambda _, out, quantization: hf.export(perturbed, out))
+    monkeypatch.setitem(TARGETS, "hf", target)
+    with pytest.raises(RecipeError):
+        export(model, tmp_path / "out", "hf", verify=corpus, verify_utterances=2)
+    printed = capsys.readouterr().out
+    assert printed.count("\n  model:  ") == printed.count("\n  export: ") == 2
+    assert re.search(r"RTF \d+\.\d+, the model's \d+\.\d+; \d+\.\d MB, the model \d+\.\d$", printed.strip())

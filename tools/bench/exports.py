@@ -30,7 +30,7 @@ EXPORTS = (
     "ct2:float32 ct2:int8 openai:float32 ggml:f16 ggml:q8_0 ggml:q5_1 ggml:q5_0 onnx:float32 onnx:int8 "
     "sherpa-onnx:float32 sherpa-onnx:int8"
 )
-LENGTHS = {"natural length": False, "padded to 30 s": True}
+LENGTHS = {"natural": "natural length", "padded": "padded to 30 s"}
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--cuts", type=Path, required=True)
     parser.add_argument("--utterances", type=int, default=50)
+    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--exports", default=EXPORTS, help="to:type, in quotes")
     options = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
@@ -46,34 +47,37 @@ def main() -> None:
         work = Path(name)
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, draw_sample(options.cuts, options.utterances))
-        rows = [row(options.model, None, "float32", sample, work)]
+        rows = [row(options.model, None, "float32", sample, work, options.lengths)]
         for export in options.exports.split():
             to, _, kind = export.partition(":")
             try:
                 TARGETS[to].write(options.model, work / export, kind)
-                rows.append(row(work / export, TARGETS[to], kind, sample, work))
+                rows.append(row(work / export, TARGETS[to], kind, sample, work, options.lengths))
             except RecipeError as error:
                 print(f"{export} is left out: {error}")
     report(f"{options.model}, {options.utterances} utterances of {options.cuts}", rows)
 
 
-def row(folder: Path, target: Target | None, kind: str, sample: Path, work: Path) -> dict[str, object]:
+def row(
+    folder: Path, target: Target | None, kind: str, sample: Path, work: Path, lengths: list[str]
+) -> dict[str, object]:
     """Decode and score the sample with an export, or with the model itself; return a row of the table."""
     cells: dict[str, object] = {
         "program": target.format if target else "transformers, the model itself",
         "weights": kind,
         "MB": round(megabytes(folder)),
     }
-    for length, pad in LENGTHS.items():
+    for length in lengths:
+        pad = length == "padded"
         if target and target.pads and not pad:
             continue
-        out = work / f"decode_{folder.name}_{pad}"
+        out = work / f"decode_{folder.name}_{length}"
         with contextlib.redirect_stdout(io.StringIO()):
             recognize(folder, target, sample, out, pad)
             score(out, ref=sample)
         found = read_json(out / "metrics.json")["groups"][ALL]
-        cells[f"{found['unit']} %, {length}"] = round(100 * found["error_rate"], 2)
-        cells[f"RTF, {length}"] = round(read_json(out / "decode.json")["rtf"], 3)
+        cells[f"{found['unit']} %, {LENGTHS[length]}"] = round(100 * found["error_rate"], 2)
+        cells[f"RTF, {LENGTHS[length]}"] = round(read_json(out / "decode.json")["rtf"], 3)
     print(*cells.values(), sep=" | ", flush=True)
     return cells
 
