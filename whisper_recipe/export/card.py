@@ -83,7 +83,7 @@ def write_card(folder: Path, export: Export) -> None:
         _summary(facts, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(export.model, _most_trained(facts))}",
+        f"## Use\n\n{export.target.use(export.model, export.quantization, _most_trained(facts))}",
         f"## Training data\n\n{_data(facts)}",
         f"## Training\n\n{_settings(facts)}",
         f"## Results\n\n{_results(results)}",

@@ -78,7 +78,7 @@ def _converter(
     return Converter(folder)
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     from whisper_recipe.model.load import timestamps
 

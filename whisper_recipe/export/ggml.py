@@ -139,14 +139,14 @@ def _write_tensor(
     file.write(struct.pack(f"{values.ndim}i", *reversed(values.shape)) + encoded + data.tobytes())
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     from whisper_recipe.model.load import natural_length, timestamps
 
     options = [f"--language {asked['language']}"] if "language" in asked else []
     options += ["--translate"] if asked.get("task") == "translate" else []
     options += [] if timestamps(model) else ["--no-timestamps"]
-    example = EXAMPLE.format(weights=weights_file("<type>"), arguments=" ".join(options))
+    example = EXAMPLE.format(weights=weights_file(quantization), arguments=" ".join(options))
     if not natural_length(model):
         return example
     return example + NATURAL.format(rate=POSITIONS_PER_SECOND, five=5 * POSITIONS_PER_SECOND)

@@ -40,7 +40,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         _write_vocabulary(aside, processor.tokenizer)
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target. The generation config says whether times are written."""
     return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 

@@ -21,23 +21,23 @@ PARTS = ("decoder.key", "decoder.value", "encoder.key", "encoder.value")  # of a
 
 EXAMPLE = """\
 With [transformers.js](https://huggingface.co/docs/transformers.js) (`npm install @huggingface/transformers`), in
-Node or a browser; `dtype` is fp32, fp16 or q8, as the files in `onnx/` are:
+Node or a browser:
 
 ```js
 import {{ pipeline }} from "@huggingface/transformers";
 
-const recognize = await pipeline("automatic-speech-recognition", "path/of/this/folder", {{ dtype: "<dtype>" }});
+const recognize = await pipeline("automatic-speech-recognition", "path/of/this/folder", {{ dtype: "{dtype}" }});
 console.log((await recognize(audio{arguments})).text);  // audio: Float32Array at 16 kHz
 ```
 
-With [optimum-onnx](https://huggingface.co/docs/optimum-onnx) (`pip install "optimum-onnx[onnxruntime]"`); files in
-float16 or int8 are named by `encoder_file_name` and `decoder_file_name` (`encoder_model_quantized.onnx`):
+With [optimum-onnx](https://huggingface.co/docs/optimum-onnx) (`pip install "optimum-onnx[onnxruntime]"`):
 
 ```python
 from optimum.onnxruntime import ORTModelForSpeechSeq2Seq
 from transformers import WhisperProcessor, pipeline
 
-model = ORTModelForSpeechSeq2Seq.from_pretrained("path/of/this/folder", subfolder="onnx")
+files = {{"encoder_file_name": "{encoder}", "decoder_file_name": "{decoder}"}}
+model = ORTModelForSpeechSeq2Seq.from_pretrained("path/of/this/folder", subfolder="onnx", **files)
 processor = WhisperProcessor.from_pretrained("path/of/this/folder")
 parts = {{"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}}
 recognize = pipeline("automatic-speech-recognition", model=model, **parts)
@@ -147,11 +147,16 @@ def _cache_shape(config: WhisperConfig, name: str, when: str) -> list[int | str]
     return ["batch_size", heads, positions, config.d_model // heads]
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     arguments = ", ".join(f'{key}: "{value}"' for key, value in asked.items())
+    encoder, decoder = files(Path(), quantization)
     return EXAMPLE.format(
-        arguments=f", {{ {arguments} }}" if asked else "", keywords=f", generate_kwargs={asked}" if asked else ""
+        dtype=DTYPES[quantization],
+        encoder=encoder.name,
+        decoder=decoder.name,
+        arguments=f", {{ {arguments} }}" if asked else "",
+        keywords=f", generate_kwargs={asked}" if asked else "",
     )
 
 

@@ -103,7 +103,10 @@ class Graph:
         return value if dtype == np.float32 else self.op("Cast", value, to=self._type(dtype))
 
     def branch(self, condition: str, then: Callable[[], list[str]], otherwise: Callable[[], list[str]]) -> list[str]:
-        """Return the values that one of two functions adds to the graph, as a boolean says when it runs."""
+        """Return the values that one of two functions adds to the graph, as a boolean says when it runs.
+
+        What they return must be computed in them, not before.
+        """
         graphs = [self._subgraph(name, add) for name, add in (("then", then), ("otherwise", otherwise))]
         count = len(graphs[0].output)
         return self.ops("If", [condition], count, then_branch=graphs[0], else_branch=graphs[1])
@@ -111,13 +114,7 @@ class Graph:
     def _subgraph(self, name: str, add: Callable[[], list[str]]) -> GraphProto:
         nodes, rounded = self.nodes, self.rounded
         self.nodes, self.rounded = [], dict(rounded)  # what is rounded in here is not known outside
-        values = add()
-        outputs = []
-        for number, value in enumerate(values):
-            # An output of a branch must be computed in it.
-            output = self.op("Identity", value)
-            outputs.append(self.onnx.helper.make_tensor_value_info(output, self._type(self.dtype), None))
-            values[number] = output
+        outputs = [self.onnx.helper.make_tensor_value_info(value, self._type(self.dtype), None) for value in add()]
         graph = self.onnx.helper.make_graph(self.nodes, f"{name}_{self.count}", [], outputs)
         self.nodes, self.rounded = nodes, rounded
         return graph

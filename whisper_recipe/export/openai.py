@@ -58,7 +58,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         torch.save({"dims": openai_dims(loaded, tokens), "model_state_dict": weights}, aside / WEIGHTS)
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     from whisper_recipe.model.load import timestamps
 

@@ -172,14 +172,15 @@ def _stacked(graph: Graph, values: list[str]) -> str:
     return graph.op("Concat", *(graph.op("Unsqueeze", value, first) for value in values), axis=0)
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     from whisper_recipe.model.load import natural_length
 
     length = NATURAL if natural_length(model) else PADDED
+    encoder, decoder = files(Path(), quantization)
     return EXAMPLE.format(
-        encoder="encoder.onnx",
-        decoder="decoder.onnx",
+        encoder=encoder,
+        decoder=decoder,
         tokens=TOKENS,
         arguments="".join(f", {key}={value!r}" for key, value in asked.items()),
         length=length.format(paddings=NO_PADDING, seconds=MOST_SECONDS),

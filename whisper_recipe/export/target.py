@@ -27,7 +27,8 @@ class Target(NamedTuple):
         types: the types of stored weights that it has, the usual one first.
         format: the form and the programs that read it.
         library: the hub's name of the library that reads it.
-        use: returns the card's example; takes the model folder, and the language and the task, which may be missing.
+        use: returns the card's example; takes the model folder, the type of the stored weights, and the language and
+            the task, which may be missing.
         load: loads an exported folder with the program that it is for; takes the folder, and whether inputs have their
             own length. None where `whisper-recipe decode` itself reads it.
         pads: the program pads every input to 30 s, whatever the model was trained for.
@@ -38,7 +39,7 @@ class Target(NamedTuple):
     types: tuple[str, ...]
     format: str
     library: str
-    use: Callable[[Path, dict[str, str]], str]
+    use: Callable[[Path, str, dict[str, str]], str]
     load: Callable[[Path, bool], Transcriber] | None = None
     pads: bool = False
     unverified: str = ""

@@ -96,9 +96,9 @@ def compare_texts(
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, draw_sample(cuts, utterances))
         pad = not natural_length(model) or bool(target and target.pads)
+        recognize(exported, target, sample, work / "export", pad)  # first: its program may not be installed
         one_by_one = bool(target and target.load)  # so is the model: an utterance's text may depend on its batch
         recognize(model, None, sample, work / "model", pad, one_by_one)
-        recognize(exported, target, sample, work / "export", pad)
         outs = work / "model", work / "export"
         texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
         groups = [_score(out, sample) for out in outs]

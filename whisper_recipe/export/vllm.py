@@ -88,7 +88,7 @@ def _adapter_config(model: Path) -> dict:
     return read_json(path) if path.exists() else {}
 
 
-def use(model: Path, asked: dict[str, str]) -> str:
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     endpoint = "translations" if asked.get("task") == "translate" else "transcriptions"
     language = f" --form language={asked['language']}" if "language" in asked else ""
