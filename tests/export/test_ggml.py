@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
+from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ggml
 from whisper_recipe.export.export import TARGETS, export
@@ -147,6 +148,16 @@ def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabular
     # Random weights are as good as undecided at times, and from there on the texts are others.
     same = [os.path.commonprefix(pair).count("<unused") for pair in zip(*texts, strict=True)]
     assert sorted(same)[1] >= 5
+
+
+# whisper.cpp takes a model as English-only, or as large-v3's, by its number of tokens.
+@pytest.mark.parametrize(("tokens", "text_tokens", "bins"), [(51864, 50256, 80), (51866, 50257, 128)])
+def test_english_only_models_and_those_with_128_mel_bins(transcripts, tmp_path, tokens, text_tokens, bins):
+    model = make_model(tmp_path / "model", transcripts, vocab_size=tokens, num_mel_bins=bins)
+    ggml.export(model, tmp_path / "out")
+    header, filters, vocabulary, tensors = read(tmp_path / "out/ggml-model-f16.bin")
+    assert (header["n_vocab"], header["n_mels"], len(vocabulary)) == (tokens, bins, text_tokens)
+    assert (filters.shape, tensors["encoder.conv1.weight"][1].shape) == ((bins, 201), (32, bins, 3))
 
 
 def test_a_small_vocabulary_is_refused_with_the_reason(tiny_model, tmp_path):

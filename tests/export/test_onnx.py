@@ -1,5 +1,6 @@
 """Export to ONNX: ONNX Runtime computes what transformers does, with and without the cache, at any length."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from whisper_recipe.data.features import collate_fbank, log_mel
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import onnx, sherpa_onnx, target
+from whisper_recipe.export import onnx, onnx_graph, sherpa_onnx, target
 from whisper_recipe.export.export import export
 from whisper_recipe.model.load import load_model, load_processor
 from whisper_recipe.text.prompt import prompt_ids
@@ -74,6 +75,17 @@ def test_int8_is_about_a_quarter_of_float32(full_vocabulary_model, tmp_path):
         onnx.export(full_vocabulary_model, tmp_path / kind, kind)
         sizes.append(sum(path.stat().st_size for path in (tmp_path / kind / "onnx").iterdir()))
     assert sizes[1] < 0.36 * sizes[0]  # its rows have 32 columns and a scale: 9/32, and the convolutions
+
+
+def test_weights_beyond_protobuf_s_limit_stand_beside_the_graph(tiny_model, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "MAX_PROTOBUF", 100_000)
+    onnx.export(tiny_model, tmp_path / "out")
+    large = {"encoder_model.onnx", "decoder_model_merged.onnx"}
+    assert {path.name for path in (tmp_path / "out/onnx").iterdir()} == large | {f"{name}_data" for name in large}
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["transformers.js_config"] == {"use_external_data_format": dict.fromkeys(sorted(large)[::-1], 1)}
+    features, logits = expected
+    assert np.abs(onnx.Sessions(tmp_path / "out").start(features)(IDS) - logits[-1]).max() < 1e-4
 
 
 def test_text_is_the_model_s(natural_model, corpus, tmp_path, capsys):

@@ -78,6 +78,10 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
             part.save_pretrained(aside)
         _encoder(loaded, quantization).save(encoder)
         _decoder(loaded, quantization).save(decoder)
+        # transformers.js must be told of weights in files of their own, and how many there are.
+        if aside_files := {path.name: 1 for path in (encoder, decoder) if Path(f"{path}_data").exists()}:
+            loaded.config.update({"transformers.js_config": {"use_external_data_format": aside_files}})
+            loaded.config.save_pretrained(aside)
 
 
 def _encoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph:
