@@ -96,9 +96,11 @@ def compare_texts(
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, draw_sample(cuts, utterances))
         pad = not natural_length(model) or bool(target and target.pads)
-        recognize(exported, target, sample, work / "export", pad)  # first: its program may not be installed
-        one_by_one = bool(target and target.load)  # so is the model: an utterance's text may depend on its batch
-        recognize(model, None, sample, work / "model", pad, one_by_one)
+        foreign = bool(target and target.load)
+        # The export first: its program may not be installed.
+        recognize(exported, target, sample, work / "export", pad if foreign else None)
+        # One by one, where the export's program does so: an utterance's text may depend on its batch.
+        recognize(model, None, sample, work / "model", pad, one_by_one=foreign)
         outs = work / "model", work / "export"
         texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
         groups = [_score(out, sample) for out in outs]
@@ -124,7 +126,7 @@ def compare_texts(
 
 
 def recognize(
-    folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool, one_by_one: bool = False
+    folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool | None, one_by_one: bool = False
 ) -> None:
     """Decode cuts with the program that a folder is for; write out/hyp.jsonl, and out/decode.json with the RTF.
 
@@ -133,7 +135,7 @@ def recognize(
         target: of the export; None for what `whisper-recipe decode` reads.
         cuts: the manifest.
         out: the folder to write.
-        pad_to_30s: whether inputs are padded to 30 s.
+        pad_to_30s: whether inputs are padded to 30 s; None for as the folder records, which `decode` reads.
         one_by_one: decode in no batches, as programs of others' do it here anyway.
     """
     if target and target.load:
@@ -152,7 +154,12 @@ def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
 
     rows, seconds, audio = [], 0.0, 0.0
     for cut in CutSet.from_jsonl_lazy(cuts):
-        said, samples = supervision_of(cut), load_samples(cut)
+        said = supervision_of(cut)
+        try:
+            samples = load_samples(cut)
+        except Exception as error:  # each format of audio has errors of its own
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            raise RecipeError(f"cut {cut.id} can't be read ({reason})", where=cuts) from error
         start = time.perf_counter()
         text = transcribe(samples, said.language, said.task).strip()
         seconds, audio = seconds + time.perf_counter() - start, audio + cut.duration
