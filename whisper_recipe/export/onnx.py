@@ -36,8 +36,7 @@ With [optimum-onnx](https://huggingface.co/docs/optimum-onnx) (`pip install "opt
 from optimum.onnxruntime import ORTModelForSpeechSeq2Seq
 from transformers import WhisperProcessor, pipeline
 
-files = {{"encoder_file_name": "{encoder}", "decoder_file_name": "{decoder}"}}
-model = ORTModelForSpeechSeq2Seq.from_pretrained("path/of/this/folder", subfolder="onnx", **files)
+model = ORTModelForSpeechSeq2Seq.from_pretrained("path/of/this/folder", subfolder="onnx")
 processor = WhisperProcessor.from_pretrained("path/of/this/folder")
 parts = {{"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}}
 recognize = pipeline("automatic-speech-recognition", model=model, **parts)
@@ -154,11 +153,8 @@ def _cache_shape(config: WhisperConfig, name: str, when: str) -> list[int | str]
 def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     """Return the model card's example; see target.Target."""
     arguments = ", ".join(f'{key}: "{value}"' for key, value in asked.items())
-    encoder, decoder = files(Path(), quantization)
     return EXAMPLE.format(
         dtype=DTYPES[quantization],
-        encoder=encoder.name,
-        decoder=decoder.name,
         arguments=f", {{ {arguments} }}" if asked else "",
         keywords=f", generate_kwargs={asked}" if asked else "",
     )
