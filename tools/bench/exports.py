@@ -2,10 +2,9 @@
 
     python tools/bench/exports.py --model exp/full/model --cuts data/fbank_whisper80/cuts_test.jsonl.gz
 
-Each decodes the same sample of the cuts greedily and without fallback, at natural length and padded to 30 s: the first
-line is the model itself, with transformers. `whisper-recipe decode` (transformers, CTranslate2) decodes in batches, the
-others one utterance at a time. Loading the model is not part of the time, features are. Programs that are not installed
-are left out with a line.
+Each decodes the same sample of the cuts greedily and without fallback, at natural length and padded to 30 s.
+`whisper-recipe decode` (transformers, CTranslate2) decodes in batches, the others one utterance at a time. Loading the
+model is not part of the time. Programs that are not installed are left out with a line.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import tempfile
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from whisper_recipe.files import read_json, write_jsonl
 from whisper_recipe.scoring.score import ALL, score
 
 EXPORTS = (
-    "ct2:float32 ct2:int8 openai:float32 ggml:f16 ggml:q8_0 ggml:q5_1 ggml:q5_0 onnx:float32 onnx:int8 "
+    "hf:float32 ct2:float32 ct2:int8 openai:float32 ggml:f16 ggml:q8_0 ggml:q5_1 ggml:q5_0 onnx:float32 onnx:int8 "
     "sherpa-onnx:float32 sherpa-onnx:int8"
 )
 LENGTHS = {"natural": "natural length", "padded": "padded to 30 s"}
@@ -42,12 +40,11 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--exports", default=EXPORTS, help="to:type, in quotes")
     options = parser.parse_args()
-    os.environ["TQDM_DISABLE"] = "1"
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         sample = work / "cuts_sample.jsonl.gz"
         write_jsonl(sample, draw_sample(options.cuts, options.utterances))
-        rows = [row(options.model, None, "float32", sample, work, options.lengths)]
+        rows = []
         for export in options.exports.split():
             to, _, kind = export.partition(":")
             try:
@@ -58,18 +55,16 @@ def main() -> None:
     report(f"{options.model}, {options.utterances} utterances of {options.cuts}", rows)
 
 
-def row(
-    folder: Path, target: Target | None, kind: str, sample: Path, work: Path, lengths: list[str]
-) -> dict[str, object]:
-    """Decode and score the sample with an export, or with the model itself; return a row of the table."""
+def row(folder: Path, target: Target, kind: str, sample: Path, work: Path, lengths: list[str]) -> dict[str, object]:
+    """Decode and score the sample with an export; return a row of the table."""
     cells: dict[str, object] = {
-        "program": target.format if target else "transformers, the model itself",
+        "program": target.format,
         "weights": kind,
         "MB": round(megabytes(folder)),
     }
     for length in lengths:
         pad = length == "padded"
-        if target and target.pads and not pad:
+        if target.pads and not pad:
             continue
         out = work / f"decode_{folder.name}_{length}"
         with contextlib.redirect_stdout(io.StringIO()):
