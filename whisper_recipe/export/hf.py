@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import read_json, require, write_json, written_aside
 
 TYPES = ("float32", "float16", "bfloat16")
 
@@ -37,7 +37,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
     loaded, processor = load_model(model), load_processor(model)
     with written_aside(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
-        _write_vocabulary(aside, processor.tokenizer)
+        write_for_version_4(aside, processor.tokenizer)
 
 
 def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
@@ -45,11 +45,15 @@ def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
     return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 
 
-def _write_vocabulary(folder: Path, tokenizer: object) -> None:
-    """Write vocab.json, merges.txt and added_tokens.json, as transformers did before version 5.
+def write_for_version_4(folder: Path, tokenizer: object) -> None:
+    """Write vocab.json, merges.txt and added_tokens.json, and the special tokens, as transformers 4 did.
 
-    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers know no tokenizer.json.
+    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers know no tokenizer.json, and transformers 4,
+    which optimum-onnx 0.1 needs, can't read the list of special tokens under version 5's name.
     """
+    config = read_json(folder / "tokenizer_config.json")
+    if isinstance(tokens := config.pop("extra_special_tokens", None), list):
+        write_json(folder / "tokenizer_config.json", config | {"additional_special_tokens": tokens})
     tokenizer.backend_tokenizer.model.save(str(folder))
     (folder / "added_tokens.json").write_text(
         json.dumps(tokenizer.get_added_vocab(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"

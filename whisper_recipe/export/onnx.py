@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_recipe.export.hf import write_for_version_4
 from whisper_recipe.export.target import Transcriber, needed
 from whisper_recipe.files import require, written_aside
 
@@ -75,6 +76,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         encoder.parent.mkdir(parents=True)
         for part in (processor, processor.feature_extractor, loaded.config, loaded.generation_config):
             part.save_pretrained(aside)
+        write_for_version_4(aside, processor.tokenizer)
         _encoder(loaded, quantization).save(encoder)
         _decoder(loaded, quantization).save(decoder)
         # transformers.js must be told of weights in files of their own, and how many there are.
