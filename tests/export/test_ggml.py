@@ -141,13 +141,12 @@ def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabular
     card = (tmp_path / "out/README.md").read_text()
     assert "--audio-ctx` to 50 for each second" in card and "--no-timestamps" in card
     cuts = tmp_path / "cuts.jsonl.gz"
-    write_jsonl(cuts, draw_sample(corpus, 3))
+    write_jsonl(cuts, draw_sample(corpus, 1))
     recognize(natural, None, cuts, tmp_path / "ours", pad_to_30s=False, one_by_one=True)
     recognize(tmp_path / "out", TARGETS["ggml"], cuts, tmp_path / "theirs", pad_to_30s=False)
     texts = [[row["text"] for _, row in read_jsonl(tmp_path / side / "hyp.jsonl")] for side in ("ours", "theirs")]
     # Random weights are as good as undecided at times, and from there on the texts are others.
-    same = [os.path.commonprefix(pair).count("<unused") for pair in zip(*texts, strict=True)]
-    assert sorted(same)[1] >= 5
+    assert os.path.commonprefix([text for (text,) in texts]).count("<unused") >= 5
 
 
 # whisper.cpp takes a model as English-only, or as large-v3's, by its number of tokens.
