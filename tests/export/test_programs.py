@@ -36,5 +36,5 @@ def test_recorded_speech_gives_transformers_text(whisper_base, speech, expected,
     pytest.importorskip(PACKAGES[to], reason=f"{PACKAGES[to]} is not installed")
     export(whisper_base, tmp_path / "out", to, quantization)
     text = TARGETS[to].load(tmp_path / "out", False)(speech, "zh", "transcribe")
-    assert len(expected) > 5
+    assert len(expected) >= 5
     assert text.strip() == expected
