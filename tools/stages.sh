@@ -2,7 +2,7 @@
 #
 #   0 corpus -> Kaldi data directories   1 validation and Lhotse manifests   2 fbank features and statistics
 #   3 base model                         4 fine-tuning                       5 merging
-#   6 export to CTranslate2              7 decoding and scoring              8 table of results
+#   6 export for other programs          7 decoding and scoring              8 table of results
 #   9 transcription of recordings
 #
 # A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
@@ -20,8 +20,8 @@ recipe=$(dirname "$0")
 given="corpus from_json aishell"
 # shellcheck source=egs/template/cmd.sh
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
-exports="float32 int8"
-[[ ! -e /dev/nvidiactl ]] || exports="float16 int8_float16"
+ct2_exports="ct2:float32 ct2:int8"
+[[ ! -e /dev/nvidiactl ]] || ct2_exports="ct2:float16 ct2:int8_float16"
 
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-9}      # last stage
@@ -30,7 +30,7 @@ base_model=${base_model:-}       # base model: a folder (transformers or CTransl
 conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
 num_jobs=${num_jobs:-2}          # processes for features
-quantizations=${quantizations:-$exports} # CTranslate2 exports; in half precision where there is an NVIDIA GPU
+exports=${exports:-$ct2_exports} # exports, program:type: ct2, hf, openai, ggml, onnx, sherpa-onnx, vllm; "ct2:int8 ggml:q5_0 onnx"
 backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or both; the first decodes the base model
 beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
@@ -67,7 +67,7 @@ made_by() {
     data/fbank_*) echo 2 ;;
     data/*) echo 0 ;;
     exp/*/decode_*) echo 7 ;;
-    exp/*/ct2_*) echo 6 ;;
+    exp/*/ct2*) echo 6 ;;
     exp/*/adapter) echo 4 ;;
     exp/base/*) echo 3 ;;
     exp/full/model) echo 4 ;;
@@ -223,19 +223,21 @@ stage_merge() {
 }
 
 stage_export() {
-  local model quantization
+  local model form
   if [[ $backends == ct2* ]]; then
     model=$(model_folder "$base_model")
-    export_step "$model" exp/base "${quantizations##* }"
+    export_step "$model" exp/base "${of_ct2[-1]}"
   fi
   for model in $(fine_tuned); do
-    for quantization in $quantizations; do export_step "$model" "$(dirname "$model")" "$quantization"; done
+    for form in $exports; do export_step "$model" "$(dirname "$model")" "$form"; done
   done
 }
 
-# export_step MODEL FOLDER QUANTIZATION
+# export_step MODEL FOLDER EXPORT: FOLDER/ct2_int8 of ct2:int8.
 export_step() {
-  step "$2/ct2_$3" "$1" run whisper-recipe export "$1" --out "$2/ct2_$3" --quantization "$3"
+  local type=()
+  [[ $3 != *:* ]] || type=(--quantization "${3#*:}")
+  step "$2/${3/:/_}" "$1" run whisper-recipe export "$1" --to "${3%%:*}" --out "$2/${3/:/_}" "${type[@]}"
 }
 
 # decode_and_score OUTPUT MODEL CUTS SCORE_OPTIONS [OPTION...]
@@ -246,11 +248,12 @@ decode_and_score() {
 
 # each_decoding FUNCTION: call it with OUTPUT MODEL CUTS [OPTION...] for every model, backend and test set.
 each_decoding() {
-  local set cuts model folder quantization
+  local set cuts model folder form
   for set in $test_sets; do
     cuts=$fbank/cuts_$set.jsonl.gz
     if [[ $backends == ct2* ]]; then
-      "$1" "exp/base/decode_${set}_ct2_${quantizations##* }" "exp/base/ct2_${quantizations##* }" "$cuts"
+      form=${of_ct2[-1]/:/_}
+      "$1" "exp/base/decode_${set}_$form" "exp/base/$form" "$cuts"
     else
       "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # the same name for a base model from the hub
     fi
@@ -258,12 +261,10 @@ each_decoding() {
       folder=$(dirname "$model")
       [[ $backends != *transformers* ]] || "$1" "$folder/decode_${set}_transformers" "$model" "$cuts"
       [[ $backends == *ct2* ]] || continue
-      for quantization in $quantizations; do
-        "$1" "$folder/decode_${set}_ct2_$quantization" "$folder/ct2_$quantization" "$cuts"
-      done
+      for form in "${of_ct2[@]/:/_}"; do "$1" "$folder/decode_${set}_$form" "$folder/$form" "$cuts"; done
+      form=${of_ct2[0]/:/_}
       ((beam_size == 0)) ||
-        "$1" "$folder/decode_${set}_ct2_${quantizations%% *}_beam$beam_size" "$folder/ct2_${quantizations%% *}" "$cuts" \
-          --search.beam_size "$beam_size"
+        "$1" "$folder/decode_${set}_${form}_beam$beam_size" "$folder/$form" "$cuts" --search.beam_size "$beam_size"
     done
   done
 }
@@ -284,9 +285,9 @@ stage_transcribe() {
   local model folder
   for model in $(fine_tuned); do
     folder=$(dirname "$model")
-    step "$folder/transcripts" "$folder/ct2_${quantizations##* } $recordings" run_decoding \
-      whisper-recipe transcribe "$recordings" --model "$folder/ct2_${quantizations##* }" --out "$folder/transcripts" \
-      --formats txt srt
+    [[ -z ${of_ct2[*]} ]] || model=$folder/${of_ct2[-1]/:/_}
+    step "$folder/transcripts" "$model $recordings" run_decoding \
+      whisper-recipe transcribe "$recordings" --model "$model" --out "$folder/transcripts" --formats txt srt
   done
 }
 
@@ -302,6 +303,14 @@ done
 for name in $backends; do
   [[ $name == transformers || $name == ct2 ]] || fail "--backends is transformers, ct2 or both in quotes, not '$name'"
 done
+# of_ct2: those of the exports that are for CTranslate2.
+of_ct2=()
+for name in $exports; do
+  [[ " ct2 hf openai ggml onnx sherpa-onnx vllm " == *" ${name%%:*} "* ]] ||
+    fail "--exports are program:type, such as ct2:int8 ggml:q5_0 onnx, not '$name'"
+  [[ ${name%%:*} != ct2 ]] || of_ct2+=("$name")
+done
+[[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, such as ct2:int8"
 cd "$recipe"
 # A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
 for name in base_model recordings $given; do
@@ -328,7 +337,7 @@ if begin 2 "fbank features and statistics"; then stage_fbank; fi
 if begin 3 "base model"; then stage_base_model; fi
 if begin 4 "fine-tuning: $method"; then stage_train; fi
 if begin 5 "merging adapters"; then stage_merge; fi
-if begin 6 "export to CTranslate2: $quantizations"; then stage_export; fi
+if begin 6 "export: $exports"; then stage_export; fi
 if begin 7 "decoding and scoring"; then each_decoding decode_step; fi
 if begin 8 "table of results"; then stage_results; fi
 if [[ -n $recordings ]] && begin 9 "transcription of $recordings"; then stage_transcribe; fi

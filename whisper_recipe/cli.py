@@ -60,7 +60,9 @@ COMMANDS = {
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
     "export": Command(
-        "export.export", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
+        "export.export",
+        "export",
+        "Whisper folder -> CTranslate2, whisper.cpp, ONNX and others, with a model card",
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),

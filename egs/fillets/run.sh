@@ -14,7 +14,7 @@ tasks="transcribe"              # transcribe, translate, or both in quotes
 corpus=                         # folder with Debian's packages, the upstream archive, or the game; else downloaded
 url=https://downloads.sourceforge.net/fillets # where the upstream archive is, for where apt-get has no packages
 backends=ct2                    # what decodes
-quantizations=int8              # CTranslate2 exports
+exports=ct2:int8                # exports, program:type
 beam_size=0                     # beam of one more decoding; 0 for none
 recordings=data/joined          # what stage 9 transcribes: by default the test set as one long recording
 

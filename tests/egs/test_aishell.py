@@ -74,7 +74,7 @@ def recipe_script(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_synthetic_tree_from_its_archive_to_the_table(archive, tmp_path, tiny_model):
     recipe = place_for_a_trial("aishell", tmp_path)
-    options = ("--corpus", archive, "--base_model", tiny_model, "--method", "lora", "--quantizations", "int8")
+    options = ("--corpus", archive, "--base_model", tiny_model, "--method", "lora", "--exports", "ct2:int8")
     done = run(recipe, *options, "--max_new_tokens", "8")
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()

@@ -174,7 +174,7 @@ def test_real_recordings_pass_through_the_same_stages_and_are_learned_by_heart(m
     shutil.copy(ROOT / "tests/egs/train_by_heart.yaml", recipe / "conf/train_full.yaml")
     sets = [word for split in ("train", "dev", "test") for word in (f"--{split}_sets", "all")]
     corpus = ["--corpus", str(shared_data / "aishell_multitask"), "--base_model", str(mini[0] / "exp/base/model")]
-    done = run(recipe, *corpus, *sets, "--method", "full", "--max_new_tokens", "64", "--quantizations", "float32")
+    done = run(recipe, *corpus, *sets, "--method", "full", "--max_new_tokens", "64", "--exports", "ct2:float32")
     assert done.returncode == 0, done.stdout[-3000:]
     found = rates(recipe / "exp/full/decode_all_ct2_float32")
     assert found["zh transcribe"] <= 10

@@ -27,7 +27,7 @@ def corpus(tmp_path):
 @pytest.mark.slow
 def test_both_tasks_of_a_synthetic_corpus_are_trained_together_and_scored_apart(corpus, tiny_model, tmp_path):
     recipe = place("multitask_sample", tmp_path)
-    quick = ("--quantizations", "float32", "--max_new_tokens", "4", "--num_jobs", "1")
+    quick = ("--exports", "ct2:float32", "--max_new_tokens", "4", "--num_jobs", "1")
     run(recipe, "--corpus", "tones", "--base_model", str(tiny_model), *quick, cwd=tmp_path)
 
     ids = {part: keys(recipe / f"data/{part}/text") for part in ("train", "dev", "test")}

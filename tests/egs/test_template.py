@@ -7,7 +7,7 @@ import pytest
 from tests.egs.synthetic import place, run, table_rows, try_to_run, write_tables, write_tones
 
 TEXTS = ["turn on the light", "set 29 degrees", "the kitchen", "light in the kitchen"]
-QUICK = ("--quantizations", "float32", "--max_new_tokens", "4", "--num_jobs", "1")
+QUICK = ("--exports", "ct2:float32", "--max_new_tokens", "4", "--num_jobs", "1")
 
 
 def corpus_rows(folder, speakers, utterances=2):

@@ -87,7 +87,7 @@ def recipe_script():
 def test_synthetic_tree_to_a_table_of_the_fields_test_sets(corpus, aishell, tmp_path, tiny_model):
     recipe = place_for_a_trial("wenetspeech", tmp_path)
     options = ("--corpus", corpus, "--aishell", aishell, "--base_model", tiny_model, "--method", "full")
-    done = run(recipe, *options, "--quantizations", "int8", "--max_new_tokens", "8")
+    done = run(recipe, *options, "--exports", "ct2:int8", "--max_new_tokens", "8")
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()
     assert written.strip() in done.stdout

@@ -2,25 +2,23 @@
 
 import json
 import random
+import re
 import shutil
+import typing
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import make_model
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.export import ct2
+from whisper_recipe.export import ct2, hf
 from whisper_recipe.export.export import TARGETS, export
-from whisper_recipe.export.verify import Verification, _sample, compare_texts, require_same
+from whisper_recipe.export.verify import Verification, compare_texts, draw_sample, require_same
 from whisper_recipe.files import read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
-def model(transcripts, tmp_path_factory):
-    """A tiny model whose random weights write words, and at natural length, which is quicker than 30 s."""
-    folder = make_model(tmp_path_factory.mktemp("exp") / "tiny/model", transcripts, seed=4)
-    (folder / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
-    return folder
+def model(natural_model):
+    return natural_model
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +120,11 @@ def test_the_text_tells_where_the_model_is_wrong_everywhere(tmp_path):
 def test_the_sample_is_drawn_from_the_whole_manifest_and_always_the_same(tmp_path):
     path = tmp_path / "cuts.jsonl.gz"
     write_jsonl(path, [{"id": number} for number in range(1000)])
-    sample = [row["id"] for row in _sample(path, 50)]
+    sample = [row["id"] for row in draw_sample(path, 50)]
     random.seed(7)
-    assert [row["id"] for row in _sample(path, 50)] == sample == sorted(set(sample))
+    assert [row["id"] for row in draw_sample(path, 50)] == sample == sorted(set(sample))
     assert len(sample) == 50 and sample[0] < 100 and sample[-1] > 900
-    assert len(_sample(path, 2000)) == 1000
+    assert len(draw_sample(path, 2000)) == 1000
 
 
 def test_wrong_calls_are_one_line(model, corpus, tmp_path):
@@ -147,3 +145,20 @@ def test_an_export_is_written_anew_over_the_last_one(model, tmp_path):
     for _ in range(2):
         export(model, tmp_path / "out", quantization="int8")
     assert {"model.bin", "README.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_every_target_can_be_asked_for_and_names_its_types(model, tmp_path):
+    assert typing.get_args(typing.get_type_hints(export)["to"]) == tuple(TARGETS)
+    for to, target in TARGETS.items():
+        with pytest.raises(RecipeError, match=f"--to {to} has no q9; use {', '.join(target.types)}"):
+            export(model, tmp_path / "out", to, "q9")
+
+
+def test_what_differs_is_printed_with_speed_and_size(model, perturbed, corpus, tmp_path, capsys, monkeypatch):
+    target = TARGETS["hf"]._replace(write=lambda _, out, quantization: hf.export(perturbed, out))
+    monkeypatch.setitem(TARGETS, "hf", target)
+    with pytest.raises(RecipeError):
+        export(model, tmp_path / "out", "hf", verify=corpus, verify_utterances=2)
+    printed = capsys.readouterr().out
+    assert printed.count("\n  model:  ") == printed.count("\n  export: ") == 2
+    assert re.search(r"RTF \d+\.\d+, the model's \d+\.\d+; \d+\.\d MB, the model \d+\.\d$", printed.strip())

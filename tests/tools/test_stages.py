@@ -270,7 +270,7 @@ def test_a_job_that_fails_stops_the_run_and_names_its_log(slurm):
 
 
 def test_ctranslate2_alone_decodes_the_base_model_too(recipe):
-    options = ("--backends", "ct2", "--method", "full", "--quantizations", "float32 int8", "--beam_size", "0")
+    options = ("--backends", "ct2", "--method", "full", "--exports", "ct2:float32 ct2:int8", "--beam_size", "0")
     calls = [call.split() for call in recipe.run(*options)[2]]
     assert [call[1] for call in calls if call[0] == "export"] == ["exp/base/model", *["exp/full/model"] * 2]
     assert [(call[1], call[call.index("--out") + 1]) for call in calls if call[0] == "decode"] == [
@@ -281,6 +281,18 @@ def test_ctranslate2_alone_decodes_the_base_model_too(recipe):
     (compare,) = (call for call in calls if call[0] == "compare")
     runs = ("base/decode_test_ct2_int8", "full/decode_test_ct2_float32", "full/decode_test_ct2_int8")
     assert compare[1:4] == [f"exp/{name}" for name in runs]
+
+
+def test_exports_are_made_of_each_fine_tuned_model_and_those_for_ctranslate2_are_decoded(recipe):
+    options = ("--exports", "ct2:int8 ggml:q5_0 onnx", "--method", "full", "--beam_size", "0")
+    calls = recipe.run(*options)[2]
+    assert [call for call in calls if call.startswith("export")] == [
+        "export exp/full/model --to ct2 --out exp/full/ct2_int8 --quantization int8",
+        "export exp/full/model --to ggml --out exp/full/ggml_q5_0 --quantization q5_0",
+        "export exp/full/model --to onnx --out exp/full/onnx",
+    ]
+    decoded = [call.split()[1] for call in calls if call.startswith("decode")]
+    assert decoded == ["exp/base/model", "exp/full/model", "exp/full/ct2_int8"]
 
 
 def test_transformers_alone_decodes_once(recipe):
@@ -326,6 +338,8 @@ def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
         (["--stage", "3", "--stop_stage", "2"], "after --stop_stage"),
         (["--method", "magic"], "--method is lora, full or both"),
         (["--backends", "onnx"], "--backends is transformers, ct2 or both"),
+        (["--exports", "ct2:int8 gguf:q5_0"], "not 'gguf:q5_0'"),
+        (["--exports", "ggml:q5_0"], "--backends transformers ct2 needs ct2 among the --exports"),
         (["--PATH", "/nowhere"], "unknown option --PATH"),
         (["--root", "/nowhere"], "unknown option --root"),
     ],

@@ -95,7 +95,7 @@ def log_mel(samples: np.ndarray | torch.Tensor, num_mel_bins: int) -> torch.Tens
     room = MAX_SAMPLES - count if count <= MAX_SAMPLES else 2 * N_FFT
     samples = torch.nn.functional.pad(samples, (0, min(2 * N_FFT, room)))
     spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=_window(), return_complex=True)[:, :-1]
-    mel = _mel_filters(num_mel_bins) @ spectrum.abs().square()
+    mel = mel_filters(num_mel_bins) @ spectrum.abs().square()
     log_mel = mel.clamp(min=1e-10).log10()
     log_mel = (torch.maximum(log_mel, log_mel.max() - 8.0) + 4.0) / 4.0
     return log_mel[:, : num_frames(count)].T.contiguous()
@@ -117,7 +117,7 @@ def _window() -> torch.Tensor:
 
 
 @functools.cache
-def _mel_filters(num_mel_bins: int) -> torch.Tensor:
+def mel_filters(num_mel_bins: int) -> torch.Tensor:
     """Return Whisper's mel filters, shape (mel bins, N_FFT / 2 + 1)."""
     filters = mel_filter_bank(
         N_FFT // 2 + 1, num_mel_bins, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm="slaney", mel_scale="slaney"

@@ -6,12 +6,12 @@ model folder. The front matter has the keys of https://huggingface.co/docs/hub/m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.export.target import Target
 from whisper_recipe.files import read_json
 from whisper_recipe.model.generation import asked_language
 from whisper_recipe.model.load import (
@@ -48,9 +48,10 @@ faster-whisper's `BatchedInferencePipeline` does, and leaves timestamps out by d
 # Trial with an early model of egs/mini, 150 utterances: 20.6 % errors, and 34.6 % with `decode --pad_to_30s true`.
 NATURAL_LENGTH = """\
 **Decode this model at natural length.** Its inputs in training were as long as the utterances, not padded to 30 s.
-transformers, faster-whisper and openai-whisper always pad to 30 s; this model has not seen that, and writes worse text:
-the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
-the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
+transformers, transformers.js, faster-whisper, openai-whisper and vLLM always pad to 30 s; this model has not seen that,
+and writes worse text: the results below hold for them only where they say that the audio was padded. `whisper-recipe
+decode` obeys what the folder records; with whisper.cpp set `--no-flash-attn`, and `--audio-ctx` to 50 for each second
+of audio."""
 
 NEW_LANGUAGES = """\
 **This model writes languages that Whisper lacks.** whisper-recipe knows them by their own codes; other programs must be
@@ -68,23 +69,6 @@ take the vocabulary for that of another model."""
 
 SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
-
-
-class Target(NamedTuple):
-    """A form that models are exported to: how it is written, and what the card says of it.
-
-    Args:
-        write: writes the folder; takes the model folder, the folder to write, and the type of the stored weights.
-        format: the form and the programs that read it.
-        library: the hub's name of the library that reads it.
-        use: returns the card's example; takes the language and the task, which may be missing, and whether the model
-            writes timestamps.
-    """
-
-    write: Callable[[Path, Path, str], None]
-    format: str
-    library: str
-    use: Callable[[dict[str, str], bool], str]
 
 
 @dataclass(frozen=True)
@@ -127,7 +111,7 @@ def write_card(folder: Path, export: Export) -> None:
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
         *_additions(tokenizer),
-        f"## Use\n\n{export.target.use(_asked(record, tokenizer), timestamps(export.model))}",
+        f"## Use\n\n{export.target.use(export.model, export.quantization, _asked(record, tokenizer))}",
         f"## Training data\n\n{_data(record)}",
         f"## Training\n\n{_settings(record)}",
         f"## Results\n\n{_results(results)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, require, write_json
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ctranslate2.converters import TransformersConverter
     from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 
-Quantization = Literal["float32", "float16", "bfloat16", "int8", "int8_float16", "int8_bfloat16"]
+TYPES = ("float32", "float16", "bfloat16", "int8", "int8_float16", "int8_bfloat16")
 
 # What is written: the converter's own files, and what other programs look for beside them (faster-whisper #582: without
 # preprocessor_config.json it takes 80 mel bins).
@@ -38,7 +38,7 @@ whisper-recipe transcribe audio.wav --model path/of/this/folder --language {lang
 ```"""
 
 
-def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
+def export(model: Path, out: Path, quantization: str = "float32") -> None:
     """Convert a Whisper folder to CTranslate2, with the files that programs look for beside the weights.
 
     Args:
@@ -117,11 +117,13 @@ def _converter(
     return Converter(folder)
 
 
-def use(asked: dict[str, str], timestamps: bool) -> str:
-    """Return the model card's example; see card.Target."""
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
+    """Return the model card's example; see target.Target."""
+    from whisper_recipe.model.load import timestamps
+
     if asked.get("language", "").startswith("<|"):  # a new language's own token
         return OWN_TOKEN.format(language=asked["language"].strip("<|>"))
-    options = asked | ({} if timestamps else {"without_timestamps": True})
+    options = asked | ({} if timestamps(model) else {"without_timestamps": True})
     return EXAMPLE.format(arguments="".join(f", {key}={value!r}" for key, value in options.items()))
 
 

@@ -5,56 +5,99 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from whisper_recipe.export import ct2, hf
-from whisper_recipe.export.card import Export, Target, write_card
-from whisper_recipe.export.ct2 import Quantization
-from whisper_recipe.export.verify import compare_texts, require_same
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.export import ct2, ggml, hf, onnx, openai, sherpa_onnx, vllm
+from whisper_recipe.export.card import Export, write_card
+from whisper_recipe.export.target import Target
+from whisper_recipe.export.verify import Verification, compare_texts, require_same
 from whisper_recipe.files import atomic_write, require
 
-# A new target: a module with `export` and `use`, a row here, and its name among the values of `--to`.
+# A new target: a module with `export`, `use`, `TYPES` and `load`, a row here, and its name among the values of `--to`.
 TARGETS = {
-    "ct2": Target(ct2.export, "CTranslate2, for faster-whisper and programs built on it", "ctranslate2", ct2.use),
-    "hf": Target(hf.export, "Hugging Face transformers", "transformers", hf.use),
+    "ct2": Target(
+        ct2.export, ct2.TYPES, "CTranslate2, for faster-whisper and programs built on it", "ctranslate2", ct2.use
+    ),
+    "hf": Target(hf.export, hf.TYPES, "Hugging Face transformers", "transformers", hf.use),
+    "openai": Target(
+        openai.export, openai.TYPES, "openai/whisper", "openai-whisper", openai.use, openai.load, pads=True
+    ),
+    "ggml": Target(ggml.export, tuple(ggml.TYPES), "whisper.cpp", "whisper.cpp", ggml.use, ggml.load),
+    "onnx": Target(
+        onnx.export, tuple(onnx.TYPES), "ONNX, for optimum and transformers.js", "transformers.js", onnx.use, onnx.load
+    ),
+    "sherpa-onnx": Target(
+        sherpa_onnx.export,
+        tuple(sherpa_onnx.TYPES),
+        "ONNX, for sherpa-onnx",
+        "sherpa-onnx",
+        sherpa_onnx.use,
+        sherpa_onnx.load,
+    ),
+    "vllm": Target(vllm.export, vllm.TYPES, "vLLM", "vllm", vllm.use, unverified=vllm.UNVERIFIED),
 }
 
 
 def export(
     model: Path,
     out: Path,
-    to: Literal["ct2", "hf"] = "ct2",
-    quantization: Quantization = "float32",
+    to: Literal["ct2", "hf", "openai", "ggml", "onnx", "sherpa-onnx", "vllm"] = "ct2",
+    quantization: str | None = None,
     license: str = "unknown",
     verify: Path | None = None,
     verify_utterances: int = 100,
     verify_tolerance: float = 0.5,
 ) -> None:
-    """Convert a Whisper folder for other programs: CTranslate2, or a plain transformers folder, with a model card.
+    """Convert a Whisper folder for other programs, with a model card.
 
     Args:
         model: a plain Hugging Face Whisper folder, exp/<name>/model.
         out: the folder to write.
-        to: ct2 is for CTranslate2 and faster-whisper, hf for transformers and for publishing.
-        quantization: type of the stored weights; int8 is a quarter of float32's size. hf has no int8.
+        to: ct2 is for CTranslate2 and faster-whisper, hf for transformers and for publishing, openai for openai-whisper
+            (a .pt file), ggml for whisper.cpp, onnx for optimum and transformers.js, sherpa-onnx for sherpa-onnx. vllm
+            reads the model folder and LoRA adapters as they are: they are checked, and the card has the commands.
+        quantization: type of the stored weights. ct2: float32, float16, bfloat16, int8, int8_float16, int8_bfloat16;
+            hf: float32, float16, bfloat16; openai: float32, float16; ggml: f16, f32, q8_0, q5_0, q5_1; onnx: float32,
+            float16, int8; sherpa-onnx: float32, int8. By default the first. int8 and q8_0 are a quarter of float32's
+            size.
         license: for the model card, an identifier of the hub such as apache-2.0; what the base model and the data
             allow.
-        verify: a cut manifest; a sample of it is decoded with the model and with the export, and a mismatch is an
-            error that leaves no folder.
+        verify: a cut manifest; a sample of it is decoded with the model, and with the export by the program that it is
+            for. The hypotheses that differ, error rates, speed and size are printed; a mismatch is an error that leaves
+            no folder.
         verify_utterances: utterances in the sample at most.
         verify_tolerance: points of error rate that the two may differ by, beside what chance explains.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or the export does not recognise what it does.
+        RecipeError: the folder is not a whole Whisper model, the program can't use it, a package of the program is
+            missing, or the export does not recognise what it does.
     """
+    target = TARGETS[to]
+    quantization = quantization or target.types[0]
+    if quantization not in target.types:
+        cure = f"use {', '.join(target.types)}"
+        raise RecipeError(f"--to {to} has no {quantization}", where="quantization", cure=cure)
     if verify is not None:
         require(verify, "give a cut manifest, from whisper-recipe fbank")
+        if target.unverified:
+            raise RecipeError(target.unverified, where=f"--to {to}", cure="export it without --verify")
     with atomic_write(out) as aside:
-        TARGETS[to].write(model, aside, quantization)
+        target.write(model, aside, quantization)
         checked = None
         if verify is not None:
-            verification = compare_texts(model, aside, verify, verify_utterances)
+            verification = compare_texts(model, aside, verify, verify_utterances, target)
+            _print(verification, model, aside, out)
             require_same(verification, verify_tolerance, out)
             checked = f"Decoded with both, {verification.utterances} utterances of `{verify}`: {verification}."
-            print(f"{out}: {verification}")
-        write_card(aside, Export(model, out, TARGETS[to], quantization, license, checked))
-    size = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{out}: {quantization}, {size / 1e6:.1f} MB")
+        write_card(aside, Export(model, out, target, quantization, license, checked))
+    print(f"{out}: {quantization}, {megabytes(out):.1f} MB")
+
+
+def _print(verification: Verification, model: Path, exported: Path, out: Path) -> None:
+    for key, of_model, of_export in verification.differing:
+        print(f"{key}\n  model:  {of_model}\n  export: {of_export}")
+    print(f"{out}: {verification}; {megabytes(exported):.1f} MB, the model {megabytes(model):.1f}")
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of the files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

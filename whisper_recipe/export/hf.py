@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from whisper_recipe.errors import RecipeError
-from whisper_recipe.export.ct2 import Quantization
-from whisper_recipe.files import atomic_write, require
+from whisper_recipe.files import atomic_write, read_json, require, write_json
+
+TYPES = ("float32", "float16", "bfloat16")
 
 EXAMPLE = """\
 ```python
@@ -18,7 +18,7 @@ print(recognize("audio.wav"{arguments})["text"])
 ```"""
 
 
-def export(model: Path, out: Path, quantization: Quantization = "float32") -> None:
+def export(model: Path, out: Path, quantization: str = "float32") -> None:
     """Rewrite a Whisper folder with safetensors and a whole generation config.
 
     Args:
@@ -27,35 +27,33 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         quantization: type of the stored weights: float32, float16 or bfloat16.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or a quantization that transformers has not.
+        RecipeError: the folder is not a whole Whisper model.
     """
     import torch
 
     from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
 
     require(model, "train or merge it first (stages 4 and 5)")
-    if quantization.startswith("int8"):
-        raise RecipeError(
-            f"a transformers folder has no {quantization}",
-            where="quantization",
-            cure="use float32, float16 or bfloat16, or --to ct2",
-        )
     loaded, processor = load_model(model), load_processor(model)
     with atomic_write(out) as aside:
         save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_training_record(model))
-        _write_vocabulary(aside, processor.tokenizer)
+        write_for_version_4(aside, processor.tokenizer)
 
 
-def use(asked: dict[str, str], timestamps: bool) -> str:
-    """Return the model card's example; see card.Target. The generation config says whether times are written."""
+def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
+    """Return the model card's example; see target.Target. The generation config says whether times are written."""
     return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 
 
-def _write_vocabulary(folder: Path, tokenizer: object) -> None:
-    """Write vocab.json, merges.txt and added_tokens.json, as transformers did before version 5.
+def write_for_version_4(folder: Path, tokenizer: object) -> None:
+    """Write vocab.json, merges.txt and added_tokens.json, and the special tokens, as transformers 4 did.
 
-    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers know no tokenizer.json.
+    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers know no tokenizer.json, and transformers 4,
+    which optimum-onnx 0.1 needs, can't read the list of special tokens under version 5's name.
     """
+    config = read_json(folder / "tokenizer_config.json")
+    if isinstance(tokens := config.pop("extra_special_tokens", None), list):
+        write_json(folder / "tokenizer_config.json", config | {"additional_special_tokens": tokens})
     tokenizer.backend_tokenizer.model.save(str(folder))
     (folder / "added_tokens.json").write_text(
         json.dumps(tokenizer.get_added_vocab(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"

@@ -7,12 +7,15 @@ import io
 import math
 import random
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_recipe.decoding.decode import decode
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, write_jsonl
+from whisper_recipe.export.target import Target, Transcriber
+from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl
+from whisper_recipe.model.load import natural_length
 from whisper_recipe.scoring.score import ALL, score
 
 MAX_DIFFERENCE = 0.5  # of the text; rounded weights change some hundredths of it
@@ -31,6 +34,9 @@ class Verification:
         unit: WER, CER or, where words and characters meet, WER/CER.
         total: units of the references.
         difference: units that differ between the two texts, as a share of the model's text.
+        differing: of the hypotheses that differ, the utterance, the model's text and the export's.
+        model_rtf: processing time divided by audio time, of transformers in float32.
+        export_rtf: likewise, of the program that the export is for.
     """
 
     utterances: int
@@ -40,6 +46,9 @@ class Verification:
     unit: str
     total: int
     difference: float
+    differing: tuple[tuple[str, str, str], ...] = ()
+    model_rtf: float = math.nan
+    export_rtf: float = math.nan
 
     @property
     def points(self) -> float:
@@ -60,41 +69,105 @@ class Verification:
             f"{self.equal} of {self.utterances} hypotheses ({self.equal / self.utterances:.1%}) equal the model's; "
             f"{self.unit} {100 * self.export_error_rate:.2f} %, the model's {100 * self.model_error_rate:.2f} %: "
             f"{self.points:.2f} points apart, of which chance explains {self.chance:.2f}; "
-            f"{100 * self.difference:.2f} % of the text differs"
+            f"{100 * self.difference:.2f} % of the text differs; "
+            f"RTF {self.export_rtf:.3f}, the model's {self.model_rtf:.3f}"
         )
 
 
-def compare_texts(model: Path, exported: Path, cuts: Path, utterances: int) -> Verification:
-    """Decode a sample of a cut manifest with a model and its export, each at the length that it records.
+def compare_texts(
+    model: Path, exported: Path, cuts: Path, utterances: int, target: Target | None = None
+) -> Verification:
+    """Decode a sample of a cut manifest with a model and its export, each by its program.
+
+    Inputs have the length that the model records, or 30 s where the export's program always pads to that.
+
+    Args:
+        model: the model folder.
+        exported: the exported folder.
+        cuts: the manifest.
+        utterances: in the sample at most.
+        target: of the export; None for one that `whisper-recipe decode` reads.
 
     Raises:
-        RecipeError: no cuts, or no reference text in the sample.
+        RecipeError: no cuts, no reference text in the sample, or the export's program is not installed.
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         sample = work / "cuts_sample.jsonl.gz"
-        write_jsonl(sample, _sample(cuts, utterances))
-        texts, groups = [], []
-        for folder, out in ((model, work / "model"), (exported, work / "export")):
-            with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
-                decode(str(folder), cuts=sample, out=out)
-            texts.append({row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")})
-            groups.append(_score(out, sample))
+        write_jsonl(sample, draw_sample(cuts, utterances))
+        pad = not natural_length(model) or bool(target and target.pads)
+        foreign = bool(target and target.load)
+        # The export first: its program may not be installed.
+        recognize(exported, target, sample, work / "export", pad if foreign else None)
+        # One by one, where the export's program does so: an utterance's text may depend on its batch.
+        recognize(model, None, sample, work / "model", pad, one_by_one=foreign)
+        outs = work / "model", work / "export"
+        texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
+        groups = [_score(out, sample) for out in outs]
+        rtfs = [read_json(out / "decode.json")["rtf"] or math.nan for out in outs]
         if groups[0]["error_rate"] is None:
             raise RecipeError("no reference text in it", where=cuts, cure="verify with cuts that have text")
         of_model = work / "cuts_model.jsonl.gz"
         write_jsonl(of_model, (_with_text(row, texts[0][row["id"]]) for _, row in read_jsonl(sample)))
         difference = _score(work / "export", of_model)["error_rate"]
-    equal = sum(texts[0][key] == texts[1][key] for key in texts[0])
+    differing = tuple((key, text, texts[1][key]) for key, text in texts[0].items() if text != texts[1][key])
     return Verification(
         utterances=len(texts[0]),
-        equal=equal,
+        equal=len(texts[0]) - len(differing),
         model_error_rate=groups[0]["error_rate"],
         export_error_rate=groups[1]["error_rate"],
         unit=groups[0]["unit"],
         total=groups[0]["total"],
-        difference=difference if difference is not None else float(equal < len(texts[0])),  # the model's is empty
+        difference=difference if difference is not None else float(bool(differing)),  # the model's is empty
+        differing=differing,
+        model_rtf=rtfs[0],
+        export_rtf=rtfs[1],
     )
+
+
+def recognize(
+    folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool | None, one_by_one: bool = False
+) -> None:
+    """Decode cuts with the program that a folder is for; write out/hyp.jsonl, and out/decode.json with the RTF.
+
+    Args:
+        folder: a model folder or an export.
+        target: of the export; None for what `whisper-recipe decode` reads.
+        cuts: the manifest.
+        out: the folder to write.
+        pad_to_30s: whether inputs are padded to 30 s; None for as the folder records, which `decode` reads.
+        one_by_one: decode in no batches, as programs of others' do it here anyway.
+    """
+    if target and target.load:
+        _transcribe(target.load(folder, not pad_to_30s), cuts, out)
+        return
+    with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
+        decode(str(folder), cuts, out, batch_duration=0.01 if one_by_one else None, pad_to_30s=pad_to_30s)
+
+
+def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
+    """Decode cuts one by one with a program of others'; write of what `decode` does as much as is needed here."""
+    from lhotse import CutSet
+
+    from whisper_recipe.data.augment import load_samples
+    from whisper_recipe.data.supervision import supervision_of
+
+    rows, seconds, audio = [], 0.0, 0.0
+    for cut in CutSet.from_jsonl_lazy(cuts):
+        said = supervision_of(cut)
+        try:
+            samples = load_samples(cut)
+        except Exception as error:  # each format of audio has errors of its own
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            raise RecipeError(f"cut {cut.id} can't be read ({reason})", where=cuts) from error
+        start = time.perf_counter()
+        text = transcribe(samples, said.language, said.task).strip()
+        seconds, audio = seconds + time.perf_counter() - start, audio + cut.duration
+        rows.append(
+            {"id": cut.id, "language": said.language, "task": said.task, "duration": cut.duration, "text": text}
+        )
+    write_jsonl(out / "hyp.jsonl", rows)
+    write_json(out / "decode.json", {"rtf": seconds / audio})
 
 
 def require_same(verification: Verification, tolerance: float, out: Path) -> None:
@@ -118,7 +191,7 @@ def _with_text(cut: dict, text: str) -> dict:
     return cut | {"supervisions": [cut["supervisions"][0] | {"text": text}]}
 
 
-def _sample(cuts: Path, utterances: int) -> list[dict]:
+def draw_sample(cuts: Path, utterances: int) -> list[dict]:
     """Draw cuts at random, always the same ones; two passes, so that a long manifest needs no memory."""
     if utterances < 1:
         raise RecipeError(f"{utterances} utterances", where="verify_utterances", cure="use 1 or more")

@@ -1,4 +1,4 @@
-"""`whisper-recipe import`: a checkpoint in OpenAI's own form (small.pt) -> a plain Hugging Face Whisper folder."""
+"""Checkpoints in OpenAI's own form (small.pt): imported as plain Hugging Face Whisper folders, and made of models."""
 
 from __future__ import annotations
 
@@ -104,6 +104,29 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     if missing := [name for name in DIMENSIONS if not isinstance(dims.get(name), int)]:
         raise RecipeError(f"its dims have no {missing[0]}", where=path, cure="download it again")
     return dims, weights
+
+
+def openai_dims(model: WhisperForConditionalGeneration, tokens: int) -> dict[str, int]:
+    """Return openai/whisper's ModelDimensions of a model with so many tokens."""
+    return {ours: getattr(model.config, theirs) for ours, theirs in DIMENSIONS.items()} | {"n_vocab": tokens}
+
+
+def openai_weights(model: WhisperForConditionalGeneration, tokens: int) -> dict[str, torch.Tensor]:
+    """Return a model's weights under their names in openai/whisper; they share memory with the model.
+
+    Args:
+        model: a Whisper model.
+        tokens: of its tokenizer; rows of the embeddings beyond them are padding and left out.
+    """
+    weights = {_original(name): weight for name, weight in model.model.state_dict().items()}
+    embedding = "decoder.token_embedding.weight"
+    return weights | {embedding: weights[embedding][:tokens]}
+
+
+def _original(name: str) -> str:
+    for theirs, ours in reversed(NAMES):
+        name = name.replace(ours, theirs)
+    return name
 
 
 def _renamed(name: str) -> str:

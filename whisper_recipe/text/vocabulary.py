@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenizers import pre_tokenizers
 from transformers import AddedToken, WhisperTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.text.tokenizer import END_OF_TEXT, NO_TIMESTAMPS, TIMESTAMPS, complete_tokenizer
@@ -63,3 +64,10 @@ def _pieces(token: str, rank: int, vocabulary: dict[str, int]) -> list[str]:
         place = ranks.index(lowest)
         pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
     return pieces
+
+
+def token_bytes(tokenizer: WhisperTokenizer) -> list[bytes]:
+    """Return the bytes that each text token stands for, in the order of their ids."""
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.convert_tokens_to_ids(END_OF_TEXT)))
+    return [bytes(byte_of[character] for character in token) for token in tokens]
