@@ -57,10 +57,14 @@ class Transcript:
         return utterance_id(self.name)
 
     @property
+    def space(self) -> str:
+        """What the language puts between words."""
+        return "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
+
+    @property
     def text(self) -> str:
         """The texts of all segments, joined as the language joins words."""
-        space = "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
-        return space.join(text for text in map(_line, self.segments) if text)
+        return self.space.join(text for text in map(_line, self.segments) if text)
 
 
 def utterance_id(name: str) -> str:

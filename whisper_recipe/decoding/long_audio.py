@@ -12,7 +12,7 @@ import torch
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
 from whisper_recipe.data.grouping import by_length
-from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
+from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
@@ -55,6 +55,7 @@ class Transcriber:
         sequential: decode one window after the other, with the text before it as prompt.
         batch_duration: seconds of audio in a batch at most.
         search: how hypotheses are searched for.
+        backend: of the model, where it is loaded already.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Transcriber:
         sequential: bool = False,
         batch_duration: float | None = None,
         search: SearchOptions = SearchOptions(),  # noqa: B008
+        backend: Backend | None = None,
     ) -> None:
         parallel = 1 if sequential else torch.get_num_threads()
-        self.backend = load_backend(model, compute_type, parallel=parallel)
+        self.backend = backend or load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
         self.timestamps = timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
@@ -102,6 +104,19 @@ class Transcriber:
             spoken = recording.language or language
             found = tuple(sorted(segments[recording], key=lambda segment: segment.start))
             yield Transcript(recording.name, spoken, self.task, recording.duration, found)
+
+    def decode_windows(self, windows: list[tuple[Recording, Window]]) -> list[Piece]:
+        """Decode windows of one or many recordings together, and return them as pieces, in the order given.
+
+        Args:
+            windows: of like lengths, together no longer than a batch. Where a recording has no language yet, it is
+                detected in its window and noted there.
+        """
+        pieces = [self._piece(recording, window) for recording, window in windows]
+        self._set_languages([piece for piece in pieces if piece.recording.language is None], None)
+        for batch in self._batches(pieces):
+            self._decode(batch)
+        return pieces
 
     def _piece(self, recording: Recording, window: Window, seconds: float = 0.0) -> Piece:
         features = log_mel(recording.samples[window.start : window.end], self.backend.num_mel_bins)

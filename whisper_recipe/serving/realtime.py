@@ -1,0 +1,2 @@
+def add_realtime(app, service):
+    pass
