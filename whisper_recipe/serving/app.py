@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from whisper_recipe import __version__
-from whisper_recipe.decoding.formats import Segment
+from whisper_recipe.decoding.formats import Segment, Transcript
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.decoding.windows import Recording
 from whisper_recipe.errors import RecipeError
@@ -28,7 +28,7 @@ from whisper_recipe.serving.answers import EventStream, failure, whole
 from whisper_recipe.serving.batching import Batcher, Job, Settings
 from whisper_recipe.serving.gate import Gate
 from whisper_recipe.serving.metrics import Metrics
-from whisper_recipe.serving.models import Models
+from whisper_recipe.serving.models import Models, Served
 from whisper_recipe.serving.realtime import add_realtime
 from whisper_recipe.serving.uploads import private_copy, read_upload
 
@@ -116,9 +116,13 @@ class Service:
         if segments is None:
             return Response(status_code=CLOSED_BY_CLIENT)
         transcript = job.transcript(segments)
-        if self.log_text:
-            LOG.info("%s: %.1f s: %s", settings.model.name, transcript.duration, transcript.text)
+        self.log(transcript, settings.model)
         return whole(transcript, ask.response_format, ask.timestamp_granularities, ask.temperature)
+
+    def log(self, transcript: Transcript, model: Served) -> None:
+        """Log what was said, where that is asked for."""
+        if self.log_text:
+            LOG.info("%s: %.1f s: %s", model.name, transcript.duration, transcript.text)
 
 
 async def _all(job: Job) -> list[Segment]:
