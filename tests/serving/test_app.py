@@ -234,7 +234,9 @@ def test_an_adapter_shares_its_base_and_says_what_the_merged_model_says(tiny_mod
     with running(given, search=SHORT) as url, ThreadPoolExecutor(6) as pool:
         once = [ask(url, noise(2.0), model=name).text for name in names]
         assert once[0] != once[1] == once[2]
-        assert [answer.text for answer in pool.map(lambda name: ask(url, noise(2.0), model=name), names * 3)] == once * 3
+        assert [
+            answer.text for answer in pool.map(lambda name: ask(url, noise(2.0), model=name), names * 3)
+        ] == once * 3
         assert json.load(urllib.request.urlopen(f"{url}/health"))["models_in_memory"] == 2
 
 

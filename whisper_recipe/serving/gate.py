@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from whisper_recipe.serving.answers import failure
 from whisper_recipe.serving.batching import Batcher, Busy
@@ -100,7 +101,7 @@ class Gate:
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1013 if isinstance(error, Busy) else 1008})
+            await WebSocket(scope, receive, send).send_denial_response(failure(error))
             return
         # A connection that is closed before the client has sent everything may lose the answer: read it, within limits.
         size, limited = 0, self._limited(receive)
