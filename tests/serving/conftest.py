@@ -41,10 +41,10 @@ def noise(tmp_path_factory) -> Callable:
     """Write noise of so many seconds as WAV, and return its path."""
     folder = tmp_path_factory.mktemp("noise")
 
-    def noise(seconds: float = 1.0, suffix: str = ".wav"):
-        path = folder / f"{seconds}{suffix}"
+    def noise(seconds: float = 1.0, suffix: str = ".wav", seed: int = 0):
+        path = folder / (f"{seconds}-{seed}{suffix}" if seed else f"{seconds}{suffix}")
         if not path.exists():
-            samples = np.random.default_rng(round(100 * seconds)).standard_normal(round(16000 * seconds)) * 0.1
+            samples = np.random.default_rng(seed).standard_normal(round(16000 * seconds)) * 0.1
             soundfile.write(path, samples, 16000)
         return path
 
