@@ -61,7 +61,7 @@ class Job:
         self.unfinished: list[int] = []  # windows, and rests of them, that are left to decode, for each window
         self.found: list[list[Segment]] = []  # for each window
         self.told = 0  # windows whose segments have been given away
-        self.later: list[Turn] = []  # windows that wait until the language is detected
+        self.later: list[QueuedWindow] = []  # windows that wait until the language is detected
         self._finished: asyncio.Queue[list[Segment] | Exception | None] = asyncio.Queue()
 
     def expect(self, count: int) -> None:
@@ -113,7 +113,7 @@ class Job:
 
 
 @dataclass(eq=False)
-class Turn:
+class QueuedWindow:
     """A window that waits to be decoded."""
 
     job: Job
@@ -121,7 +121,7 @@ class Turn:
     window: Window
     due: float  # the earliest is next
 
-    def is_like(self, other: Turn) -> bool:
+    def is_like(self, other: QueuedWindow) -> bool:
         """Whether both may be in one batch."""
         ours, theirs = self.job, other.job
         return (ours.settings, ours.recording.language) == (theirs.settings, theirs.recording.language)
@@ -145,7 +145,7 @@ class Batcher:
         self.batch_duration = batch_duration or usual_batch_duration()
         self.requests = 0
         self._jobs: list[Job] = []
-        self._waiting: list[Turn] = []
+        self._waiting: list[QueuedWindow] = []
         self._running: set[asyncio.Task] = set()
         # On a GPU the second thread computes features while the first one decodes.
         self.threads = 2 if torch.cuda.is_available() else torch.get_num_threads()
@@ -180,7 +180,7 @@ class Batcher:
         windows = await loop.run_in_executor(self.readers, recording.windows, settings.model.timestamps)
         now = loop.time()
         turns = [
-            Turn(job, index, window, now + index * SECONDS_BETWEEN_WINDOWS) for index, window in enumerate(windows)
+            QueuedWindow(job, index, window, now + index * SECONDS_BETWEEN_WINDOWS) for index, window in enumerate(windows)
         ]
         job.expect(len(turns))
         if recording.language is None and len(turns) > 1:  # it is detected in the first window
@@ -201,7 +201,7 @@ class Batcher:
             task.add_done_callback(self._running.discard)
         self.metrics.windows_waiting.set(len(self._waiting))
 
-    def _take(self) -> list[Turn]:
+    def _take(self) -> list[QueuedWindow]:
         """Return the turn that is due first, and those that can share its batch."""
         first = min(self._waiting, key=lambda turn: turn.due)
         alike = [turn for turn in self._waiting if turn.is_like(first)]
@@ -213,7 +213,7 @@ class Batcher:
         group.sort(key=lambda turn: turn.due)
         return group[:share]
 
-    async def _run(self, batch: list[Turn]) -> None:
+    async def _run(self, batch: list[QueuedWindow]) -> None:
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._decoders, self._decode, batch)
         for turn, result in zip(batch, results, strict=True):
@@ -221,13 +221,13 @@ class Batcher:
                 turn.job.fail(result)
             elif not turn.job.over:
                 turn.job.keep(turn.index, result)
-                self._waiting += [Turn(turn.job, turn.index, window, turn.due) for window in result.rest]
+                self._waiting += [QueuedWindow(turn.job, turn.index, window, turn.due) for window in result.rest]
                 self._waiting += turn.job.later
                 turn.job.later = []
         loop.call_soon(self._fill)  # when this task is over
 
-    def _decode(self, batch: list[Turn]) -> list[Piece | Exception]:
-        """Decode a batch, in a thread. Where that fails, each turn alone, so that one can't spoil the others."""
+    def _decode(self, batch: list[QueuedWindow]) -> list[Piece | Exception]:
+        """Decode a batch, in a thread. Where that fails, each window alone, so that one can't spoil the others."""
         settings = batch[0].job.settings
         try:
             with self.models.loaded(settings.model) as backend:
