@@ -198,8 +198,12 @@ class Batcher:
             self._waiting = [turn for turn in self._waiting if turn not in batch]
             task = asyncio.ensure_future(self._run(batch))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task.add_done_callback(self._ended)
         self.metrics.windows_waiting.set(len(self._waiting))
+
+    def _ended(self, task: asyncio.Task) -> None:
+        self._running.discard(task)
+        self._fill()
 
     def _take(self) -> list[QueuedWindow]:
         """Return the turn that is due first, and those that can share its batch."""
@@ -224,7 +228,6 @@ class Batcher:
                 self._waiting += [QueuedWindow(turn.job, turn.index, window, turn.due) for window in result.rest]
                 self._waiting += turn.job.later
                 turn.job.later = []
-        loop.call_soon(self._fill)  # when this task is over
 
     def _decode(self, batch: list[QueuedWindow]) -> list[Piece | Exception]:
         """Decode a batch, in a thread. Where that fails, each window alone, so that one can't spoil the others."""
