@@ -160,6 +160,7 @@ def test_differences_are_those_of_the_words(opened):
 def test_the_microphone_is_heard_while_it_records(opened):
     page = opened()
     page.select_option("#language", label="English")
+    page.select_option("#model", "two")
     page.click("#record")
     page.wait_for_selector("#record[aria-pressed=true]")
     page.wait_for_selector(".line:not(.partial)", timeout=15000)  # the turn is over, the recording isn't
