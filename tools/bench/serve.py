@@ -35,13 +35,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import numpy as np
 import soundfile
+from fastapi import FastAPI, Form, UploadFile
 from long_audio import join
 from measure import report
 
@@ -136,11 +139,7 @@ def serving(kind: str, options: argparse.Namespace) -> Iterator[Server]:
 
 def peer(options: argparse.Namespace) -> None:
     """Serve faster-whisper, one request at a time."""
-    import threading
-    from typing import Annotated
-
     import uvicorn
-    from fastapi import FastAPI, Form, UploadFile
     from faster_whisper import WhisperModel
 
     from whisper_recipe.model.load import timestamps
