@@ -245,6 +245,7 @@ async def load(options: argparse.Namespace) -> None:
         watching = asyncio.create_task(watch())
         await asyncio.gather(kill(), *map(one_client, range(options.clients)))
         watching.cancel()
+        memory.append(server.megabytes)
         left = httpx.get(f"{server.url}/health").json()["requests"]
     rows = [{"requests": kind, **counts} for kind, counts in sorted(ends.items())]
     first, last = memory[len(memory) // 4], memory[-1]
