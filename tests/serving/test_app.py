@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -302,6 +305,26 @@ def test_missing_packages_and_models_are_one_line(monkeypatch, capsys):
     monkeypatch.setattr("whisper_recipe.serving.serve.PACKAGES", ("fastapi", "no_such_package"))
     assert main(["serve", "/no/such/folder"]) == 1
     assert "serve: needs no_such_package; pip install '.[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_answers_what_it_has_begun_before_it_ends(ct2, noise):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "whisper_recipe", "serve", f"tiny={ct2}", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            while "Application startup complete" not in (line := server.stdout.readline()):
+                assert line, "the server has ended"
+            with ThreadPoolExecutor(8) as pool:
+                answers = [pool.submit(ask, f"http://127.0.0.1:{port}", noise(20.0)) for _ in range(8)]
+                until(lambda: metric(f"http://127.0.0.1:{port}", "requests_in_queue") > 0)
+                server.terminate()
+                ends = [answer.exception() for answer in answers]
+            assert ends.count(None) > 0
+            assert {type(end) for end in ends} <= {type(None), openai.APIConnectionError}
+        finally:
+            server.kill()
 
 
 def test_whisper_base_transcribes_speech_through_the_client(whisper_base, shared_data):

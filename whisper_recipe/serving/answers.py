@@ -33,7 +33,8 @@ def failure(error: Exception) -> JSONResponse:
 def describe(error: Exception) -> tuple[int, dict[str, str | None]]:
     """Return the status of an error, and its description."""
     code = next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
-    param = str(error.where) if isinstance(error, RecipeError) and error.where else None
+    where = str(getattr(error, "where", None) or "")
+    param = where if where and "/" not in where else None  # the server's folders are none of the client's business
     if isinstance(error, RecipeError):
         status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
         message = "; ".join(filter(None, (error.what, error.cure)))

@@ -180,7 +180,8 @@ class Batcher:
         windows = await loop.run_in_executor(self.readers, recording.windows, settings.model.timestamps)
         now = loop.time()
         turns = [
-            QueuedWindow(job, index, window, now + index * SECONDS_BETWEEN_WINDOWS) for index, window in enumerate(windows)
+            QueuedWindow(job, index, window, now + index * SECONDS_BETWEEN_WINDOWS)
+            for index, window in enumerate(windows)
         ]
         job.expect(len(turns))
         if recording.language is None and len(turns) > 1:  # it is detected in the first window

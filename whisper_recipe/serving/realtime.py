@@ -34,7 +34,7 @@ from whisper_recipe.decoding.formats import Transcript
 from whisper_recipe.decoding.windows import Recording
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import language_code
-from whisper_recipe.serving.answers import describe
+from whisper_recipe.serving.answers import describe, failure
 from whisper_recipe.serving.batching import Settings
 from whisper_recipe.serving.gate import REALTIME
 from whisper_recipe.serving.turns import Turn, TurnDetector
@@ -97,6 +97,11 @@ def add_realtime(app: FastAPI, service: Service) -> None:
 
     @app.websocket(REALTIME)
     async def realtime(socket: WebSocket, model: str = "") -> None:
+        try:
+            service.models[model]
+        except RecipeError as error:
+            await socket.send_denial_response(failure(error))
+            return
         # A browser that offers protocols, one of which may hold the key, wants one of them accepted.
         offered = socket.scope.get("subprotocols") or []
         await socket.accept("realtime" if "realtime" in offered else None)
@@ -141,9 +146,9 @@ class Session:
         """Serve the connection until the client closes it."""
         try:
             await self._send("session.created", session=self.wanted.model_dump())
-            async for text in self.socket.iter_text():
+            while (message := await self.socket.receive())["type"] == "websocket.receive":
                 try:
-                    await self._take(json.loads(text))
+                    await self._take(json.loads(message.get("text") or message.get("bytes") or b""))
                 except (RecipeError, ValueError) as error:  # pydantic's and json's errors among them
                     await self._send("error", error=_described(error))
         finally:
@@ -164,6 +169,7 @@ class Session:
             await self._follow(self.detector.flush())
         elif kind == "input_audio_buffer.clear":
             self.detector.clear()
+            self._stop_guessing()
             await self._send("input_audio_buffer.cleared")
         else:
             raise RecipeError(f"unknown event {kind!r}", where="type")
@@ -184,8 +190,7 @@ class Session:
             self.partial = asyncio.create_task(self._guess(self.item, speech))
 
     async def _finish(self, turn: Turn) -> None:
-        if self.partial is not None:
-            self.partial.cancel()
+        self._stop_guessing()
         milliseconds = round(1000 * turn.end / SAMPLING_RATE)
         await self._send("input_audio_buffer.speech_stopped", item_id=self.item, audio_end_ms=milliseconds)
         await self._send("input_audio_buffer.committed", item_id=self.item, previous_item_id=self.previous)
@@ -193,6 +198,10 @@ class Session:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         self.previous, self.item = self.item, None
+
+    def _stop_guessing(self) -> None:
+        if self.partial is not None:
+            self.partial.cancel()
 
     async def _transcript(self, samples: np.ndarray) -> Transcript:
         job = await self.service.queue.submit(Recording("", samples, self.language), self.settings)

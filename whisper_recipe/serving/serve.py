@@ -67,9 +67,12 @@ def serve(
     limits = Limits(max_queue, int(max_upload_mb * 1e6), 60 * max_minutes)
     app = create_app(found, limits, api_key=api_key, search=search, batch_duration=batch_duration, log_text=log_text)
     with found.loaded(found[""]) as backend:
-        print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}")
+        print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
     listener = _listener(host, port)
-    print(f"http://{'localhost' if is_loopback(host) else host}:{port}/ (page), /v1 (OpenAI's interface), /metrics")
+    print(
+        f"http://{'localhost' if is_loopback(host) else host}:{port}/ (page), /v1 (OpenAI's interface), /metrics",
+        flush=True,
+    )
     if not is_loopback(host):
         print(exposure(host, api_key), file=sys.stderr)
     config = uvicorn.Config(

@@ -63,7 +63,8 @@ def check_seconds(path: str, most: float) -> None:
         _check(file.frames / file.samplerate, most)
     import av
 
-    with suppress(av.FFmpegError), av.open(f"file:{path}", options={"format_whitelist": FORMATS}) as container:
+    unreadable = (av.FFmpegError, ArithmeticError, ValueError)  # which reading it will say
+    with suppress(*unreadable), av.open(f"file:{path}", options={"format_whitelist": FORMATS}) as container:
         if not container.streams.audio:
             return
         stream = container.streams.audio[0]
