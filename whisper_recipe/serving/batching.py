@@ -179,24 +179,24 @@ class Batcher:
         self.metrics.audio_seconds.labels(settings.model.name).inc(recording.duration)
         windows = await loop.run_in_executor(self.readers, recording.windows, settings.model.timestamps)
         now = loop.time()
-        turns = [
+        queued = [
             QueuedWindow(job, index, window, now + index * SECONDS_BETWEEN_WINDOWS)
             for index, window in enumerate(windows)
         ]
-        job.expect(len(turns))
-        if recording.language is None and len(turns) > 1:  # it is detected in the first window
-            job.later = turns[1:]
-            turns = turns[:1]
-        self._waiting += turns
+        job.expect(len(queued))
+        if recording.language is None and len(queued) > 1:  # it is detected in the first window
+            job.later = queued[1:]
+            queued = queued[:1]
+        self._waiting += queued
         self._fill()
         return job
 
     def _fill(self) -> None:
         """Start batches as far as there are threads."""
-        self._waiting = [turn for turn in self._waiting if not turn.job.over]
+        self._waiting = [one for one in self._waiting if not one.job.over]
         while self._waiting and len(self._running) < self.threads:
             batch = self._take()
-            self._waiting = [turn for turn in self._waiting if turn not in batch]
+            self._waiting = [one for one in self._waiting if one not in batch]
             task = asyncio.ensure_future(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)
@@ -207,28 +207,28 @@ class Batcher:
         self._fill()
 
     def _take(self) -> list[QueuedWindow]:
-        """Return the turn that is due first, and those that can share its batch."""
-        first = min(self._waiting, key=lambda turn: turn.due)
-        alike = [turn for turn in self._waiting if turn.is_like(first)]
+        """Return the window that is due first, and those that can share its batch."""
+        first = min(self._waiting, key=lambda one: one.due)
+        alike = [one for one in self._waiting if one.is_like(first)]
         padded = MAX_SECONDS if first.job.settings.model.pad_to_30s else None
-        groups = by_length(alike, lambda turn: turn.window.duration, self.batch_duration, padded)
+        groups = by_length(alike, lambda one: one.window.duration, self.batch_duration, padded)
         group = next(group for group in groups if first in group)
         # Threads that would idle get their share.
         share = math.ceil(len(alike) / (self.threads - len(self._running)))
-        group.sort(key=lambda turn: turn.due)
+        group.sort(key=lambda one: one.due)
         return group[:share]
 
     async def _run(self, batch: list[QueuedWindow]) -> None:
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._decoders, self._decode, batch)
-        for turn, result in zip(batch, results, strict=True):
+        for one, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
-                turn.job.fail(result)
-            elif not turn.job.over:
-                turn.job.keep(turn.index, result)
-                self._waiting += [QueuedWindow(turn.job, turn.index, window, turn.due) for window in result.rest]
-                self._waiting += turn.job.later
-                turn.job.later = []
+                one.job.fail(result)
+            elif not one.job.over:
+                one.job.keep(one.index, result)
+                self._waiting += [QueuedWindow(one.job, one.index, window, one.due) for window in result.rest]
+                self._waiting += one.job.later
+                one.job.later = []
 
     def _decode(self, batch: list[QueuedWindow]) -> list[Piece | Exception]:
         """Decode a batch, in a thread. Where that fails, each window alone, so that one can't spoil the others."""
@@ -244,7 +244,7 @@ class Batcher:
                     search=settings.search,
                     backend=backend,
                 )
-                pieces = transcriber.decode_windows([(turn.job.recording, turn.window) for turn in batch])
+                pieces = transcriber.decode_windows([(one.job.recording, one.window) for one in batch])
             self.metrics.batch_size.observe(len(batch))
             return list(pieces)
         except RecipeError as error:
@@ -252,4 +252,4 @@ class Batcher:
         except Exception as error:
             logging.getLogger("uvicorn.error").exception("decoding failed")
             failure = error
-        return [failure] if len(batch) == 1 else [result for turn in batch for result in self._decode([turn])]
+        return [failure] if len(batch) == 1 else [result for one in batch for result in self._decode([one])]

@@ -66,13 +66,11 @@ def serve(
     api_key = api_key or os.environ.get(KEY) or None
     limits = Limits(max_queue, int(max_upload_mb * 1e6), 60 * max_minutes)
     app = create_app(found, limits, api_key=api_key, search=search, batch_duration=batch_duration, log_text=log_text)
+    listener = _listener(host, port)
     with found.loaded(found[""]) as backend:
         print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
-    listener = _listener(host, port)
-    print(
-        f"http://{'localhost' if is_loopback(host) else host}:{port}/ (page), /v1 (OpenAI's interface), /metrics",
-        flush=True,
-    )
+    place = f"http://{'localhost' if is_loopback(host) else host}:{port}"
+    print(f"{place}/ is a page to try it, {place}/v1 OpenAI's interface", flush=True)
     if not is_loopback(host):
         print(exposure(host, api_key), file=sys.stderr)
     config = uvicorn.Config(
