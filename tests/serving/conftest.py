@@ -26,7 +26,7 @@ def running(models: list[str], limits: dict | None = None, **options) -> Iterato
     memory = options.pop("memory", 1e9)
     app = create_app(Models(models, "default", None, memory), Limits(**(limits or {})), **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=5))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="info", log_config=None, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
@@ -41,10 +41,10 @@ def noise(tmp_path_factory) -> Callable:
     """Write noise of so many seconds as WAV, and return its path."""
     folder = tmp_path_factory.mktemp("noise")
 
-    def noise(seconds: float = 1.0, suffix: str = ".wav", seed: int = 0):
-        path = folder / (f"{seconds}-{seed}{suffix}" if seed else f"{seconds}{suffix}")
+    def noise(seconds: float = 1.0, suffix: str = ".wav"):
+        path = folder / f"{seconds}{suffix}"
         if not path.exists():
-            samples = np.random.default_rng(seed).standard_normal(round(16000 * seconds)) * 0.1
+            samples = np.random.default_rng(0).standard_normal(round(16000 * seconds)) * 0.1
             soundfile.write(path, samples, 16000)
         return path
 
