@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,16 @@ def running(models: list[str], limits: dict | None = None, **options) -> Iterato
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def base_int8(whisper_base, tmp_path_factory) -> Path:
+    """OpenAI's Whisper base for CTranslate2."""
+    from whisper_recipe.export.ct2 import export
+
+    out = tmp_path_factory.mktemp("base") / "int8"
+    export(whisper_base, out, "int8")
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -24,13 +24,25 @@ class Word(NamedTuple):
     probability: float
 
 
+class Score(NamedTuple):
+    """What the search thought of the window that a segment is in, and the segment's own ids."""
+
+    ids: list[int]
+    average_logprob: float
+    no_speech_prob: float
+
+
 class Segment(NamedTuple):
-    """A stretch of speech, in seconds from the beginning of the audio, and its text; words is None where not asked."""
+    """A stretch of speech, in seconds from the beginning of the audio, and its text.
+
+    Words and score are None where they were not asked for.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...] | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)

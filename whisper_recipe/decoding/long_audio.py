@@ -13,7 +13,8 @@ from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
-from whisper_recipe.decoding.formats import Segment, Transcript, Word
+from whisper_recipe.decoding.backends.base import Hypothesis
+from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
@@ -36,6 +37,7 @@ class Piece:
     features: torch.Tensor  # (frames, mel bins)
     seconds: float = 0.0  # its share of the recording, for the progress bar
     ids: list[int] = field(default_factory=list)
+    score: Hypothesis | None = None
     segments: list[Segment] = field(default_factory=list)
     rest: list[Window] = field(default_factory=list)  # what is left to decode of the window
 
@@ -56,6 +58,7 @@ class Transcriber:
         batch_duration: seconds of audio in a batch at most.
         search: how hypotheses are searched for.
         backend: of the model, where it is loaded already.
+        scored: give each segment its score.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class Transcriber:
         batch_duration: float | None = None,
         search: SearchOptions = SearchOptions(),  # noqa: B008
         backend: Backend | None = None,
+        scored: bool = False,
     ) -> None:
         parallel = 1 if sequential else torch.get_num_threads()
         self.backend = backend or load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
         self.timestamps = timestamps(model)
         self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
+        self.scored = scored
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
         self.batch_duration, self.search = batch_duration or usual_batch_duration(), search
 
@@ -176,7 +181,14 @@ class Transcriber:
         """
         features, language = self._collate(batch), batch[0].recording.language
         prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous or (), self.timestamps)
-        found = self.backend.decode(features, [prompt] * len(batch), self.search)
+        prompts = [prompt] * len(batch)
+        if self.scored:
+            scores = self.backend.hypotheses(features, prompts, self.search)
+            found = [score.ids for score in scores]
+            for piece, score in zip(batch, scores, strict=True):
+                piece.score = score
+        else:
+            found = self.backend.decode(features, prompts, self.search)
         if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
             previous.clear()
             return self._decode(batch)
@@ -219,4 +231,5 @@ def _segments(
             count += tokens
         text = decode(ids).strip()
         if text:
-            yield Segment(offset + start, offset + end, text, None if spoken is None else tuple(words))
+            score = piece.score and Score(ids, piece.score.average_logprob, piece.score.no_speech_prob)
+            yield Segment(offset + start, offset + end, text, None if spoken is None else tuple(words), score)

@@ -79,11 +79,15 @@ def segment_value(index: int, segment: Segment, temperature: float) -> dict[str,
     raw = segment.text.encode()
     return {
         "id": index,
+        "seek": round(100 * segment.start),  # frames; OpenAI's is that of the window
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
+        "tokens": segment.score.ids,
         "temperature": temperature,
+        "avg_logprob": round(segment.score.average_logprob, 4),
         "compression_ratio": round(len(raw) / len(zlib.compress(raw)), 3),
+        "no_speech_prob": round(segment.score.no_speech_prob, 4),
     }
 
 

@@ -87,8 +87,9 @@ class Service:
             search = replace(search, temperatures=[ask.temperature])
         if ask.prompt:
             search = replace(search, prompt=ask.prompt)
-        words = ask.response_format == "verbose_json" and "word" in ask.timestamp_granularities
-        return Settings(self.models[ask.model], task, words, search)
+        verbose = ask.response_format == "verbose_json"
+        words = verbose and "word" in ask.timestamp_granularities
+        return Settings(self.models[ask.model], task, words, scored=verbose, search=search)
 
     async def samples(self, upload: UploadFile) -> np.ndarray:
         """Return the audio of an upload, float32 (n,) at 16 kHz."""

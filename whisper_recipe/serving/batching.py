@@ -43,12 +43,14 @@ class Settings:
         model: by which.
         task: transcribe or translate.
         words: find the times of words too.
+        scored: give each segment its score.
         search: how hypotheses are searched for.
     """
 
     model: Served
     task: str
     words: bool
+    scored: bool
     search: SearchOptions
 
 
@@ -240,6 +242,7 @@ class Batcher:
                     pad_to_30s=settings.model.pad_to_30s,
                     task=settings.task,
                     word_timestamps=settings.words,
+                    scored=settings.scored,
                     batch_duration=self.batch_duration,
                     search=settings.search,
                     backend=backend,

@@ -134,7 +134,7 @@ class Session:
         asked, detection = found.transcription, found.turn_detection
         self.language = language_code(asked.language, where="language") if asked.language else None
         search = replace(self.service.search, prompt=asked.prompt) if asked.prompt else self.service.search
-        self.settings = Settings(self.service.models[asked.model], asked.task, False, search)
+        self.settings = Settings(self.service.models[asked.model], asked.task, words=False, scored=False, search=search)
         self.resampler = soxr.ResampleStream(found.format.rate, SAMPLING_RATE, 1, dtype="float32")
         self.silence = detection.silence_duration_ms / 1000 if detection else 0.0
         if detection is None:
