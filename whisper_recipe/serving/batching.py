@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ class Batcher:
         self.models, self.max_queue, self.max_seconds, self.metrics = models, max_queue, max_seconds, metrics
         self.batch_duration = batch_duration or usual_batch_duration()
         self.requests = 0
-        self._jobs: list[Job] = []
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()  # those that somebody waits for
         self._waiting: list[QueuedWindow] = []
         self._running: set[asyncio.Task] = set()
         # On a GPU the second thread computes features while the first one decodes.
@@ -174,10 +175,10 @@ class Batcher:
             Busy: there is too much audio in the queue already.
         """
         loop, job = asyncio.get_running_loop(), Job(recording, settings)
-        self._jobs = [job for job in self._jobs if not job.over]
-        if sum(job.recording.duration for job in self._jobs) + recording.duration > self.max_seconds:
+        self._jobs.add(job)
+        if sum(other.recording.duration for other in self._jobs if not other.over) > self.max_seconds:
+            job.end()
             raise Busy("too much audio is waiting", cure="try again in some minutes")
-        self._jobs.append(job)
         self.metrics.audio_seconds.labels(settings.model.name).inc(recording.duration)
         windows = await loop.run_in_executor(self.readers, recording.windows, settings.model.timestamps)
         now = loop.time()

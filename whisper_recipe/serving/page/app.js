@@ -206,7 +206,7 @@ class Result {
 class Item {
   constructor(name, audio, models) {
     Object.assign(this, { name, audio, stem: name.replace(/\.[^.]*$/, "") });
-    this.player = el("audio", { controls: true, preload: "metadata", ontimeupdate: () => this.follow() });
+    this.player = el("audio", { controls: true, preload: "metadata", hidden: true, ontimeupdate: () => this.follow() });
     if (audio) this.hear(audio);
     this.results = models.map((model) => new Result(this, { ...chosen(), model }));
     const columns = el("div", { class: models.length > 1 ? "results two" : "results" });
@@ -221,6 +221,7 @@ class Item {
   hear(audio) {
     this.audio = audio;
     this.player.src = URL.createObjectURL(audio);
+    this.player.hidden = false;
   }
 
   play(second) {
