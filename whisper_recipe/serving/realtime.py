@@ -123,7 +123,9 @@ class Session:
         self.wanted.audio.input.transcription.model = model
         self.items = (f"item_{number}" for number in itertools.count(1))
         self.events = itertools.count(1)
-        self.item = self.previous = None
+        self.item = self.previous = None  # turns
+        self.sent = self.hypothesis = ""  # of the turn that goes on
+        self.asked = 0  # samples of it that were decoded last
         self.tasks: set[asyncio.Task] = set()  # that decode finished turns
         self.partial: asyncio.Task | None = None
         self._prepare()
