@@ -13,8 +13,8 @@ model has learned them; all else is what each does by default.
 
 load: of the requests some are long (1 to 3 minutes), some are damaged, some are streamed, and some clients hang up; the
 server is killed in the middle, without warning, and started again. Every request must end in an answer, or, where the
-server was killed under it, in a closed connection. The memory is the server's, after a fifth of the time since the
-start and at the end.
+server was killed under it, in a closed connection. The memory is the server's, after a quarter of the time since
+that and at the end.
 
 live: clients speak over WebSockets at the speed of speech; from the end of each utterance to its text.
 """
@@ -289,8 +289,9 @@ async def ending(
     except httpx.TimeoutException:
         return "lost"
     except httpx.TransportError:
+        end = "connection closed" if killed.is_set() else "lost"
         await asyncio.sleep(0.5)
-        return "connection closed" if killed.is_set() else "lost"
+        return end
     if answer.status_code == 200 and "stream" in fields and "transcript.text.done" not in answer.text:
         return "lost"
     return str(answer.status_code)
