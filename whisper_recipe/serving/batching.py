@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript
@@ -25,7 +26,6 @@ from whisper_recipe.decoding.windows import Recording, Window
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.serving.metrics import Metrics
 from whisper_recipe.serving.models import Models, Served
-from whisper_recipe.text.prompt import MAX_SECONDS
 
 # A window of a long recording waits as if it had come so much later than the one before it, so that short requests need
 # not wait for all of it, and it is not left behind for ever either.

@@ -22,7 +22,7 @@ import json
 import os.path
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import soxr
@@ -37,10 +37,8 @@ from whisper_recipe.languages import language_code
 from whisper_recipe.serving.answers import describe, failure
 from whisper_recipe.serving.batching import Settings
 from whisper_recipe.serving.gate import REALTIME
+from whisper_recipe.serving.service import Service
 from whisper_recipe.serving.turns import Turn, TurnDetector
-
-if TYPE_CHECKING:
-    from whisper_recipe.serving.app import Service
 
 PARTIAL_SECONDS = 0.6  # of new speech between partial hypotheses
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
