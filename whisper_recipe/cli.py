@@ -66,6 +66,7 @@ COMMANDS = {
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
+    "serve": Command("serving.serve", "serve", "models -> OpenAI's HTTP interface, and a page to try them"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }

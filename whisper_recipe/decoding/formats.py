@@ -24,13 +24,25 @@ class Word(NamedTuple):
     probability: float
 
 
+class Score(NamedTuple):
+    """What the search thought of the window that a segment is in, and the segment's own ids."""
+
+    ids: list[int]
+    average_logprob: float
+    no_speech_prob: float
+
+
 class Segment(NamedTuple):
-    """A stretch of speech, in seconds from the beginning of the audio, and its text; words is None where not asked."""
+    """A stretch of speech, in seconds from the beginning of the audio, and its text.
+
+    Words and score are None where they were not asked for.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...] | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,14 @@ class Transcript:
         return utterance_id(self.name)
 
     @property
+    def space(self) -> str:
+        """What the language puts between words."""
+        return "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
+
+    @property
     def text(self) -> str:
         """The texts of all segments, joined as the language joins words."""
-        space = "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
-        return space.join(text for text in map(_line, self.segments) if text)
+        return self.space.join(text for text in map(_line, self.segments) if text)
 
 
 def utterance_id(name: str) -> str:

@@ -12,8 +12,9 @@ import torch
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import log_mel
 from whisper_recipe.data.grouping import by_length
-from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
-from whisper_recipe.decoding.formats import Segment, Transcript, Word
+from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
+from whisper_recipe.decoding.backends.base import Hypothesis
+from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
 from whisper_recipe.decoding.input_length import input_length
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
@@ -36,6 +37,7 @@ class Piece:
     features: torch.Tensor  # (frames, mel bins)
     seconds: float = 0.0  # its share of the recording, for the progress bar
     ids: list[int] = field(default_factory=list)
+    score: Hypothesis | None = None
     segments: list[Segment] = field(default_factory=list)
     rest: list[Window] = field(default_factory=list)  # what is left to decode of the window
 
@@ -56,6 +58,8 @@ class Transcriber:
         sequential: decode one window after the other, with the text before it as prompt.
         batch_duration: seconds of audio in a batch at most.
         search: how hypotheses are searched for.
+        backend: of the model, where it is loaded already.
+        scored: give each segment its score.
     """
 
     def __init__(
@@ -70,12 +74,15 @@ class Transcriber:
         sequential: bool = False,
         batch_duration: float | None = None,
         search: SearchOptions = SearchOptions(),  # noqa: B008
+        backend: Backend | None = None,
+        scored: bool = False,
     ) -> None:
         parallel = 1 if sequential else torch.get_num_threads()
-        self.backend = load_backend(model, compute_type, parallel=parallel)
+        self.backend = backend or load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
         self.timestamps = timestamps(model)
         self.length = input_length(model, pad_to_30s, spare_frames)
+        self.scored = scored
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
         self.batch_duration, self.search = batch_duration or usual_batch_duration(), search
 
@@ -104,6 +111,19 @@ class Transcriber:
             spoken = recording.language or language
             found = tuple(sorted(segments[recording], key=lambda segment: segment.start))
             yield Transcript(recording.name, spoken, self.task, recording.duration, found)
+
+    def decode_windows(self, windows: list[tuple[Recording, Window]]) -> list[Piece]:
+        """Decode windows of one or many recordings together, and return them as pieces, in the order given.
+
+        Args:
+            windows: of like lengths, together no longer than a batch. Where a recording has no language yet, it is
+                detected in its window and noted there.
+        """
+        pieces = [self._piece(recording, window) for recording, window in windows]
+        self._set_languages([piece for piece in pieces if piece.recording.language is None], None)
+        for batch in self._batches(pieces):
+            self._decode(batch)
+        return pieces
 
     def _piece(self, recording: Recording, window: Window, seconds: float = 0.0) -> Piece:
         features = log_mel(recording.samples[window.start : window.end], self.backend.num_mel_bins)
@@ -162,7 +182,14 @@ class Transcriber:
         """
         features, language = self._collate(batch), batch[0].recording.language
         prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous or (), self.timestamps)
-        found = self.backend.decode(features, [prompt] * len(batch), self.search)
+        prompts = [prompt] * len(batch)
+        if self.scored:
+            scores = self.backend.hypotheses(features, prompts, self.search)
+            found = [score.ids for score in scores]
+            for piece, score in zip(batch, scores, strict=True):
+                piece.score = score
+        else:
+            found = self.backend.decode(features, prompts, self.search)
         if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
             previous.clear()
             return self._decode(batch)
@@ -205,4 +232,5 @@ def _segments(
             count += tokens
         text = decode(ids).strip()
         if text:
-            yield Segment(offset + start, offset + end, text, None if spoken is None else tuple(words))
+            score = piece.score and Score(ids, piece.score.average_logprob, piece.score.no_speech_prob)
+            yield Segment(offset + start, offset + end, text, None if spoken is None else tuple(words), score)

@@ -89,8 +89,14 @@ class Backend(ABC):
         Raises:
             RecipeError: the memory is not enough for a single utterance. A larger batch is decoded in halves instead.
         """
+        return [found.ids for found in self.hypotheses(features, prompts, search, scored=False)]
+
+    def hypotheses(
+        self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, scored: bool = True
+    ) -> list[Hypothesis]:
+        """Return what `decode` returns with its scores: all of them, or those alone that the search needs."""
         try:
-            return self._decode(features, prompts, search)
+            return self._hypotheses(features, prompts, search, scored)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -101,23 +107,25 @@ class Backend(ABC):
         torch.cuda.empty_cache()
         middle = len(prompts) // 2
         halves = slice(None, middle), slice(middle, None)
-        return [ids for half in halves for ids in self.decode(features[half], prompts[half], search)]
+        return [found for half in halves for found in self.hypotheses(features[half], prompts[half], search, scored)]
 
-    def _decode(self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions) -> list[list[int]]:
-        results: list[list[int]] = [[] for _ in prompts]
+    def _hypotheses(
+        self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, scored: bool
+    ) -> list[Hypothesis]:
+        results: list[Hypothesis] = [Hypothesis([])] * len(prompts)
         waiting = list(range(len(prompts)))
         for temperature in search.temperatures:
             last = temperature == search.temperatures[-1]
             # Scores are worth their time only where they decide something.
             found = self._search(
-                features[waiting], [prompts[index] for index in waiting], search, temperature, scored=not last
+                features[waiting], [prompts[index] for index in waiting], search, temperature, scored or not last
             )
             rejected = []
             for index, hypothesis in zip(waiting, found, strict=True):
                 if is_silence(hypothesis.no_speech_prob, hypothesis.average_logprob, search):
-                    results[index] = []
+                    results[index] = hypothesis._replace(ids=[])
                     continue
-                results[index] = hypothesis.ids
+                results[index] = hypothesis
                 text = decode_text(self.tokenizer, hypothesis.ids)
                 if not last and is_rejected(text, hypothesis.average_logprob, search):
                     rejected.append(index)

@@ -1,0 +1,365 @@
+"""`whisper-recipe serve` under load, and against faster-whisper behind the same interface.
+
+    python tools/bench/serve.py speed --model CT2_FOLDER --data data/test [--clients 16] [--seconds 30]
+    python tools/bench/serve.py load  --model CT2_FOLDER --data data/test [--clients 32] [--seconds 600]
+    python tools/bench/serve.py live  --model CT2_FOLDER --data data/test [--clients 4]  [--seconds 30]
+
+All of it stays on this machine's loopback. Clients send the utterances of a Kaldi data directory, each the next as soon
+as it is answered.
+
+speed: requests and seconds of audio per second. The other server has faster-whisper's `transcribe` behind the same
+form, one request at a time on all cores, with the same weights, language, greedy search, and timestamps only where the
+model has learned them; all else is what each does by default.
+
+load: of the requests some are long (1 to 3 minutes), some are damaged, some are streamed, and some clients hang up; the
+server is killed in the middle, without warning, and started again. Every request must end in an answer, or, where the
+server was killed under it, in a closed connection. The memory is the server's, after a quarter of the time since
+that and at the end.
+
+live: clients speak over WebSockets at the speed of speech; from the end of each utterance to its text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import collections
+import contextlib
+import io
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import numpy as np
+import soundfile
+from fastapi import FastAPI, Form, UploadFile
+from long_audio import join
+from measure import report
+
+from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
+
+TIMEOUT = 120  # seconds after which a request counts as lost
+PAUSE = 1.5  # seconds between what a live client says
+
+
+def main() -> None:
+    """Run what is asked for, print its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["speed", "load", "live", "peer"])
+    parser.add_argument("--model", required=True, help="a CTranslate2 folder")
+    parser.add_argument("--data", type=Path, required=True, help="a Kaldi data directory of one language")
+    parser.add_argument("--clients", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.language = (options.data / "utt2lang").read_text(encoding="utf-8").split()[1]
+    if options.what == "peer":
+        peer(options)
+        return
+    clients, seconds = {"speed": (16, 30), "load": (32, 600), "live": (4, 30)}[options.what]
+    options.clients, options.seconds = options.clients or clients, options.seconds or seconds
+    asyncio.run({"speed": speed, "load": load, "live": live}[options.what](options))
+
+
+def utterances(data: Path) -> list[tuple[bytes, float]]:
+    """Return each utterance as a WAV file, and its seconds."""
+    found = []
+    for line in (data / "wav.scp").read_text(encoding="utf-8").splitlines():
+        samples = read_audio(line.split(maxsplit=1)[1])
+        found.append((wav(samples), len(samples) / SAMPLING_RATE))
+    return found
+
+
+def wav(samples: np.ndarray) -> bytes:
+    """Return samples at 16 kHz as a WAV file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLING_RATE, format="WAV")
+    return file.getvalue()
+
+
+class Server:
+    """A server in a process of its own."""
+
+    def __init__(self, kind: str, options: argparse.Namespace) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        ours = ["-m", "whisper_recipe", "serve", f"model={options.model}", "--port", str(self.port)]
+        theirs = [__file__, "peer", "--model", options.model, "--data", str(options.data), "--port", str(self.port)]
+        self.command = [sys.executable, *(ours if kind == "whisper-recipe" else theirs)]
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again, and wait until it answers."""
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=environment)
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"{self.url}/health")
+                return
+            if self.process.poll() is not None:
+                self.log.seek(0)
+                sys.exit(self.log.read())
+            time.sleep(0.1)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it."""
+        self.process.send_signal(number)
+        self.process.wait()
+
+    @property
+    def megabytes(self) -> float:
+        """Resident memory."""
+        rows = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS")) / 1024
+
+
+@contextlib.contextmanager
+def serving(kind: str, options: argparse.Namespace) -> Iterator[Server]:
+    """Run a server meanwhile."""
+    server = Server(kind, options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def peer(options: argparse.Namespace) -> None:
+    """Serve faster-whisper, one request at a time."""
+    import uvicorn
+    from faster_whisper import WhisperModel
+
+    from whisper_recipe.model.load import timestamps
+
+    model = WhisperModel(options.model, device="cpu", cpu_threads=os.cpu_count())
+    plain, turn, app = not timestamps(options.model), threading.Lock(), FastAPI()
+
+    def transcriptions(file: UploadFile, language: Annotated[str, Form()]) -> dict[str, str]:
+        with turn:
+            segments, _ = model.transcribe(
+                file.file, language=language, beam_size=1, temperature=0.0, without_timestamps=plain
+            )
+            return {"text": "".join(segment.text for segment in segments).strip()}
+
+    app.post("/v1/audio/transcriptions")(transcriptions)
+    app.get("/health")(lambda: "ok")
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
+
+
+async def speed(options: argparse.Namespace) -> None:
+    """Print what each server gets done."""
+    files, rows, rates = utterances(options.data), [], []
+    for kind in ("whisper-recipe", "faster-whisper"):
+        with serving(kind, options) as server:
+            await closed_loop(server, files, options, 0.2 * options.seconds)  # warm up
+            done, audio, waits = await closed_loop(server, files, options, options.seconds)
+        rates.append(done)
+        rows.append(
+            {
+                "server": kind,
+                "requests/s": f"{done:.2f}",
+                "audio s/s": f"{audio:.1f}",
+                "wait s, median": f"{np.median(waits):.2f}",
+                "99 %": f"{np.percentile(waits, 99):.2f}",
+            }
+        )
+    title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s each"
+    report(f"{title}; whisper-recipe is faster by {rates[0] / rates[1]:.1f}", rows)
+
+
+async def closed_loop(
+    server: Server, files: list[tuple[bytes, float]], options: argparse.Namespace, seconds: float
+) -> tuple[float, float, list[float]]:
+    """Return requests and seconds of audio per second, and how long each waited."""
+    waits, audio, start = [], 0.0, time.perf_counter()
+
+    async def one_client(number: int) -> None:
+        nonlocal audio
+        generator = random.Random(number)
+        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+            while time.perf_counter() < start + seconds:
+                content, length = generator.choice(files)
+                sent = time.perf_counter()
+                (await post(client, server, content, options.language)).raise_for_status()
+                waits.append(time.perf_counter() - sent)
+                audio += length
+
+    await asyncio.gather(*map(one_client, range(options.clients)))
+    taken = time.perf_counter() - start
+    return len(waits) / taken, audio / taken, waits
+
+
+async def post(
+    client: httpx.AsyncClient, server: Server, content: bytes, language: str, **fields: str
+) -> httpx.Response:
+    """Send one request."""
+    data = {"model": "whisper-1", "language": language, **fields}
+    return await client.post(f"{server.url}/v1/audio/transcriptions", data=data, files={"file": ("audio.wav", content)})
+
+
+async def load(options: argparse.Namespace) -> None:
+    """Print how each kind of request ended, and the server's memory."""
+    files = [content for content, _ in utterances(options.data)]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = [argparse.Namespace(data=options.data, seed=minutes, minutes=minutes) for minutes in (1, 2, 3)]
+        long = [join(one, Path(folder), one.seed).path.read_bytes() for one in asked]
+    ends: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    memory: list[float] = []
+    start, killed = time.perf_counter(), asyncio.Event()
+    with serving("whisper-recipe", options) as server:
+
+        async def one_client(number: int) -> None:
+            generator = random.Random(number)
+            async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+                while time.perf_counter() < start + options.seconds:
+                    kind, content, fields, patience = draw(generator, files, long)
+                    ends[kind][await ending(client, server, content, fields, patience, options, killed)] += 1
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(options.seconds / 100)
+                if not killed.is_set():
+                    memory.append(server.megabytes)
+
+        async def kill() -> None:
+            await asyncio.sleep(options.seconds / 5)
+            killed.set()
+            server.stop(signal.SIGKILL)
+            await asyncio.to_thread(server.start)
+            memory.clear()
+            killed.clear()
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(kill(), *map(one_client, range(options.clients)))
+        watching.cancel()
+        memory.append(server.megabytes)
+        left = httpx.get(f"{server.url}/health").json()["requests"]
+    rows = [{"requests": kind, **counts} for kind, counts in sorted(ends.items())]
+    first, last = memory[len(memory) // 4], memory[-1]
+    title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s; killed and started again once"
+    report(f"{title}\nmemory {first:.0f} MB, at the end {last:.0f} MB; {left} requests left in the queue", rows)
+    lost = sum(counts["lost"] for counts in ends.values())
+    if lost or left:
+        sys.exit(f"{lost} requests were lost, {left} are left")
+
+
+def draw(generator: random.Random, files: list[bytes], long: list[bytes]) -> tuple[str, bytes, dict[str, str], float]:
+    """Return a kind of request, its content, its fields, and the seconds that the client waits."""
+    share, content = generator.random(), generator.choice(files)
+    if share < 0.02:
+        return "long, streamed", generator.choice(long), {"stream": "true"}, TIMEOUT
+    if share < 0.07:
+        return "damaged", generator.randbytes(len(content) // 2) + content[len(content) // 2 :], {}, TIMEOUT
+    if share < 0.10:
+        return "truncated", content[: len(content) // 2], {}, TIMEOUT
+    if share < 0.20:
+        return "client hangs up", content, {}, generator.uniform(0, 0.5)
+    if share < 0.4:
+        return "short, streamed", content, {"stream": "true"}, TIMEOUT
+    return "short", content, {}, TIMEOUT
+
+
+async def ending(
+    client: httpx.AsyncClient,
+    server: Server,
+    content: bytes,
+    fields: dict[str, str],
+    patience: float,
+    options: argparse.Namespace,
+    killed: asyncio.Event,
+) -> str:
+    """Send one request; return how it ended: its status, or what became of it."""
+    try:
+        answer = await asyncio.wait_for(post(client, server, content, options.language, **fields), patience)
+    except TimeoutError:
+        return "hung up" if patience < TIMEOUT else "lost"
+    except httpx.TimeoutException:
+        return "lost"
+    except httpx.TransportError:
+        end = "connection closed" if killed.is_set() else "lost"
+        await asyncio.sleep(0.5)
+        return end
+    if answer.status_code == 200 and "stream" in fields and "transcript.text.done" not in answer.text:
+        return "lost"
+    return str(answer.status_code)
+
+
+async def live(options: argparse.Namespace) -> None:
+    """Print how long after an utterance its text comes."""
+    from websockets.asyncio.client import connect
+
+    files = [soundfile.read(io.BytesIO(content), dtype="int16")[0] for content, _ in utterances(options.data)]
+    first, final = [], []
+    with serving("whisper-recipe", options) as server:
+
+        async def one_client(number: int) -> None:
+            generator = random.Random(number)
+            session = {"format": {"rate": SAMPLING_RATE}, "transcription": {"language": options.language}}
+            async with connect(f"{server.url.replace('http', 'ws')}/v1/realtime") as connection:
+                update = {"type": "session.update", "session": {"audio": {"input": session}}}
+                await connection.send(json.dumps(update))
+                listening = asyncio.create_task(listen(connection, first, final))
+                async for chunk in paced(generator, files, options.seconds):
+                    audio = base64.b64encode(chunk.tobytes()).decode()
+                    await connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+                listening.cancel()
+
+        await asyncio.gather(*map(one_client, range(options.clients)))
+    rows = [
+        {
+            "text": name,
+            "count": len(found),
+            "median s": f"{np.median(found):.2f}",
+            "90 %": f"{np.percentile(found, 90):.2f}",
+        }
+        for name, found in (("first words, from the beginning", first), ("final, from the end", final))
+        if found
+    ]
+    report(f"{options.model}: {options.clients} microphones, {options.seconds:.0f} s", rows)
+
+
+async def paced(generator: random.Random, files: list[np.ndarray], seconds: float) -> AsyncIterator[np.ndarray]:
+    """Yield utterances and pauses, 0.1 s at a time, as they are spoken."""
+    size, start, sent = SAMPLING_RATE // 10, time.perf_counter(), 0
+    while sent < seconds * SAMPLING_RATE:
+        speech = generator.choice(files)
+        said = np.concatenate([speech, np.zeros(round(PAUSE * SAMPLING_RATE), dtype=np.int16)])
+        for position in range(0, len(said), size):
+            sent += size
+            await asyncio.sleep(max(0.0, start + sent / SAMPLING_RATE - time.perf_counter()))
+            yield said[position : position + size]
+
+
+async def listen(connection: object, first: list[float], final: list[float]) -> None:
+    """Note how long the texts took, by the server's own times of the turns."""
+    opened = time.perf_counter()
+    begun: dict[str, float] = {}
+    over: dict[str, float] = {}
+    async for message in connection:
+        event, now = json.loads(message), time.perf_counter()
+        item = event.get("item_id")
+        if event["type"] == "input_audio_buffer.speech_started":
+            begun[item] = opened + event["audio_start_ms"] / 1000
+        elif event["type"] == "input_audio_buffer.speech_stopped":
+            over[item] = opened + event["audio_end_ms"] / 1000 - 0.5  # the silence that ends a turn
+        elif event["type"].endswith(".delta") and item in begun:
+            first.append(now - begun.pop(item))
+        elif event["type"].endswith(".completed"):
+            final.append(now - over[item])
+
+
+if __name__ == "__main__":
+    main()

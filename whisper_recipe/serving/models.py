@@ -1,0 +1,198 @@
+"""The models of a server: by name, loaded on first use, unloaded by size; LoRA adapters share their base."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from whisper_recipe.decoding.backends import Backend, load_backend
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import read_json, require
+from whisper_recipe.model.ctranslate2_folder import is_ctranslate2
+from whisper_recipe.model.load import is_hub_name, natural_length, timestamps
+
+FIRST = "whisper-1"  # OpenAI's name, by which clients ask for the first model where they are not told another
+ADAPTER = "adapter_config.json"
+WEIGHTS = (".bin", ".safetensors")
+
+
+class UnknownModel(RecipeError):
+    """The server has no model of this name."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that can be asked for.
+
+    Args:
+        name: by which it is asked for.
+        folder: the model's, or the adapter's; what it was trained for is recorded there.
+        weights: the folder or hub name to load: the adapter's base, or the model itself.
+        timestamps: it may be asked for timestamps.
+        pad_to_30s: its inputs are padded.
+    """
+
+    name: str
+    folder: str
+    weights: str
+    timestamps: bool
+    pad_to_30s: bool
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a LoRA adapter on shared weights."""
+        return self.folder != self.weights
+
+
+class Loaded:
+    """Weights in memory, and who uses them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size  # bytes
+        self.users = 0
+        self.lock = threading.Lock()  # held while they are loaded
+        self.backend: Backend | None = None
+        self.slots = threading.Semaphore()
+        self.peft = None
+
+    def load(self, weights: str, compute_type: str, threads: int) -> None:
+        """Load the weights with the backend that they are made for, unless another thread has done so."""
+        with self.lock:
+            if self.backend is None:
+                torch.set_num_threads(threads)  # the backend shares them out
+                self.backend = load_backend(weights, compute_type, parallel=threads)
+                self.slots = threading.Semaphore(self.backend.workers)
+
+    @contextmanager
+    def with_adapter(self, folder: str | None) -> Iterator[None]:
+        """Decode with an adapter, read on first use, or with the weights alone where there is none."""
+        with ExitStack() as stack:
+            if folder is None:
+                if self.peft is not None:
+                    stack.enter_context(self.peft.disable_adapter())
+            else:
+                self._choose(folder)
+            yield
+
+    def _choose(self, folder: str) -> None:
+        from peft import PeftModel
+
+        name = folder.replace(".", "_")  # peft makes a key of it, in which a dot is not allowed
+        try:
+            if self.peft is None:
+                self.peft = PeftModel.from_pretrained(self.backend.model, folder, adapter_name=name)
+            elif name not in self.peft.peft_config:
+                self.peft.load_adapter(folder, adapter_name=name)
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecipeError(f"the adapter can't be loaded ({reason})", where=folder, cure="train it again") from error
+        self.peft.set_adapter(name)
+        self.peft.eval()
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        given: `folder` or `name=folder`: Whisper folders, CTranslate2 folders, names on the hub, LoRA adapters. The
+            first is the default.
+        compute_type: for all of them, as in `transcribe`.
+        pad_to_30s: for all of them; None: as each folder records.
+        limit: bytes of weights in memory; the least recently used ones are unloaded when others need the room.
+
+    Raises:
+        RecipeError: a folder is missing, a name is given twice, or an adapter's base is a CTranslate2 folder.
+    """
+
+    def __init__(self, given: list[str], compute_type: str, pad_to_30s: bool | None, limit: float) -> None:
+        self.compute_type, self.limit, self.threads = compute_type, limit, torch.get_num_threads()
+        self.served: dict[str, Served] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._lock = threading.Lock()
+        for model in (_described(text, pad_to_30s) for text in given):
+            if model.name in self.served:
+                raise RecipeError(f"two models are called {model.name}", where="models", cure="give NAME=FOLDER")
+            self.served[model.name] = model
+        if not self.served:
+            raise RecipeError("no model is given", where="models", cure="give a model folder")
+
+    def __getitem__(self, name: str) -> Served:
+        if name in ("", FIRST) and name not in self.served:
+            return next(iter(self.served.values()))
+        if name not in self.served:
+            raise UnknownModel(f"there is no model {name!r}", cure=f"use one of: {', '.join(self.served)}")
+        return self.served[name]
+
+    @property
+    def in_memory(self) -> list[str]:
+        """Folders whose weights are loaded."""
+        return [weights for weights, loaded in self._loaded.items() if loaded.backend is not None]
+
+    @contextmanager
+    def loaded(self, model: Served) -> Iterator[Backend]:
+        """Yield the backend of a model, loaded if it isn't; as many at the same time as it has workers."""
+        with self._lock:
+            loaded = self._loaded.get(model.weights)
+            if loaded is None:
+                loaded = self._loaded[model.weights] = Loaded(_size(model.weights))
+            self._loaded.move_to_end(model.weights)
+            loaded.users += 1
+            self._make_room()
+        try:
+            loaded.load(model.weights, self.compute_type, self.threads)
+            with loaded.slots:
+                torch.set_num_threads(max(1, self.threads // loaded.backend.workers))
+                with loaded.with_adapter(model.folder if model.is_adapter else None):
+                    yield loaded.backend
+        finally:
+            with self._lock:
+                loaded.users -= 1
+                if loaded.backend is None:
+                    self._loaded.pop(model.weights, None)
+
+    def _make_room(self) -> None:
+        """Unload what nobody uses, the least recently used first, until the rest is within the limit."""
+        total = sum(loaded.size for loaded in self._loaded.values())
+        for weights, loaded in list(self._loaded.items()):
+            if total <= self.limit:
+                break
+            if not loaded.users:
+                total -= loaded.size
+                del self._loaded[weights]
+
+
+def _described(text: str, pad_to_30s: bool | None) -> Served:
+    """Read `folder` or `name=folder`."""
+    name, equals, folder = text.partition("=")
+    if not equals or "/" in name:
+        name, folder = "", text
+    path = Path(folder)
+    if not is_hub_name(folder):
+        require(path, "give a model folder, an adapter folder, or a name on the hub")
+    if not (path / "config.json").exists() and (path / "adapter" / ADAPTER).exists():
+        path = path / "adapter"  # the folder of a run
+        name = name or path.parent.name
+    weights = folder = str(path) if path.exists() else folder
+    if (path / ADAPTER).exists():
+        weights = str(read_json(path / ADAPTER).get("base_model_name_or_path"))
+        if is_ctranslate2(weights):
+            cure = "serve its transformers base, or merge and export the adapter"
+            raise RecipeError("CTranslate2 has no adapters", where=path, cure=cure)
+    elif path.exists():
+        require(path / "config.json", "a model folder holds config.json, weights and a tokenizer")
+    padded = not natural_length(folder) if pad_to_30s is None else pad_to_30s
+    return Served(
+        name or (path.resolve().name if path.exists() else folder), folder, weights, timestamps(folder), padded
+    )
+
+
+def _size(weights: str) -> int:
+    """Return the bytes of the weights' files."""
+    folder = Path(weights)
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS) if folder.is_dir() else 0

@@ -1,0 +1,114 @@
+"""`whisper-recipe serve`: models behind OpenAI's HTTP interface, with a page to try them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import ipaddress
+import os
+import socket
+import sys
+
+from whisper_recipe.decoding.search import SearchOptions
+from whisper_recipe.errors import RecipeError
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
+KEY = "WHISPER_RECIPE_API_KEY"
+SHUTDOWN_SECONDS = 60  # for requests that are being worked on when the server is told to end
+MAX_MESSAGE = 1 << 20  # bytes of a message of a WebSocket: over 20 s of audio
+
+
+def serve(
+    models: list[str],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    max_queue: int = 64,
+    max_upload_mb: float = 200.0,
+    max_minutes: float = 120.0,
+    model_memory_gb: float = 8.0,
+    compute_type: str = "default",
+    pad_to_30s: bool | None = None,
+    batch_duration: float | None = None,
+    log_text: bool = False,
+    search: SearchOptions = SearchOptions(),  # noqa: B008
+) -> None:
+    """Serve models over HTTP by OpenAI's interface, and a page at / to try them.
+
+    Args:
+        models: FOLDER or NAME=FOLDER of each: Whisper folders, CTranslate2 folders, names on the hub, and LoRA
+            adapters, which share their base in memory. The first is loaded at once and is the default, the others on
+            first use.
+        host: the address to listen on; 0.0.0.0 is all of this machine's.
+        port: to listen on.
+        api_key: what requests must carry; by default the environment's WHISPER_RECIPE_API_KEY. Without it, none.
+        max_queue: requests that are worked on or wait; more are answered with 429.
+        max_upload_mb: of a request, at most.
+        max_minutes: of audio in a request, at most; it is checked before anything is decoded.
+        model_memory_gb: of weights in memory; the least recently used ones are unloaded when others need the room.
+        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
+        pad_to_30s: pad every window to 30 s, as stock models need it. By default as each model folder records.
+        batch_duration: seconds of audio in a batch at most, as in `transcribe`.
+        log_text: log what was said. By default nothing of what clients send is kept anywhere.
+        search: how hypotheses are searched for, where a request doesn't say.
+
+    Raises:
+        RecipeError: a model is missing, the packages are not installed, or the port is in use.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise RecipeError(f"needs {', '.join(missing)}", where="serve", cure="pip install '.[serve]' in the checkout")
+    import uvicorn
+
+    from whisper_recipe.serving.app import Limits, create_app
+    from whisper_recipe.serving.models import Models
+
+    found = Models(models, compute_type, pad_to_30s, model_memory_gb * 1e9)
+    api_key = api_key or os.environ.get(KEY) or None
+    limits = Limits(max_queue, int(max_upload_mb * 1e6), 60 * max_minutes)
+    app = create_app(found, limits, api_key=api_key, search=search, batch_duration=batch_duration, log_text=log_text)
+    listener = _listener(host, port)
+    with found.loaded(found[""]) as backend:
+        print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
+    place = f"http://{'localhost' if is_loopback(host) else host}:{port}"
+    print(f"{place}/ is a page to try it, {place}/v1 OpenAI's interface", flush=True)
+    if not is_loopback(host):
+        print(exposure(host, api_key), file=sys.stderr)
+    config = uvicorn.Config(
+        app,
+        log_level="info",
+        ws_max_size=MAX_MESSAGE,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        server_header=False,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in peace by then
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def exposure(host: str, api_key: str | None) -> str:
+    """Say what it means to listen on an address that others reach."""
+    who = "everybody who has the key" if api_key else "everybody, as there is no --api_key,"
+    return (
+        f"warning: on {host} other machines reach this server, and {who} may use it. What they send is not encrypted: "
+        "put a proxy with TLS in front of it. Browsers give pages the microphone over https or on localhost alone."
+    )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket, before anything else is promised."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise RecipeError(f"can't listen on port {port} ({error})", where=host, cure="give another --port") from None
+    return listener
