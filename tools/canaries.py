@@ -6,8 +6,8 @@
       whisper-recipe fbank $set --manifests data/manifests --out data/fbank_whisper80
     done
 
-They are voices read for Rhasspy by three people, in the public domain (CC0), at https://github.com/rhasspy. Only the files
-of the sample are downloaded, 0.1 GB; it needs git.
+They are sentences read for Rhasspy by three people, in the public domain (CC0), of https://github.com/rhasspy. Only the
+files of the sample are downloaded, 0.1 GB; it needs git.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from whisper_recipe.errors import RecipeError
 
 
 class Voice(NamedTuple):
-    """A repository of recordings: where they are in it, and where their texts are, `id|text`; None for x.txt by x.wav."""
+    """A repository: where its recordings are, and their texts as `id|text`; None where they are in x.txt by x.wav."""
 
     repository: str
     recordings: str
