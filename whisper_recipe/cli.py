@@ -58,7 +58,9 @@ COMMANDS = {
         "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
     ),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
-    "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
+    "average": Command(
+        "model.average", "average", "checkpoints of a run, or several models -> one plain Whisper folder"
+    ),
     "export": Command(
         "export.export", "export", "Whisper folder -> CTranslate2 or transformers folder, with a model card"
     ),

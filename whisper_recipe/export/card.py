@@ -40,7 +40,8 @@ transformers, faster-whisper and openai-whisper always pad to 30 s; this model h
 the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
 the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
 
-SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+SETTINGS = ("method", "lora", "merge_scale", "average", "steps",
+            "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
 
 

@@ -127,19 +127,31 @@ def load_adapter(folder: Path) -> tuple[PeftModel, str]:
     return PeftModel.from_pretrained(load_model(base), str(folder)).eval(), base
 
 
-def merge(exp: Path) -> None:
-    """Merge exp's adapter into its base model and write the result as a plain Whisper folder, exp/model.
+def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
+    """Merge exp's adapter into its base model and write the result as a plain Whisper folder.
 
     Args:
-        exp: the folder of a LoRA run; its `adapter/` is read, its `model/` written.
+        exp: the folder of a LoRA run, whose `adapter/` is read.
+        scale: how much of the adapter: 1 is all of it, 0 the base model, and 0.5 keeps more of what that knew.
+        out: the folder to write; by default exp/model.
 
     Raises:
-        RecipeError: there is no adapter, or its base model is gone.
+        RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
     """
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_processor, save_model
+    from whisper_recipe.model.average import mean_state, unmeasured
+    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 
+    if not 0 <= scale <= 1:
+        raise RecipeError(f"must be between 0 and 1, got {scale:g}", where="scale")
     adapter = Path(exp) / "adapter"
-    model, base = load_adapter(adapter)
-    with written_aside(Path(exp) / "model", replace_folder=True) as aside:
-        save_model(aside, model.merge_and_unload(), load_processor(base), read_json(adapter / RECIPE_CONFIG))
-    print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")
+    out = out or Path(exp) / "model"
+    adapted, base = load_adapter(adapter)
+    model, facts = adapted.merge_and_unload(), read_json(adapter / RECIPE_CONFIG)
+    if scale != 1:
+        # Of the weights and not of the adapter's factors: it holds for every variant, and for trained embeddings.
+        states = (load_model(base).state_dict(), model.state_dict())
+        model.load_state_dict(mean_state(states, (1 - scale, scale)))
+        facts = {**unmeasured(facts), "merge_scale": scale}
+    with written_aside(out, replace_folder=True) as aside:
+        save_model(aside, model, load_processor(base), facts)
+    print(f"{out}: {adapter} merged into {base}" + (f", {scale:g} of it" if scale != 1 else ""))
