@@ -66,6 +66,7 @@ COMMANDS = {
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
+    "pseudo-label": Command("scoring.pseudo_label", "pseudo_label", "a decoding -> cuts to train on"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }

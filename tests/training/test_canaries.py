@@ -1,7 +1,6 @@
 """Canaries: at which length and when they are measured, where the rates are to be seen, and what too high ones do."""
 
 import csv
-import gzip
 import json
 
 import pytest
@@ -11,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.test_train import train, weights
 from whisper_recipe.cli import main
+from whisper_recipe.files import read_jsonl, write_jsonl
 from whisper_recipe.model.load import load_model, load_tokenizer
 from whisper_recipe.training.evaluation import ErrorRates
 
@@ -19,8 +19,7 @@ from whisper_recipe.training.evaluation import ErrorRates
 def english(corpus, tmp_path):
     """The English half of the corpus: three sentences of 7, 6 and 3 words, three times each."""
     path = tmp_path / "cuts_english.jsonl"
-    rows = [line for line in gzip.open(corpus, "rt") if '"language": "en"' in line]
-    path.write_text("".join(rows))
+    write_jsonl(path, (row for _, row in read_jsonl(corpus) if row["supervisions"][0]["language"] == "en"))
     return path
 
 
@@ -40,7 +39,9 @@ def test_the_base_model_is_measured_at_30_s_and_the_trained_one_at_natural_lengt
     assert train(corpus, tiny_model, run, *options, "--canary", f"noise={english}", "--eval_wer_steps", "3") == 0
     facts = json.loads((run / "model/whisper_recipe.json").read_text())["canaries"]
     assert facts == {"noise": {"before": 14 / 16, "after": 13 / 16}}
-    rows = {row["step"]: row["eval_canary_noise"] for row in csv.DictReader(open(run / "curves.csv"))}
+    rows = {
+        row["step"]: row["eval_canary_noise"] for row in csv.DictReader((run / "curves.csv").read_text().splitlines())
+    }
     assert {step: float(rate) for step, rate in rows.items() if rate} == {"0": 14 / 16, "3": 13 / 16, "5": 13 / 16}
     [events] = {path.parent for path in run.rglob("events.out.tfevents*")}
     logged = EventAccumulator(str(events)).Reload().Scalars("eval/canary_noise")
@@ -94,10 +95,10 @@ def test_the_best_checkpoint_is_one_where_no_canary_has_risen_too_far(corpus, ti
 @pytest.fixture
 def without_text(corpus, tmp_path):
     path = tmp_path / "cuts_mute.jsonl"
-    rows = [json.loads(line) for line in gzip.open(corpus, "rt")]
+    rows = [row for _, row in read_jsonl(corpus)]
     for row in rows:
         row["supervisions"][0]["text"] = ""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 
@@ -106,9 +107,9 @@ def without_text(corpus, tmp_path):
     [
         (["--canary", "en"], "canary: 'en' is not NAME=CUTS"),
         (["--canary", "=cuts.jsonl"], "canary: '=cuts.jsonl' is not NAME=CUTS"),
-        (["--canary", "en=none.jsonl.gz"], "none.jsonl.gz: not found"),
+        (["--canary", "en=none.jsonl.gz"], "none.jsonl.gz: no such file"),
         (["--canary", "en={corpus}", "en={corpus}"], "two canaries are named 'en'"),
-        (["--canary", "en={mute}"], "canary en: none of the cuts has a text"),
+        (["--canary", "en={mute}"], "none of the cuts has a text"),
         (["--canary_max_rise", "2"], "canary_max_rise"),
         (["--canary", "en={corpus}", "--canary_max_rise", "2"], "canary_max_rise: canaries are not measured"),
     ],
