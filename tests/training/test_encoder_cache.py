@@ -17,7 +17,7 @@ from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import CutDataset, load_cuts
 from whisper_recipe.training.encoder_cache import check_cache, collate_states, load_states, with_encoder_states
 from whisper_recipe.training.parameters import ParameterOptions
-from whisper_recipe.training.sampler import Batch
+from whisper_recipe.training.sampler import Batch, BatchOptions
 from whisper_recipe.training.trainer import token_loss
 
 FROZEN = ["--method", "full", "--parameters.freeze_encoder", "--cache-encoder"]
@@ -121,18 +121,19 @@ def test_a_short_run_ends_near_one_without_the_cache(corpus, tiny_model, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("method", "parameters", "augment", "pad_to_30s", "message"),
+    ("method", "parameters", "augment", "batches", "message"),
     [
-        ("lora", {"freeze_encoder": True}, {}, 0, "the encoder changes"),
-        ("full", {"freeze_layers": 2}, {}, 0, "the encoder changes"),
-        ("full", {"freeze_encoder": True}, {"volume": [0.5, 2.0]}, 0, "augment"),
-        ("full", {"freeze_encoder": True}, {"spec_augment": 0.5}, 0, "augment"),
-        ("full", {"freeze_encoder": True}, {}, 0.1, "own length"),
+        ("lora", {"freeze_encoder": True}, {}, {}, "the encoder changes"),
+        ("full", {"freeze_layers": 2}, {}, {}, "the encoder changes"),
+        ("full", {"freeze_encoder": True}, {"volume": [0.5, 2.0]}, {}, "augment"),
+        ("full", {"freeze_encoder": True}, {"spec_augment": 0.5}, {}, "augment"),
+        ("full", {"freeze_encoder": True}, {}, {"pad_to_30s": 0.1}, "own length"),
+        ("full", {"freeze_encoder": True}, {}, {"spare_frames": 64}, "own length"),
     ],
 )
-def test_runs_that_have_no_use_for_it_are_refused(method, parameters, augment, pad_to_30s, message):
+def test_runs_that_have_no_use_for_it_are_refused(method, parameters, augment, batches, message):
     with pytest.raises(RecipeError, match=f"cache_encoder: .*{message}"):
-        check_cache(method, ParameterOptions(**parameters), TrainingAugmentation(**augment), pad_to_30s)
+        check_cache(method, ParameterOptions(**parameters), TrainingAugmentation(**augment), BatchOptions(**batches))
 
 
 def test_the_file_has_room_for_all_and_no_more_than_a_little(stored):

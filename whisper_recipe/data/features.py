@@ -130,19 +130,27 @@ def silence_value(features: torch.Tensor) -> torch.Tensor:
     return (features.max() - DYNAMIC_RANGE).clamp(min=LOWEST)
 
 
-def collate_fbank(features: list[torch.Tensor], frames: int | None = None) -> torch.Tensor:
+def collate_fbank(features: list[torch.Tensor], frames: int | None = None, spare: int = 0) -> torch.Tensor:
     """Stack utterances, each padded with its own silence; return float32 of shape (batch, mel bins, frames).
 
     Args:
         features: of each utterance, (frames, mel bins).
         frames: pad to so many; by default to the longest utterance's.
+        spare: frames of silence after the longest utterance, up to 30 s.
     """
-    frames = frames or max(len(utterance) for utterance in features)
+    frames = frames or min(max(len(utterance) for utterance in features) + spare, MAX_FRAMES)
     batch = torch.stack([silence_value(utterance.float()) for utterance in features])
     batch = batch[:, None, None].repeat(1, features[0].shape[1], frames)
     for row, utterance in zip(batch, features, strict=True):
         row[:, : len(utterance)] = utterance.T
     return batch
+
+
+def check_spare_frames(spare: int, where: str) -> int:
+    """Return a number of spare frames; RecipeError where it is none."""
+    if not 0 <= spare <= MAX_FRAMES:
+        raise RecipeError(f"must be between 0 and {MAX_FRAMES}, got {spare}", where=where, cure="64 are 0.64 s")
+    return spare
 
 
 def load_fbank(cut: Cut, num_mel_bins: int = 80) -> torch.Tensor:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from whisper_recipe import __version__
 from whisper_recipe.data.audio import is_longer
-from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank, load_fbank
+from whisper_recipe.data.features import check_features, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
@@ -30,7 +30,7 @@ from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
-from whisper_recipe.model.load import natural_length
+from whisper_recipe.model.input_length import InputLength, input_length
 from whisper_recipe.shares import parse_share
 from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.text.tokenizer import decode_text, text_only
@@ -43,6 +43,7 @@ def decode(
     batch_duration: float | None = None,
     compute_type: str = "default",
     pad_to_30s: bool | None = None,
+    spare_frames: int | None = None,
     language: str = "given",
     task: Literal["given", "transcribe", "translate"] = "given",
     assistant_model: str | None = None,
@@ -64,6 +65,8 @@ def decode(
             1920, and 40 on a CPU, where CTranslate2 decodes a batch on each core.
         compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
         pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
+        spare_frames: frames (10 ms) of silence after the longest utterance of a batch that is not padded to 30 s. By
+            default as the model folder records.
         language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
             for all cuts, a Whisper code or an English name.
         task: given is the cut's; or one for all cuts.
@@ -83,8 +86,7 @@ def decode(
         PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
-    if pad_to_30s is None:
-        pad_to_30s = not natural_length(model)
+    length = input_length(model, pad_to_30s, spare_frames)
     batch_duration = batch_duration or usual_batch_duration()
     if language not in ("given", "detect"):
         language = language_code(language, "language")
@@ -96,7 +98,8 @@ def decode(
         "cuts": str(cuts),
         "batch_duration": batch_duration,
         "compute_type": compute_type,
-        "pad_to_30s": pad_to_30s,
+        "pad_to_30s": length.pad_to_30s,
+        "spare_frames": length.spare_frames,
         "language": language,
         "task": task,
         "assistant_model": assistant_model,
@@ -106,7 +109,7 @@ def decode(
     }
     every = _read_cuts(cuts)
     ordered = sorted(every, key=lambda cut: cut.id)
-    batches = list(by_length(ordered, attrgetter("duration"), batch_duration, MAX_SECONDS if pad_to_30s else None))
+    batches = list(by_length(ordered, attrgetter("duration"), batch_duration, length.seconds))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
     parts = Parts(out, settings | inputs, len(batches), parse_share(part))
     if not (parts.waits or parts.to_do() or (parts.in_shares and parts.is_whole())):
@@ -115,7 +118,7 @@ def decode(
     check_features(every[0], backend.num_mel_bins, cuts)
     if parts.rank == 0:
         parts.announce()
-    decoder = _CutDecoder(backend, search, language, task, pad_to_30s, temperature)
+    decoder = _CutDecoder(backend, search, language, task, length, temperature)
     _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
     if parts.is_ours_to_finish():
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -182,12 +185,12 @@ class _CutDecoder:
         search: SearchOptions,
         language: str,
         task: str,
-        pad_to_30s: bool,
+        length: InputLength,
         temperature: float | None = None,
     ) -> None:
         self.backend, self.search, self.language, self.task = backend, search, language, task
         self.temperature = temperature  # of the words' confidences; None where none are asked for
-        self.frames = MAX_FRAMES if pad_to_30s else None
+        self.length = length
 
     def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
         """Return the cuts, the features of those with speech, and cut id -> reason of those that can't be read."""
@@ -212,7 +215,7 @@ class _CutDecoder:
         return rows + (self._decode(spoken, list(features.values())) if spoken else []), skipped
 
     def _decode(self, cuts: list[Cut], features: list[torch.Tensor]) -> list[dict]:
-        batch = collate_fbank(features, self.frames)
+        batch = self.length.collate(features)
         detected = self.language == "detect"
         languages = self.backend.detect_languages(batch) if detected else [self._language(cut) for cut in cuts]
         tokenizer = self.backend.tokenizer

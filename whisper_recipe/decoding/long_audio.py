@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from whisper_recipe.data.audio import SAMPLING_RATE
-from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
+from whisper_recipe.data.features import log_mel
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
@@ -18,8 +18,8 @@ from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
-from whisper_recipe.model.load import natural_length, timestamps
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.model.input_length import input_length
+from whisper_recipe.model.load import timestamps
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
 # A window whose text was cut off by the limit of tokens is decoded again in two halves, unless it is as short as this:
@@ -50,6 +50,7 @@ class Transcriber:
         model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
         compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
         pad_to_30s: pad every window to 30 s; None: as the model folder records.
+        spare_frames: of silence after the longest window of a batch; None: as the model folder records.
         task: transcribe or translate.
         word_timestamps: find the times of words too.
         sequential: decode one window after the other, with the text before it as prompt.
@@ -63,6 +64,7 @@ class Transcriber:
         *,
         compute_type: str = "default",
         pad_to_30s: bool | None = None,
+        spare_frames: int | None = None,
         task: str = "transcribe",
         word_timestamps: bool = False,
         sequential: bool = False,
@@ -73,7 +75,7 @@ class Transcriber:
         self.backend = load_backend(model, compute_type, parallel=parallel)
         self.tokenizer = self.backend.tokenizer
         self.timestamps = timestamps(model)
-        self.pad_to_30s = not natural_length(model) if pad_to_30s is None else pad_to_30s
+        self.length = input_length(model, pad_to_30s, spare_frames)
         self.task, self.word_timestamps, self.sequential = task, word_timestamps, sequential
         self.batch_duration, self.search = batch_duration or usual_batch_duration(), search
 
@@ -145,11 +147,10 @@ class Transcriber:
             yield from self._by_length([piece for piece in pieces if piece.recording.language == language])
 
     def _by_length(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
-        padded = MAX_SECONDS if self.pad_to_30s else None
-        return by_length(pieces, lambda piece: piece.window.duration, self.batch_duration, padded)
+        return by_length(pieces, lambda piece: piece.window.duration, self.batch_duration, self.length.seconds)
 
     def _collate(self, batch: list[Piece]) -> torch.Tensor:
-        return collate_fbank([piece.features for piece in batch], MAX_FRAMES if self.pad_to_30s else None)
+        return self.length.collate([piece.features for piece in batch])
 
     def _decode(self, batch: list[Piece], previous: list[int] | None = None) -> list[Piece]:
         """Fill in what each piece of a batch says, and what is left of it.

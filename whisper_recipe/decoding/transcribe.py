@@ -35,6 +35,7 @@ def transcribe(
     batch_duration: float | None = None,
     compute_type: str = "default",
     pad_to_30s: bool | None = None,
+    spare_frames: int | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Write what is said in audio files of any length.
@@ -56,6 +57,8 @@ def transcribe(
             CTranslate2 decodes a batch on each core.
         compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
         pad_to_30s: pad every window to 30 s, as stock models need it. By default as the model folder records.
+        spare_frames: frames (10 ms) of silence after the longest window of a batch that is not padded to 30 s. By
+            default as the model folder records.
         search: how hypotheses are searched for.
 
     Raises:
@@ -68,6 +71,7 @@ def transcribe(
         model,
         compute_type=compute_type,
         pad_to_30s=pad_to_30s,
+        spare_frames=spare_frames,
         task=task,
         word_timestamps=word_timestamps or "ctm" in formats,
         sequential=sequential,

@@ -26,8 +26,8 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transformers finds the feature extractor
 MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
 # Types of what is recorded, and of each row of its `data`.
-FACTS = {"natural_length": (int, float), "timestamps": (int, float), "data": list, "train_cuts": list,
-         "base_model": str, "lora": dict, "canaries": dict}  # fmt: skip
+FACTS = {"natural_length": (int, float), "spare_frames": int, "timestamps": (int, float), "data": list,
+         "train_cuts": list, "base_model": str, "lora": dict, "canaries": dict}  # fmt: skip
 DATA = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
 RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
 # The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not

@@ -116,8 +116,9 @@ def adapt(
         run.go_on(checkpoint)
         if is_main():
             write_curves(output_dir, run.state.log_history)
-            facts = {"natural_length": True, "timestamps": True, "base_model": base_model, "method": "adapt"}
-            facts |= {"train_cuts": [str(path) for path in train_cuts], "learning_rate": trainer.learning_rate}
-            facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2), "seed": trainer.seed}
+            facts = {"natural_length": True, "spare_frames": batches.spare_frames, "timestamps": True}
+            facts |= {"base_model": base_model, "method": "adapt", "train_cuts": [str(path) for path in train_cuts]}
+            facts |= {"learning_rate": trainer.learning_rate, "steps": run.state.global_step}
+            facts |= {"epochs": round(run.state.epoch, 2), "seed": trainer.seed}
             with written_aside(finished, replace_folder=True) as aside:
                 save_model(aside, model.cpu(), processor, facts)

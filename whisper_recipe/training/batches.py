@@ -58,7 +58,9 @@ class CutDataset(Dataset):
             encoder = {"encoder_outputs": (collate_states([load_states(cut) for cut in cuts]),)}
         else:
             cuts, features = zip(*self._load(cuts, draw, unreadable), strict=True)
-            encoder = {"input_features": collate_fbank(features, MAX_FRAMES if padded else None)}
+            encoder = {
+                "input_features": collate_fbank(features, MAX_FRAMES if padded else None, self.options.spare_frames)
+            }
         shares = self.options.timestamps, self.options.prompts
         ids = [training_example(self.tokenizer, cut, *(draw.random() < share for share in shares)) for cut in cuts]
         inputs, labels = ([torch.tensor(row) for row in rows] for rows in zip(*ids, strict=True))

@@ -24,21 +24,24 @@ from whisper_recipe.model.precision import autocast
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.cuts import cuts_digest, load_cuts, selected
 from whisper_recipe.training.parameters import ParameterOptions
+from whisper_recipe.training.sampler import BatchOptions
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 1.0
 FIELD = "encoder_states"  # of a cut's custom fields: {"path", "start", "frames"}
 
 
-def check_cache(method: str, parameters: ParameterOptions, augment: TrainingAugmentation, pad_to_30s: float) -> None:
+def check_cache(
+    method: str, parameters: ParameterOptions, augment: TrainingAugmentation, batches: BatchOptions
+) -> None:
     """RecipeError where a run has no use for stored encoder outputs, because they would not stay the same."""
     reason = None
     if method != "full" or not parameters.freeze_encoder:
         reason = "the encoder changes in training", "set method full and parameters.freeze_encoder true"
     elif augment.of_waveforms or augment.spec_augment:
         reason = "augment changes what the encoder sees", "leave augment out"
-    elif pad_to_30s:
-        reason = "they are stored at the cuts' own length", "set batches.pad_to_30s 0"
+    elif batches.pad_to_30s or batches.spare_frames:
+        reason = "they are stored at the cuts' own length", "set batches.pad_to_30s 0 and batches.spare_frames 0"
     if reason:
         raise RecipeError(reason[0], where="cache_encoder", cure=f"{reason[1]}, or cache_encoder false")
 

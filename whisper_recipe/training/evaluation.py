@@ -19,18 +19,20 @@ from lhotse.cut import Cut
 from peft import PeftModel
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer
 
-from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, load_fbank
+from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
+from whisper_recipe.model.input_length import InputLength
 from whisper_recipe.model.precision import autocast
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
-from whisper_recipe.text.prompt import MAX_SECONDS, prompt_ids, text_ids
+from whisper_recipe.text.prompt import prompt_ids, text_ids
 from whisper_recipe.text.tokenizer import decode_text
 
 ALL = "error_rate"  # mean over languages and tasks
+NATURAL = InputLength(pad_to_30s=False)
 CANARY = "canary_"  # how the names of canaries begin in the logs
 
 
@@ -61,7 +63,9 @@ class ErrorRates:
         self.max_new_tokens = min(2 * max(map(len, texts)) + 10, 224)
 
     @torch.inference_mode()
-    def measure(self, model: WhisperForConditionalGeneration | PeftModel, padded: bool = False) -> dict[str, float]:
+    def measure(
+        self, model: WhisperForConditionalGeneration | PeftModel, length: InputLength = NATURAL
+    ) -> dict[str, float]:
         """Return the error rates by their names in the logs: wer_en, cer_zh, wer_zh_translate, error_rate.
 
         The last is the mean over languages and tasks: words and characters can't be added up, and a language with few
@@ -69,14 +73,13 @@ class ErrorRates:
 
         Args:
             model: in training or not.
-            padded: pad its inputs to 30 s.
+            length: of its inputs.
         """
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         model.eval()
         counts: dict[str, list[ErrorCounts]] = defaultdict(list)
-        length, frames = (MAX_SECONDS, MAX_FRAMES) if padded else (None, None)
-        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration, length):
-            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch], frames)
+        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration, length.seconds):
+            features = length.collate([load_fbank(cut, self.num_mel_bins) for cut in batch])
             # DeepSpeed holds the weights in half precision where training is in it.
             features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
@@ -96,8 +99,8 @@ class Evaluation:
     Args:
         wer_steps: steps between error rates; 0 for none.
         patience: evaluations without a better result, after which a run stops; 0 for none.
-        padded: the trained model will be used with inputs padded to 30 s, as it is measured then.
-        padded_before: so is the base model.
+        length: of the inputs that the trained model will be used with.
+        length_before: likewise of the base model.
         canary_max_rise: points of error rate that a canary may rise over the base model's; None for any.
         rates: measures the dev cuts.
         canaries: measure other sets, by their names.
@@ -105,8 +108,8 @@ class Evaluation:
 
     wer_steps: int = 0
     patience: int = 0
-    padded: bool = False
-    padded_before: bool = True
+    length: InputLength = NATURAL
+    length_before: InputLength = NATURAL
     canary_max_rise: float | None = None
     rates: ErrorRates | None = None
     canaries: dict[str, ErrorRates] = field(default_factory=dict)
@@ -117,7 +120,7 @@ class Evaluation:
 
     def measure(self, model: torch.nn.Module, before: bool = False) -> dict[str, float]:
         """Return the error rates of the dev cuts and of the canaries: see `measure_canaries`."""
-        rates = self.rates.measure(model, self.padded_before if before else self.padded)
+        rates = self.rates.measure(model, self.length_before if before else self.length)
         return {**rates, **self.measure_canaries(model, before)}
 
     def measure_canaries(self, model: torch.nn.Module, before: bool = False) -> dict[str, float]:
@@ -127,8 +130,8 @@ class Evaluation:
             model: the base model, or one in training.
             before: it is the base model.
         """
-        padded = self.padded_before if before else self.padded
-        return {f"{CANARY}{name}": rates.measure(model, padded)[ALL] for name, rates in self.canaries.items()}
+        length = self.length_before if before else self.length
+        return {f"{CANARY}{name}": rates.measure(model, length)[ALL] for name, rates in self.canaries.items()}
 
     def risen(self, before: dict[str, float], now: dict[str, float]) -> list[str]:
         """Return what to say of each canary that has risen by more than it may."""

@@ -33,6 +33,7 @@ def training_facts(
     facts = {
         "natural_length": batches.pad_to_30s < 1,
         "pad_to_30s": batches.pad_to_30s,
+        "spare_frames": batches.spare_frames,
         "timestamps": round(batches.timestamps * _timed(data), 4),
         "base_model": base_model,
         "train_cuts": [str(path) for path in manifests],

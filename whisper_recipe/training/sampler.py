@@ -15,11 +15,13 @@ from lhotse import CutSet
 from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import Sampler
 
+from whisper_recipe.data.features import check_spare_frames
 from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.shares import Share
 from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.training.cuts import draw_epoch, draw_rates, selected
 
+FRAMES_PER_SECOND = 100
 CUTS_PER_BUCKET = 10  # at least
 
 
@@ -34,6 +36,8 @@ class BatchOptions:
         num_workers: processes that load features ahead of the training.
         pad_to_30s: share of the cuts that are padded to 30 s, 0 to 1: what keeps a model good for programs that pad all
             inputs (faster-whisper, whisper.cpp). A batch of them has max_duration / 30 cuts.
+        spare_frames: frames (10 ms) of silence after the longest cut of a batch that is not padded to 30 s; decoding
+            adds as many.
         timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
         prompts: share of the cuts with previous text that are trained with it, 0 to 1.
         language_temperature: 1 leaves the languages their shares of the audio, more brings them nearer to each other: a
@@ -45,6 +49,7 @@ class BatchOptions:
     num_buckets: int = 20
     num_workers: int = 1
     pad_to_30s: float = 0.0
+    spare_frames: int = 0
     timestamps: float = 0.5
     prompts: float = 0.5
     language_temperature: float | None = None
@@ -52,9 +57,15 @@ class BatchOptions:
     def __post_init__(self) -> None:
         for name in ("pad_to_30s", "timestamps", "prompts"):
             check_proportion(getattr(self, name), f"batches.{name}")
+        check_spare_frames(self.spare_frames, "batches.spare_frames")
         if self.language_temperature is not None and not self.language_temperature > 0:
             what = f"{self.language_temperature} is not a temperature"
             raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
+
+    @property
+    def spare_seconds(self) -> float:
+        """What spare_frames add to the longest cut of a batch."""
+        return self.spare_frames / FRAMES_PER_SECOND
 
     def most_padded(self) -> int:
         """Return how many cuts are in a batch at most that is padded to 30 s."""
@@ -160,20 +171,20 @@ class BatchSampler(Sampler):
         limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts}
         # As one process: lhotse's own way repeats or leaves out what can't be dealt out evenly.
         limits |= {"shuffle": False, "seed": self.seed, "world_size": 1, "rank": 0}  # the places are shuffled
-        sampler = kind(CutSet(_Places(array("L", places), durations)), **limits)
+        sampler = kind(CutSet(_Places(array("L", places), durations, options.spare_seconds)), **limits)
         sampler.set_epoch(epoch)
         for batch in sampler:
             yield np.array([cut.place for cut in batch], dtype=np.uint32)
 
 
 class _Places:
-    """Places in their order, as lhotse's sampler reads cuts: more than once."""
+    """Places in their order, as lhotse's sampler reads cuts: more than once. Each may be padded by `spare` seconds."""
 
-    def __init__(self, places: array, durations: array) -> None:
-        self.places, self.durations = places, durations
+    def __init__(self, places: array, durations: array, spare: float) -> None:
+        self.places, self.durations, self.spare = places, durations, spare
 
     def __iter__(self) -> Iterator[Place]:
-        return (Place(place, self.durations[place]) for place in self.places)
+        return (Place(place, self.durations[place] + self.spare) for place in self.places)
 
 
 def in_rows(places: Sequence, size: int) -> Iterator[Sequence]:

@@ -144,10 +144,10 @@ def _packed(places: list[_Place], options: BatchOptions) -> Iterator[list[_Place
     batch: list[_Place] = []
     longest = 0.0
     for place in places:
-        longest = max(longest, place.duration)
+        longest = max(longest, place.duration + options.spare_seconds)
         if batch and (longest * (len(batch) + 1) > options.max_duration or len(batch) == options.max_cuts):
             yield batch
-            batch, longest = [], place.duration
+            batch, longest = [], place.duration + options.spare_seconds
         batch.append(place)
     if batch:
         yield batch

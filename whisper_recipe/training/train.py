@@ -23,7 +23,8 @@ from whisper_recipe.data.features import check_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import write_json, written_aside
 from whisper_recipe.model.adapters import LoraOptions, add_lora
-from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, natural_length, save_model
+from whisper_recipe.model.input_length import InputLength, input_length
+from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
 from whisper_recipe.shares import is_main
 from whisper_recipe.text.prompt import MAX_SECONDS
 from whisper_recipe.training.augment import TrainingAugmentation
@@ -112,7 +113,7 @@ def train(
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     canaries = parse_canaries(canary)
     if cache_encoder:
-        check_cache(method, parameters, augment, batches.pad_to_30s)
+        check_cache(method, parameters, augment, batches)
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
@@ -147,8 +148,8 @@ def train(
         evaluation = Evaluation(
             eval_wer_steps,
             early_stopping_patience,
-            padded=batches.pad_to_30s == 1,
-            padded_before=not natural_length(base_model),
+            length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
+            length_before=input_length(base_model),
             canary_max_rise=canary_max_rise,
             rates=ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None,
         )
@@ -196,7 +197,7 @@ def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
     # A batch that is padded to 30 s is as large as one of the longest cuts there can be.
-    seconds = MAX_SECONDS if batches.pad_to_30s else max(cuts.data.durations)
+    seconds = MAX_SECONDS if batches.pad_to_30s else min(max(cuts.data.durations) + batches.spare_seconds, MAX_SECONDS)
     tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in outlines(cuts))
     found = find_largest(run, seconds, tokens)
     return (
