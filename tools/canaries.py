@@ -23,6 +23,7 @@ from whisper_recipe.data.audio import audio_info
 from whisper_recipe.data.lhotse_recipes import write_split
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import require
 
 
 class Voice(NamedTuple):
@@ -95,8 +96,8 @@ def make_set(language: str, folder: Path, count: int, fetch: bool) -> list[Utter
     if not recordings:
         raise RecipeError(f"no {voice.recordings} in it", where=folder, cure="give another --corpus, or none")
     if voice.texts:
-        lines = (folder / voice.texts).read_text(encoding="utf-8").splitlines()
-        text = dict(line.split("|", 1) for line in lines)
+        lines = require(folder / voice.texts, "give another --corpus, or none").read_text(encoding="utf-8").splitlines()
+        text = dict(line.split("|", 1) for line in lines if "|" in line)
         chosen = evenly(one_of_each(recordings, text), count)
     else:  # CMU Arctic's sentences: arctic_a0085_1592746479 is a recording of the sentence arctic_a0085
         chosen = evenly(one_of_each(recordings, {path.stem: path.stem[:12] for path in recordings}), count)
