@@ -1,4 +1,4 @@
-"""Sets for seeing what a model forgets, on small trees in the repositories' layouts; and the picture of the trade-off."""
+"""Sets for seeing what a model forgets, of small trees in the repositories' layouts; the picture of the trade-off."""
 
 import shutil
 import subprocess
@@ -62,12 +62,12 @@ def test_clones_give_what_unpacked_repositories_give(corpus, tmp_path):
         for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "x"]):
             subprocess.run(["git", "-C", repository, *command], check=True)
     assert canaries(tmp_path, "--corpus", corpus, "--utterances", "4").returncode == 0
-    unpacked = {path.name: path.read_text() for path in tmp_path.glob("data/canary_*/text")}
+    unpacked = {path.parent.name: path.read_text() for path in tmp_path.glob("data/canary_*/text")}
     (tmp_path / "other").mkdir()
     for _ in range(2):  # the second time all is there
         done = canaries(tmp_path / "other", "--url", f"file://{corpus}", "--utterances", "4")
         assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_text() for path in tmp_path.glob("other/data/canary_*/text")} == unpacked
+    assert {path.parent.name: path.read_text() for path in tmp_path.glob("other/data/canary_*/text")} == unpacked
     done = canaries(tmp_path, "--url", f"file://{tmp_path}/none")
     assert done.returncode == 1
     assert "git clone" in done.stderr
