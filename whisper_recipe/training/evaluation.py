@@ -144,12 +144,15 @@ class Evaluation:
         ]
 
 
-def parse_canaries(canary: list[str]) -> dict[str, Path]:
+def parse_canaries(canary: list[str], max_rise: float | None = None) -> dict[str, Path]:
     """Return the cut manifests of canaries that are given as NAME=CUTS, by their names.
 
     Raises:
-        RecipeError: one is not written so, or two have the same name.
+        RecipeError: one is not written so, two have the same name, or `max_rise` is not a number from 0, or of none.
     """
+    if max_rise is not None and not (canary and max_rise >= 0):
+        what = f"must be at least 0, got {max_rise:g}" if canary else "there is no canary that could rise"
+        raise RecipeError(what, where="canary_max_rise", cure=None if canary else "give --canary NAME=CUTS")
     found: dict[str, Path] = {}
     for pair in canary:
         name, _, path = pair.partition("=")
@@ -170,9 +173,8 @@ def check_evaluation(
     Raises:
         RecipeError: they contradict each other.
     """
-    if canary_max_rise is not None and not (
-        args.load_best_model_at_end and wer_steps == args.eval_steps or not args.load_best_model_at_end and wer_steps
-    ):
+    every = args.eval_steps if args.load_best_model_at_end else wer_steps
+    if canary_max_rise is not None and (not wer_steps or wer_steps != every):
         cure = "set eval_wer_steps; to trainer.eval_steps where trainer.load_best_model_at_end is true"
         raise RecipeError("canaries are not measured at every evaluation", where="canary_max_rise", cure=cure)
     if wer_steps and (args.eval_strategy != "steps" or wer_steps % args.eval_steps):

@@ -111,7 +111,7 @@ def train(
         set_precision(trainer)
     trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
-    canaries = parse_canaries(canary)
+    canaries = parse_canaries(canary, canary_max_rise)
     if cache_encoder:
         check_cache(method, parameters, augment, batches)
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}

@@ -222,6 +222,8 @@ class WhisperTrainer(WholeCheckpoints):
     def canary_facts(self) -> dict[str, dict[str, float]]:
         """Return each canary's error rate before the training and of the model that it ends with."""
         chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if self.args.load_best_model_at_end and not chosen:
+            tell("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
         step = self.state.best_global_step if chosen else self.state.global_step
         after = self.canaries_at(step)
         if not after:
