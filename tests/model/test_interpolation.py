@@ -101,7 +101,7 @@ def test_a_part_of_an_adapter_is_merged(tiny_model, tmp_path, variant, capsys):
     assert not torch.equal(whole[name], base[name])
     if variant == "lora":  # W + scale * alpha / rank * B A
         factors = load_file(tmp_path / "adapter/adapter_model.safetensors")
-        a, b = (factors[f"base_model.{name.removesuffix('.weight')}.lora_{part}.weight"] for part in "AB")
+        a, b = (factors[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"] for part in "AB")
         torch.testing.assert_close(found["0.5"][name], base[name] + 0.5 * 6 / 2 * b @ a)
     else:
         torch.testing.assert_close(found["0.5"][name], (base[name] + whole[name]) / 2)
