@@ -60,7 +60,7 @@ def train(
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
     early_stopping_patience: int = 0,
-    canary: list[str] = [],  # noqa: B006
+    canary: list[str] = [],  # noqa: B006 (never written to)
     canary_max_rise: float | None = None,
     max_skipped_steps: int = 10,
     auto_precision: bool = True,
@@ -110,8 +110,8 @@ def train(
     if auto_precision:
         set_precision(trainer)
     trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
-    check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     canaries = parse_canaries(canary, canary_max_rise)
+    check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     if cache_encoder:
         check_cache(method, parameters, augment, batches)
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
