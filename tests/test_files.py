@@ -12,12 +12,12 @@ import sys
 import pytest
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, require, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl, require, write_json, write_jsonl
 
 
 def test_a_file_stands_under_its_name_only_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("whole")
         assert aside.suffix == ".txt"
         assert not path.exists()
@@ -28,7 +28,7 @@ def test_a_file_stands_under_its_name_only_when_it_is_whole(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), written_aside(path) as aside:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as aside:
         aside.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -39,11 +39,11 @@ def test_a_folder_replaces_a_folder_as_a_whole(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), written_aside(folder, replace_folder=True) as aside:
+    with pytest.raises(ZeroDivisionError), atomic_write(folder, replace_folder=True) as aside:
         aside.mkdir()
         raise ZeroDivisionError
     assert [path.name for path in folder.iterdir()] == ["old"]
-    with written_aside(folder, replace_folder=True) as aside:
+    with atomic_write(folder, replace_folder=True) as aside:
         aside.mkdir()
         (aside / "new").write_text("new")
     assert [path.name for path in folder.iterdir()] == ["new"]
@@ -53,12 +53,12 @@ def test_a_folder_replaces_a_folder_as_a_whole(tmp_path):
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     folder = tmp_path / "folder"
     for text in ("one", "two"):
-        with written_aside(folder) as aside:
+        with atomic_write(folder) as aside:
             aside.mkdir()
             (aside / "mine").write_text(text)
     assert (folder / "mine").read_text() == "two"
     (folder / "thesis").write_text("the user's")
-    with pytest.raises(RecipeError, match=r"folder: holds other files \(thesis\)"), written_aside(folder) as aside:
+    with pytest.raises(RecipeError, match=r"folder: holds other files \(thesis\)"), atomic_write(folder) as aside:
         aside.mkdir()
         (aside / "mine").write_text("three")
     assert sorted((path.name, path.read_text()) for path in folder.iterdir()) == [
@@ -129,8 +129,8 @@ def test_a_missing_file_is_an_error_with_its_cure(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
     code = (
-        "import os, signal; from whisper_recipe.files import written_aside\n"
-        f"with written_aside({str(tmp_path / 'x.json')!r}) as aside:\n"
+        "import os, signal; from whisper_recipe.files import atomic_write\n"
+        f"with atomic_write({str(tmp_path / 'x.json')!r}) as aside:\n"
         "    aside.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL

@@ -7,7 +7,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPE
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import CHARACTER_LANGUAGES, LANGUAGES, language_code
+from whisper_recipe.languages import CHARACTER_LANGUAGES, LANGUAGES, language_code, related_languages
 from whisper_recipe.tasks import check_task
 
 
@@ -41,3 +41,24 @@ def test_tasks():
     assert [check_task(task) for task in ("transcribe", "translate")] == ["transcribe", "translate"]
     with pytest.raises(RecipeError, match="utt2task:2: unknown task 'Translate'; use one of: transcribe, translate"):
         check_task("Translate", where="utt2task:2")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    # ISO 639-1, -2 (bibliographic and terminologic) and -3; jv is what Whisper calls jw.
+    [("mdw", "mdw"), (" MDW", "mdw"), ("eng", "en"), ("ger", "de"), ("deu", "de"), ("jv", "jw"), ("lua", "lua")],
+)
+def test_iso_codes_name_every_language(name, code):
+    assert language_code(name) == code
+
+
+@pytest.mark.parametrize("name", ["und", "mul", "xyz", "x1", "mboshi"])
+def test_what_names_no_one_language_is_an_error(name):
+    with pytest.raises(RecipeError, match="unknown language .* by their ISO 639 code"):
+        language_code(name)
+
+
+def test_related_languages_are_near_by_cldr():
+    assert related_languages("nb")[0] == "no"
+    assert related_languages("nds") == ["de"]  # at home in the same country
+    assert related_languages("mdw") == []  # of which CLDR knows nothing: no guess

@@ -35,6 +35,8 @@ backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or bot
 beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
 max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
 train_options=${train_options:-} # more options of the training, such as "--trainer.num_train_epochs 1"
+decode_options=${decode_options:-} # more options of the decodings, such as "--new_languages.mdw ln"
+score_options=${score_options:-} # more options of the scoring, such as "--bleu fr"
 recordings=${recordings:-}       # audio file, folder or list to transcribe with the fine-tuned model (stage 9)
 overwrite=${overwrite:-false}    # do again what is done already
 train_cmd=${train_cmd:-}         # what starts a training: nothing for here, else srun or sbatch with their options
@@ -236,10 +238,10 @@ export_step() {
   step "$2/ct2_$3" "$1" run whisper-recipe export "$1" --out "$2/ct2_$3" --quantization "$3"
 }
 
-# decode_and_score OUTPUT MODEL CUTS [OPTION...]
+# decode_and_score OUTPUT MODEL CUTS SCORE_OPTIONS [OPTION...]
 decode_and_score() {
-  run_decoding whisper-recipe decode "$2" --cuts "$3" --out "$1" "${@:4}" &&
-    run whisper-recipe score "$1" --ref "$3"
+  run_decoding whisper-recipe decode "$2" --cuts "$3" --out "$1" "${@:5}" &&
+    run whisper-recipe score "$1" --ref "$3" $4
 }
 
 # each_decoding FUNCTION: call it with OUTPUT MODEL CUTS [OPTION...] for every model, backend and test set.
@@ -267,7 +269,8 @@ each_decoding() {
 }
 
 decode_step() {
-  step "$1/metrics.json" "$(local_model "$2") $3" decode_and_score "$@" --search.max_new_tokens "$max_new_tokens"
+  step "$1/metrics.json" "$(local_model "$2") $3" decode_and_score "${@:1:3}" "$score_options" "${@:4}" \
+    --search.max_new_tokens "$max_new_tokens" $decode_options
 }
 
 stage_results() {

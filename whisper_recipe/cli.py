@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe import __version__
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import is_main, launched
+from whisper_recipe.processes import is_main_process, launched
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -150,19 +150,23 @@ def _overview() -> str:
 def _run(name: str, argv: list[str]) -> None:
     if name not in COMMANDS:
         raise RecipeError(f"unknown command {name!r}", cure=f"use one of: {', '.join(COMMANDS)}")
-    command = COMMANDS[name]
-    function = getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
+    function = load_function(COMMANDS[name])
     parser, config = parse(name, function, [argument.translate(BYTES) for argument in argv])
     try:
         arguments = vars(parser.instantiate(config))
     except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
         raise RecipeError(f"incompatible options on this machine ({error})", where=name) from error
     arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
-    if "output_dir" in arguments and is_main():
+    if "output_dir" in arguments and is_main_process():
         folder = Path(arguments["output_dir"])
         folder.mkdir(parents=True, exist_ok=True)
         parser.save(config, folder / CONFIG_COPY, overwrite=True)
     function(**arguments)
+
+
+def load_function(command: Command) -> Callable:
+    """Import the function of a subcommand; this may take seconds."""
+    return getattr(importlib.import_module(f"whisper_recipe.{command.module}"), command.function)
 
 
 def _with_bytes(value: object) -> object:
@@ -170,6 +174,28 @@ def _with_bytes(value: object) -> object:
     if isinstance(value, list):
         return [_with_bytes(item) for item in value]
     return type(value)(str(value).translate(BYTES_BACK)) if isinstance(value, str | Path) else value
+
+
+def make_parser(name: str, function: Callable) -> ArgumentParser:
+    """Return the parser of a subcommand: its options are the parameters of its function, its help their docstrings."""
+    from jsonargparse import ArgumentParser
+
+    first = _first_parameter(function)
+    parser = ArgumentParser(
+        prog=f"whisper-recipe {name}",
+        usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
+        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
+        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_function_arguments(function, fail_untyped=True)
+    return parser
+
+
+def _first_parameter(function: Callable) -> str:
+    return next(iter(inspect.signature(function).parameters))
 
 
 def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
@@ -181,21 +207,11 @@ def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParse
     Raises:
         RecipeError: a wrong key, type or value, with the file where it stands.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
-    first = next(iter(inspect.signature(function).parameters))
-    parser = ArgumentParser(
-        prog=f"whisper-recipe {name}",
-        usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
-        description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
-        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    parser.add_function_arguments(function, fail_untyped=True)
+    parser = make_parser(name, function)
     try:
-        return parser, parser.parse_args(_as_jsonargparse_reads(argv, parser, f"--{first}"))
+        return parser, parser.parse_args(_as_jsonargparse_reads(argv, parser, f"--{_first_parameter(function)}"))
     except ArgumentError as error:
         raise _located(error, argv, name) from error
 

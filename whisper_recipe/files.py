@@ -38,7 +38,7 @@ def file_digest(path: str | Path) -> str:
 
 
 @contextmanager
-def written_aside(path: str | Path, replace_folder: bool = False) -> Iterator[Path]:
+def atomic_write(path: str | Path, replace_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder to; rename it to `path` on success.
 
     The sibling keeps the suffixes of `path`, because libraries choose a format by them. On an exception it is
@@ -84,7 +84,7 @@ def list_dropped(path: Path, rows: list[str], what: str) -> None:
     """Write rows to `path` and say how many there are; where there are none, remove a list of a former run."""
     path.unlink(missing_ok=True)
     if rows:
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         print(f"{len(rows)} {what}: {path}")
 
@@ -164,7 +164,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
     """Write JSON lines (gzipped where the name ends in `.gz`), complete or not at all; return how many."""
     count = 0
-    with written_aside(path) as aside, _open_for_text(aside) as file:
+    with atomic_write(path) as aside, _open_for_text(aside) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
@@ -188,7 +188,7 @@ def _open_for_text(path: Path) -> Iterator[io.TextIOBase]:
 
 def write_json(path: str | Path, value: object) -> None:
     """Write one JSON value, indented, complete or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,8 +1,10 @@
-"""Whisper's languages: codes, English names, and the way from what users write to the code."""
+"""Languages: Whisper's own with their codes and names, all others by ISO 639 codes, and what users write of them."""
 
 from __future__ import annotations
 
 import difflib
+import functools
+from collections.abc import Iterable
 
 from whisper_recipe.errors import RecipeError
 
@@ -40,17 +42,68 @@ CODES = {name: code for code, name in LANGUAGES.items()} | ALIASES
 CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 
 
+# Codes that name no one language: undetermined, several, none, not coded.
+NO_LANGUAGE = frozenset({"und", "mul", "zxx", "mis", "root"})
+NEAR = 80  # langcodes' distance of languages that are at home in the same country and script; nearer: related
+
+
 def language_code(name: str, where: str | None = None) -> str:
-    """Return Whisper's code for a code or an English name in any case ("zh", "chinese", "Chinese").
+    """Return the code of a language: Whisper's for its own, by code or English name in any case ("zh", "Chinese").
+
+    Any other language is known by its ISO 639 code alone, in the form that langcodes makes standard ("mdw").
 
     Raises:
         RecipeError: no such language; near matches are listed.
     """
     key = name.strip().lower()
-    if key in LANGUAGES:
-        return key
-    if key in CODES:
-        return CODES[key]
-    near = difflib.get_close_matches(key, [*CODES, *LANGUAGES], n=3)
-    cure = f"did you mean {', '.join(near)}?" if near else "use a Whisper code (zh) or an English name (chinese)"
-    raise RecipeError(f"unknown language {name!r}", where=where, cure=cure)
+    code = key if key in LANGUAGES else CODES.get(key) or _standard_code(key)
+    if code is None:
+        near = difflib.get_close_matches(key, [*CODES, *LANGUAGES], n=3)
+        cure = f"did you mean {', '.join(near)}?" if near else "use a Whisper code (zh) or an English name (chinese);"
+        cure += " languages that Whisper lacks go by their ISO 639 code (mdw)"
+        raise RecipeError(f"unknown language {name!r}", where=where, cure=cure)
+    return code
+
+
+@functools.cache
+def _standard_code(key: str) -> str | None:
+    """Return what an ISO 639 code of two or three letters means: Whisper's code, or langcodes' standard; else None."""
+    if not (key.isascii() and key.isalpha() and len(key) in (2, 3)):
+        return None
+    import langcodes
+
+    if key in NO_LANGUAGE or not langcodes.tag_is_valid(key):
+        return None
+    whispers = {langcodes.standardize_tag(code): code for code in LANGUAGES}  # jv, which Whisper calls jw
+    standard = langcodes.standardize_tag(key)
+    return whispers.get(standard, standard.partition("-")[0])
+
+
+@functools.cache
+def related_languages(code: str, count: int = 3) -> list[str]:
+    """Return those of Whisper's languages that langcodes finds nearest to another, at most `count`.
+
+    Its distances are CLDR's of languages whose readers understand each other; beyond those it knows where a language
+    is at home. For languages that CLDR does not list there are none.
+    """
+    import langcodes
+
+    # langcodes takes a language of which it knows nothing for one of the United States.
+    if langcodes.Language.get(code).maximize().territory == "US":
+        return []
+    distances = sorted((langcodes.tag_distance(code, other), other) for other in LANGUAGES if other != code)
+    return [other for distance, other in distances if distance <= NEAR][:count]
+
+
+def remarks_on(codes: Iterable[str]) -> list[str]:
+    """Return a sentence on each of the languages that is not among Whisper's."""
+    others = sorted(set(codes) - LANGUAGES.keys())
+    return [f"{code} is not among Whisper's languages: for train and decode {advice_on(code)}" for code in others]
+
+
+def advice_on(code: str) -> str:
+    """Return what to do about a language that a model lacks, as an error's cure or a remark says it."""
+    near = related_languages(code)
+    which = f"such as {', '.join(near)}" if near else f"see https://glottolog.org/resource/languoid/iso/{code}"
+    option = f"--new_languages.{code}"
+    return f"{option} CODE borrows the token of a related one ({which}), and in training {option} new adds a token"

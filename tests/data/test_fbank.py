@@ -29,7 +29,7 @@ from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.manifests import prepare
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, write_jsonl
-from whisper_recipe.shares import Unfinished
+from whisper_recipe.resumable import ResumableWork
 
 
 def whisper(samples, bins):
@@ -215,17 +215,17 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
         utt2spk=None,
     )
     prepare(folder, tmp_path / "manifests")
-    out, work = tmp_path / "fbank", tmp_path / "fbank" / ".unfinished_train"
+    out = tmp_path / "fbank"
     command = [sys.executable, "-m", "whisper_recipe", "fbank", "train", "--manifests", str(tmp_path / "manifests")]
     command += ["--out", str(out), "--num_jobs", "1"]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (work / "part000001.jsonl").exists():
+    while not list(out.glob(".unfinished_train.*/part000001.jsonl")):
         assert running.poll() is None
         time.sleep(0.002)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert files(out) == []
-    done = {path.name: path.stat().st_mtime_ns for path in work.glob("*.jsonl")}
+    done = {path.name: path.stat().st_mtime_ns for path in out.glob(".unfinished_train.*/part*.jsonl")}
     assert 2 <= len(done) < 6
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert f"{len(done)} parts of 200 cuts are done" in again.stdout
@@ -242,20 +242,20 @@ def test_a_killed_run_goes_on_with_what_was_not_done(make_data_dir, tmp_path):
 
 def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(module, "written_aside", lambda *_: 1 / 0)  # breaks off when all parts are done
+        patch.setattr(module, "atomic_write", lambda *_: 1 / 0)  # breaks off when all parts are done
         with pytest.raises(ZeroDivisionError):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
     said = capsys.readouterr().out
-    assert "starts over" in said
-    assert "resumes" not in said
+    assert "unfinished, with other num_mel_bins: starting over" in said
+    assert "resuming" not in said
     assert load(tmp_path)["a"].num_features == 128
 
 
 @pytest.mark.parametrize("step", ["replace", "rename", "discard"])
 def test_a_run_that_broke_off_while_names_were_given_goes_on(manifests, tmp_path, monkeypatch, step):
     fbank("train", manifests, tmp_path, num_jobs=1)
-    target = Unfinished if step == "discard" else pathlib.Path
+    target = ResumableWork if step == "discard" else pathlib.Path
     real = getattr(target, step)
 
     def break_off(*arguments):

@@ -115,7 +115,7 @@ def drop_weights(folder):
     ("damage", "message"),
     [
         (lambda folder: shutil.rmtree(folder), "no such model folder"),
-        (lambda folder: (folder / "config.json").unlink(), "the model can't be loaded"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"none"), "the model can't be loaded"),
         (drop_weights, "1 weights are missing, model.decoder.layer_norm.weight first"),
         (drop_languages, "names no languages"),

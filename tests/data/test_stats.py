@@ -111,5 +111,26 @@ def test_tokens_per_second_are_the_tokenizers(tmp_path, capsys, tiny_model):
     assert float(tables(capsys)["en", "transcribe"]["tokens/s 50%"]) == pytest.approx(2 * tokens)
     stats([cuts])
     assert "tokens/s" not in capsys.readouterr().out
-    with pytest.raises(RecipeError, match="/nowhere: the tokenizer can't be loaded"):
+    with pytest.raises(RecipeError, match="/nowhere: no such model folder"):
         stats([cuts], tokenizer="/nowhere")
+
+
+def test_tokens_of_a_script_that_the_tokenizer_has_not_learned(tmp_path, capsys, tiny_model):
+    rows = [
+        (1.0, "en", "transcribe", "turn on"),
+        (1.0, "mdw", "transcribe", "ωω"),
+        (9.0, "mdw", "transcribe", "ω" * 300),
+    ]
+    out = tmp_path / "stats.txt"
+    stats([write_cuts(tmp_path / "cuts.jsonl.gz", rows)], tokenizer=str(tiny_model), out=out)
+    _, texts = out.read_text(encoding="utf-8").split("\n\n")
+    header, _, english, mboshi, every = (re.split(r"\s{2,}", line) for line in texts.splitlines())
+    columns = [header.index(name) for name in ("tokens/char", "lone bytes")]
+    # ω has two bytes, of which the tiny tokenizer knows no pair. " turn" and " on" it has seen, and learned.
+    assert [mboshi[column] for column in columns] == ["2.00", "100.0%"]
+    assert english[columns[1]] == "0.0%"
+    assert every[columns[1]] == f"{604 / 611:.1%}"
+    printed = capsys.readouterr().out
+    assert "mdw, transcribe: 1 texts have over 448 tokens, Whisper's limit; cut them into shorter pieces" in printed
+    assert "--add_tokens" in printed
+    assert "mdw is not among Whisper's languages: for train and decode --new_languages.mdw CODE" in printed

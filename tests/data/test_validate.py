@@ -150,3 +150,10 @@ def test_validate_and_stats_need_neither_torch_nor_lhotse():
 def test_the_recorded_directory_is_sound_but_for_the_order_of_its_ids(shared_data, capsys):
     found = problems(capsys, shared_data / "aishell_multitask")
     assert found == {("text:11", "unsorted id"), ("wav.scp:11", "unsorted id")}
+
+
+def test_languages_that_whisper_lacks_are_told_and_are_not_problems(make_data_dir, capsys):
+    validate(make_data_dir(utt2lang="a MDW\nb en\n", utt2dur="a 1.0\nb 2.0\n"))
+    printed = capsys.readouterr().out
+    assert "mdw is not among Whisper's languages" in printed
+    assert printed.endswith("2 utterances, no problem\n")

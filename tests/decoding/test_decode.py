@@ -100,9 +100,9 @@ def test_every_cut_has_one_hypothesis_with_its_language_and_task(tiny_model, cor
     for key, row in rows.items():
         assert (row["language"], row["task"]) == (cuts[key].supervisions[0].language, "transcribe")
         assert row["duration"] == cuts[key].duration
-    facts = json.loads((tmp_path / "out/decode.json").read_text())
-    assert facts["audio_seconds"] == pytest.approx(sum(cut.duration for cut in cuts.values()), abs=0.01)
-    assert facts["rtf"] == pytest.approx(facts["processing_seconds"] / facts["audio_seconds"], rel=0.05)
+    record = json.loads((tmp_path / "out/decode.json").read_text())
+    assert record["audio_seconds"] == pytest.approx(sum(cut.duration for cut in cuts.values()), abs=0.01)
+    assert record["rtf"] == pytest.approx(record["processing_seconds"] / record["audio_seconds"], rel=0.05)
 
 
 def test_stock_models_are_padded_to_30_seconds_and_ours_are_not(tiny_model, corpus, tmp_path):

@@ -11,7 +11,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.card import Export, write_card
 from whisper_recipe.export.export import TARGETS
 
-FACTS = {
+RECORD = {
     "natural_length": True,
     "timestamps": False,
     "base_model": "openai/whisper-small",
@@ -36,14 +36,14 @@ def model(tiny_model, tmp_path, monkeypatch):
     """exp/lora/model, in a recipe's folder."""
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(tiny_model, tmp_path / "exp/lora/model")
-    (folder / "whisper_recipe.json").write_text(json.dumps(FACTS))
+    (folder / "whisper_recipe.json").write_text(json.dumps(RECORD))
     return folder
 
 
-def decoded(beside, name, metrics=METRICS, **facts):
+def decoded(beside, name, metrics=METRICS, **record):
     folder = beside.parent / name
     folder.mkdir()
-    (folder / "decode.json").write_text(json.dumps(DECODE | facts))
+    (folder / "decode.json").write_text(json.dumps(DECODE | record))
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -127,7 +127,7 @@ def test_a_stock_model_has_no_warnings_and_no_made_up_training(model):
 
 
 def test_a_base_model_in_a_folder_is_no_name_on_the_hub(model):
-    (model / "whisper_recipe.json").write_text(json.dumps(FACTS | {"base_model": "exp/base/model"}))
+    (model / "whisper_recipe.json").write_text(json.dumps(RECORD | {"base_model": "exp/base/model"}))
     assert card(model).data.base_model is None
     assert "`exp/base/model`" in card(model).text
 
@@ -140,8 +140,8 @@ def test_a_damaged_result_is_named(model):
 
 def test_what_the_training_forgot_is_told(model):
     assert "Forgetting" not in card(model).content
-    facts = FACTS | {"canaries": {"en": {"before": 0.041, "after": 0.0523}}}
-    (model / "whisper_recipe.json").write_text(json.dumps(facts))
+    record = RECORD | {"canaries": {"en": {"before": 0.041, "after": 0.0523}}}
+    (model / "whisper_recipe.json").write_text(json.dumps(record))
     text = card(model).content
     assert "## Forgetting" in text
     assert "4.10 → 5.23" in text

@@ -62,8 +62,8 @@ def test_what_the_model_was_trained_for_goes_with_it(tiny_model, tmp_path):
     ours = shutil.copytree(tiny_model, tmp_path / "model")
     (ours / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
     export(ours, tmp_path / "out")
-    facts = json.loads((tmp_path / "out/whisper_recipe.json").read_text())
-    assert facts == {"natural_length": True, "timestamps": False}
+    record = json.loads((tmp_path / "out/whisper_recipe.json").read_text())
+    assert record == {"natural_length": True, "timestamps": False}
 
 
 def test_int8_is_refused(tiny_model, tmp_path):

@@ -22,7 +22,7 @@ HF_FILES = ("config.json", "generation_config.json", "preprocessor_config.json",
 CT2_FILES = ("config.json", "vocabulary.json", "tokenizer_config.json", "tokenizer.json", "whisper_recipe.json",
              "preprocessor_config.json", "model.bin")  # fmt: skip
 VALUES = [None, True, "x", "", -1, 0, 1, 3, 7, 1000, 1.5, [], {}, [1], [-1], ["x"], [[0, 0]], [[9, 9]], [[1]], {"x": 1}]
-FACTS = {
+RECORD = {
     "natural_length": True, "pad_to_30s": 0.0, "timestamps": False, "base_model": "openai/whisper-tiny",
     "train_cuts": ["cuts.jsonl.gz"], "method": "lora", "steps": 10, "lora": {"rank": 4},
     "data": [{"language": "en", "task": "transcribe", "utterances": 3, "hours": 1.0}],
@@ -127,7 +127,7 @@ def make_models(work: Path) -> dict[str, Path]:
     text.write_text("".join(f"utt{n} {line}\n" for n, line in enumerate(SENTENCES)), encoding="utf-8")
     models = {"hf": make_model(work / "hf", text)}
     make_talkative(models["hf"])
-    (models["hf"] / "whisper_recipe.json").write_text(json.dumps(FACTS))
+    (models["hf"] / "whisper_recipe.json").write_text(json.dumps(RECORD))
     ct2.export(models["hf"], work / "ct2")
     models |= {"ct2": work / "ct2", "english": make_model(work / "english", text, vocab_size=51864)}
     return models | {"full": make_model(work / "full", text, vocab_size=51865)}

@@ -16,7 +16,7 @@ from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2, hf
 from whisper_recipe.model.load import load_model, load_processor, load_tokenizer, save_model
-from whisper_recipe.text.prompt import training_ids
+from whisper_recipe.text.labels import training_ids
 
 
 def edited(source, folder, file="generation_config.json", **values):

@@ -10,8 +10,8 @@ from whisper_recipe.training.batches import load_cuts, make_loader
 from whisper_recipe.training.sampler import BatchOptions
 
 
-def record(folder, **facts):
-    (folder / "whisper_recipe.json").write_text(json.dumps(facts))
+def write_record(folder, **record):
+    (folder / "whisper_recipe.json").write_text(json.dumps(record))
     return folder
 
 
@@ -30,12 +30,12 @@ def test_spare_frames_are_silence_after_the_longest_and_end_at_30_s():
 
 def test_the_folder_says_how_long_inputs_are_unless_an_option_does(tmp_path):
     assert input_length(tmp_path) == (True, 0)  # a stock model
-    record(tmp_path, natural_length=True, spare_frames=32)
+    write_record(tmp_path, natural_length=True, spare_frames=32)
     assert input_length(tmp_path) == (False, 32)
     assert input_length(tmp_path, pad_to_30s=True, spare_frames=0) == (True, 0)
     with pytest.raises(RecipeError, match="spare_frames: must be between 0 and 3000, got 3001"):
         input_length(tmp_path, spare_frames=3001)
-    record(tmp_path, natural_length=True, spare_frames="64")
+    write_record(tmp_path, natural_length=True, spare_frames="64")
     with pytest.raises(RecipeError, match="not what training records"):
         input_length(tmp_path)
 

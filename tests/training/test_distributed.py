@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch.utils.file_baton import FileBaton
 
 from tests.training.test_train import weights
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
-from whisper_recipe.training.distributed import tell_of_locks
+from whisper_recipe.training.deepspeed import report_locks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -46,13 +46,13 @@ def run(launcher, corpus, model, out, *options):
     return done
 
 
-def sampler(corpus, share=Share()):  # noqa: B008
-    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, share)
+def sampler(corpus, part=Part()):  # noqa: B008
+    return BatchSampler(load_cuts([corpus]), BatchOptions(max_duration=4, num_buckets=2), True, 3, part)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processes):
-    ranks = [sampler(corpus, Share(rank, processes)) for rank in range(processes)]
+    ranks = [sampler(corpus, Part(rank, processes)) for rank in range(processes)]
     assert len({len(rank) for rank in ranks}) == 1
     assert ranks[0].batches % 3 or ranks[0].batches % 2, "there should be a remainder"
     seen = [item for _ in range(4) for rank in ranks for [item] in rank]
@@ -66,10 +66,10 @@ def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processe
 def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpus):
     one = sampler(corpus)
     whole = [sorted(cut.id for cut in batch.cuts) for _ in range(3) for [batch] in one]
-    two = [sampler(corpus, Share(rank, 2)) for rank in range(2)]
+    two = [sampler(corpus, Part(rank, 2)) for rank in range(2)]
     first = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in two]
     done = sum(map(len, first))
-    three = [sampler(corpus, Share(rank, 3)) for rank in range(3)]
+    three = [sampler(corpus, Part(rank, 3)) for rank in range(3)]
     for rank in three:
         rank.pass_over(done)
     rest = [[sorted(cut.id for cut in batch.cuts) for [batch] in rank] for rank in three]
@@ -202,12 +202,12 @@ def test_deepspeed_goes_on_with_as_many_processes_or_one(corpus, tiny_model, tmp
 
 def test_a_lock_that_deepspeed_would_wait_for_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    tell_of_locks()
+    report_locks()
     assert capsys.readouterr().out == ""
     lock = tmp_path / "deepspeed_shm_comm/lock"
     lock.parent.mkdir()
     assert FileBaton(str(lock)).try_acquire()  # and is killed
-    tell_of_locks()
+    report_locks()
     assert str(lock) in capsys.readouterr().out
 
 

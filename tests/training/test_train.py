@@ -201,9 +201,14 @@ def test_a_run_leaves_model_log_events_configuration_and_environment(corpus, tin
     assert "learning_rate" in (tmp_path / "config.yaml").read_text()
     assert "transformers" in json.loads((tmp_path / "environment.json").read_text())["packages"]
     folder = tmp_path / ("model" if method == "full" else "adapter")
-    facts = json.loads((folder / "whisper_recipe.json").read_text())
-    assert (facts["natural_length"], facts["timestamps"], facts["method"], facts["steps"]) == (True, False, method, 3)
-    assert sum(row["utterances"] for row in facts["data"]) == 12
+    record = json.loads((folder / "whisper_recipe.json").read_text())
+    assert (record["natural_length"], record["timestamps"], record["method"], record["steps"]) == (
+        True,
+        False,
+        method,
+        3,
+    )
+    assert sum(row["utterances"] for row in record["data"]) == 12
     assert not list(tmp_path.glob(".*.partial.*"))
 
 

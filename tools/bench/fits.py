@@ -25,7 +25,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.encoder import accept_any_length
-from whisper_recipe.model.lean import make_lean
+from whisper_recipe.model.memory_efficient import make_memory_efficient
 from whisper_recipe.training.memory import FRAMES_PER_SECOND, expected_memory
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer
@@ -87,7 +87,7 @@ def measured(shape: str, layers: tuple[int, int], cuts: int, lora: bool, checkpo
     """Return the bytes that a training of so many encoder and decoder layers takes."""
     forget()  # the model before: the Trainer and it hold each other
     model = whisper(shape, encoder_layers=layers[0], decoder_layers=layers[1])
-    model = make_lean(accept_any_length(model)).cpu()
+    model = make_memory_efficient(accept_any_length(model)).cpu()
     if lora:
         model = add_lora(model.to(torch.bfloat16), LoraOptions())
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ import csv
 import sys
 from pathlib import Path
 
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 
 GAIN, RISE = 0.9, 1.0  # the goal: share of the best gain, and points
 LINEAR = 2.0  # points up to which the scale is linear
@@ -71,7 +71,7 @@ def draw(names: list[str], rows: list[tuple[str, float, list[float]]], out: Path
     axes.set(xlim=(left, None), ylim=(bottom, None))
     axes.set(xlabel="error rate on the new domain, %", ylabel="rise of the canaries' error rates, points")
     axes.legend()
-    with written_aside(out) as aside:
+    with atomic_write(out) as aside:
         figure.savefig(aside, dpi=120, metadata={"Date": None} if out.suffix == ".svg" else None)
 
 

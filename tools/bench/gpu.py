@@ -194,15 +194,15 @@ def ours(folder: Path, shape: str, lora: bool, seconds: float, size: int) -> dic
     """Train by the parts of `whisper-recipe train`; `size` is batches.max_duration."""
     from whisper_recipe.model.adapters import LoraOptions, add_lora
     from whisper_recipe.model.encoder import accept_any_length
-    from whisper_recipe.model.lean import make_lean
     from whisper_recipe.model.load import load_tokenizer
+    from whisper_recipe.model.memory_efficient import make_memory_efficient
     from whisper_recipe.model.precision import attend_without_plans
     from whisper_recipe.training.batches import BatchOptions, load_cuts
     from whisper_recipe.training.parameters import ParameterOptions
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
     attend_without_plans()  # as load_model does
-    model, args = make_lean(accept_any_length(whisper(shape))), arguments(folder)
+    model, args = make_memory_efficient(accept_any_length(whisper(shape))), arguments(folder)
     bins = model.config.num_mel_bins
     cuts = load_cuts([folder / f"{bins}" / "cuts_noise.jsonl.gz"])
     if lora:

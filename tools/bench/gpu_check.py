@@ -220,7 +220,7 @@ def run(
         weight = next(parameter for parameter in model.parameters() if parameter.requires_grad)
         weight.register_hook(lambda grad: grad * float("nan") if trained.state.global_step == broken else grad)
     with waits() as places:
-        trained.go_on(checkpoint)
+        trained.train_from(checkpoint)
     synchronize()
     speed = trained.tokens / (time.perf_counter() - trained.start)
     losses = torch.stack(trained.losses).tolist()
@@ -253,13 +253,13 @@ def decoding(folder: Path, out: Path) -> int:
                 str(folder_of_model), folder / "cuts_noise.jsonl.gz", target, batch_duration=seconds, pad_to_30s=False,
                 compute_type=compute_type, search=search,
             )  # fmt: skip
-        facts = read_json(target / "decode.json")
+        record = read_json(target / "decode.json")
         found = {row["id"]: row["text"] for _, row in read_jsonl(target / "hyp.jsonl")}
         texts.update({} if texts else found)
         same = sum(texts[key] == text for key, text in found.items()) / len(found)
         return {
-            "computes in": f"{facts['compute_type']} on {facts['device']}",
-            "utterances/s": f"{count / max(facts['processing_seconds'], 1e-3):.1f}",
+            "computes in": f"{record['compute_type']} on {record['device']}",
+            "utterances/s": f"{count / max(record['processing_seconds'], 1e-3):.1f}",
             "GB of the card": f"{max(used) / 1e9:.2f}" if GPU else "",
             "texts as in the first row": f"{100 * same:.0f} %",
         }

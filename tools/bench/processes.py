@@ -81,14 +81,14 @@ def train(folder: Path, options: argparse.Namespace) -> None:
 
     from whisper_recipe.model.load import load_model, load_tokenizer
     from whisper_recipe.training.batches import BatchOptions, load_cuts
-    from whisper_recipe.training.distributed import ended_together
     from whisper_recipe.training.parameters import ParameterOptions
+    from whisper_recipe.training.process_group import closing_process_group
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
     args = Seq2SeqTrainingArguments(**arguments(folder, options))
     cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
     model, tokenizer = load_model(folder / "model"), load_tokenizer(folder / "model")
-    with ended_together(folder):
+    with closing_process_group(folder):
         loaders = make_loaders(cuts, cuts, tokenizer, BatchOptions(max_duration=100, num_workers=0), 80, args)
         trainer = clocked(WhisperTrainer, options)(model, args, *loaders, ParameterOptions())
         trainer.train()

@@ -23,7 +23,7 @@ from whisper_recipe.data.signals import INTEGER_SCALE, Signals
 from whisper_recipe.errors import RecipeError
 
 SAMPLING_RATE = 16000  # whisper/audio.py of openai/whisper
-MAX_SECONDS = 30.0  # one input of Whisper
+MAX_SECONDS = 30  # one input of Whisper
 # Seconds by which a header, utt2dur, segments and the samples may disagree: rounding, and the padding of MP3 frames.
 DURATION_TOLERANCE = 0.1
 RATES = (1000, 1_000_000)  # Hz; beyond are damaged headers
@@ -57,9 +57,9 @@ class AudioInfo(NamedTuple):
         return self.num_samples / self.sampling_rate
 
 
-def is_longer(seconds: float, limit: float = MAX_SECONDS) -> bool:
-    """Whether audio has more samples than fit into `limit` seconds; 32.20 - 2.20 s are 30 s, not a little more."""
-    return round(seconds * SAMPLING_RATE) > round(limit * SAMPLING_RATE)
+def is_longer(seconds: float) -> bool:
+    """Whether audio has more samples than one input of Whisper; 32.20 - 2.20 s are 30 s, not a little more."""
+    return round(seconds * SAMPLING_RATE) > MAX_SECONDS * SAMPLING_RATE
 
 
 def audio_info(audio: str | Path) -> AudioInfo:

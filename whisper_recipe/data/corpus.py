@@ -10,7 +10,7 @@ from whisper_recipe.data.kaldi import scan_data_dir, write_data_dir
 from whisper_recipe.data.lists import scan_list, write_list
 from whisper_recipe.data.utterance import UNSORTED, Scan, Utterance
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 LIST_SUFFIXES = (".json", ".jsonl")
 
@@ -96,7 +96,7 @@ def write_corpus(
     if not is_list(path):
         return write_data_dir(utterances, path, tables)
     for name, table in tables.items():
-        with written_aside(f"{path}.{name}") as aside:
+        with atomic_write(f"{path}.{name}") as aside:
             aside.write_text(table, encoding="utf-8")
     return write_list(utterances, path)
 

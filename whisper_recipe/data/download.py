@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without a byte, after which a connection counts as broken
@@ -144,7 +144,7 @@ def unpack(archive: str | Path, folder: str | Path, inner: str | None = None) ->
         print(f"{folder} is there already: {archive} is not unpacked again")
         return folder
     print(f"unpacking {archive} to {folder}", flush=True)
-    with written_aside(folder) as aside:
+    with atomic_write(folder) as aside:
         aside.mkdir()
         _extract(require(archive), aside, str(archive))
         nested = sorted(aside.glob(inner)) if inner else []

@@ -27,13 +27,14 @@ from whisper_recipe.data.features import HOP_LENGTH, WhisperLogMel, log_mel
 from whisper_recipe.data.manifests import manifest_path
 from whisper_recipe.data.workers import DASK_AHEAD, finished, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl, written_aside
-from whisper_recipe.shares import Unfinished, parse_share
+from whisper_recipe.files import atomic_write, file_digest, list_dropped, read_json, read_jsonl, require, write_jsonl
+from whisper_recipe.processes import parse_part
+from whisper_recipe.resumable import ResumableWork
 
 PART = 200  # cuts that a process takes at a time, and that an interruption may cost
 LILCOM_TICK_POWER = -8  # steps of 2^-8
-FEATURES = "features"  # in the folder of what is unfinished, beside the parts' cuts
-UNREAD = ".unread"  # suffix of a part's list of cuts whose audio can't be read, there too
+FEATURES = "features"  # in the folder of what is unfinished, beside the pieces' cuts
+UNREAD = "unread"  # in a piece, in place of a cut whose audio can't be read: its id and the reason
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
@@ -71,7 +72,7 @@ def fbank(
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
 
-    The same command resumes where it was interrupted: what is finished stands in out/.unfinished_<split>/ meanwhile.
+    The same command resumes where it was interrupted: what is finished stands in out/.unfinished_<split>.*/ meanwhile.
 
     Args:
         split: name of the split, as in the manifests' names.
@@ -91,7 +92,7 @@ def fbank(
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
     """
-    share = parse_share(part)
+    own_part = parse_part(part)
     if storage == "none" and (part or dask):
         raise RecipeError("storage none computes nothing", where="--part, --dask", cure="leave them out")
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
@@ -106,18 +107,18 @@ def fbank(
         write_jsonl(path, (cut.to_dict() for cut in progress(cuts)))
     else:
         settings = {"storage": storage, "num_mel_bins": bins, "part": PART, "manifests": _digest(manifests, split)}
-        work = Unfinished(Path(out).absolute() / f".unfinished_{split}", settings | _plain(augment), ".jsonl", share)
-        if done := len(work.pieces()):
-            print(f"resumes where it was interrupted: {done} parts of {PART} cuts are done")
+        work = ResumableWork(Path(out) / split, settings | _plain(augment), own_part)
+        if done := work.open():
+            print(f"{path}: resuming, {done} parts of {PART} cuts are done")
         final = Path(out).absolute() / f"feats_{split}"
-        extract = functools.partial(_extract, WRITERS[storage], bins, work.folder, final)
+        extract = functools.partial(_extract, WRITERS[storage], bins, work, final)
         pieces = 0
         with progress() as bar, workers(num_jobs, dask) as executor:
             for size in _in_pieces(extract, cuts, work, executor, 2 * num_jobs if dask is None else DASK_AHEAD):
                 bar.update(size)
                 pieces += 1
         if not work.is_ours_to_finish(pieces):
-            print(f"{path}: part {share} is done; the one that ends last puts them together")
+            print(f"{path}: part {part} is done; the one that ends last puts them together")
             return
         dropped += _finish(work, path, final)
     list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are left out")
@@ -262,7 +263,7 @@ def _plain(augment: Augmentation) -> dict:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(augment).items()}
 
 
-def _finish(work: Unfinished, path: Path, final: Path) -> list[str]:
+def _finish(work: ResumableWork, path: Path, final: Path) -> list[str]:
     """Give the features and then the manifest their final names; interrupted anywhere, the same command resumes.
 
     Returns:
@@ -271,10 +272,9 @@ def _finish(work: Unfinished, path: Path, final: Path) -> list[str]:
     Raises:
         RecipeError: there are no others.
     """
-    lists = sorted(work.folder.glob(f"part*{UNREAD}"))
-    unread = [row for name in lists for row in name.read_text(encoding="utf-8").splitlines()]
-    with written_aside(path) as manifest:
-        if not write_jsonl(manifest, (row for piece in work.pieces() for _, row in read_jsonl(piece))):
+    unread = [row[UNREAD] for row in work.rows() if UNREAD in row]
+    with atomic_write(path) as manifest:
+        if not write_jsonl(manifest, (row for row in work.rows() if UNREAD not in row)):
             what = f"no audio can be read; the first: {unread[0].partition(chr(9))[2]}"
             raise RecipeError(what, where=path, cure="whisper-recipe validate lists all")
         features = work.folder / FEATURES
@@ -287,13 +287,13 @@ def _finish(work: Unfinished, path: Path, final: Path) -> list[str]:
 
 
 def _in_pieces(
-    extract: Callable[[Path, list[MonoCut]], int],
+    extract: Callable[[int, list[MonoCut]], int],
     cuts: Iterable[MonoCut],
-    work: Unfinished,
+    work: ResumableWork,
     executor: Executor,
     ahead: int,
 ) -> Iterator[int]:
-    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other shares.
+    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other parts.
 
     At most `ahead` pieces and one are in memory at a time.
     """
@@ -304,9 +304,9 @@ def _in_pieces(
             piece = list(islice(cuts, PART))
             if not piece:
                 return
-            path, ours = work.piece(number), work.share.has(number)
-            done = not ours or path.exists()
-            yield finished(len(piece) * ours) if done else executor.submit(extract, path, piece)
+            ours = work.own.has(number)
+            done = not ours or work.piece(number).exists()
+            yield finished(len(piece) * ours) if done else executor.submit(extract, number, piece)
 
     try:
         yield from in_order(futures(), ahead)
@@ -317,24 +317,28 @@ def _in_pieces(
 
 
 def _extract(
-    writer_type: type[FeaturesWriter], num_mel_bins: int, work: Path, final: Path, path: Path, cuts: list[MonoCut]
+    writer_type: type[FeaturesWriter],
+    num_mel_bins: int,
+    work: ResumableWork,
+    final: Path,
+    number: int,
+    cuts: list[MonoCut],
 ) -> int:
-    """Store a piece's features in the work folder, then its cuts in `path`; the features will be found in `final`.
+    """Store a piece's features in the work folder, then its cuts; the features will be found in `final`.
 
-    Cuts whose audio can't be read are left out and listed beside `path`.
+    Cuts whose audio can't be read are listed in their place.
     """
     torch.set_num_threads(1)
-    (work / FEATURES).mkdir(exist_ok=True)
-    read, unread = [], []
-    with writer_type(work / FEATURES / path.stem) as writer:
+    (work.folder / FEATURES).mkdir(exist_ok=True)
+    rows = []
+    with writer_type(work.folder / FEATURES / work.piece(number).stem) as writer:
         for index, cut in enumerate(cuts):
             try:
                 samples = load_samples(cut)
             except RecipeError as error:
-                unread.append(f"{cut.id}\t{' '.join(str(error).split())}\n")
+                rows.append({UNREAD: f"{cut.id}\t{' '.join(str(error).split())}"})
                 continue
-            read.append(cut)
-            key = f"{path.stem.removeprefix('part')}-{index:03d}"  # ids may hold what no file name can
+            key = f"{number:06d}-{index:03d}"  # ids may hold what no file name can
             values = log_mel(samples, num_mel_bins).numpy()
             cut.features = Features(
                 type=WhisperLogMel.name,
@@ -350,6 +354,6 @@ def _extract(
                 recording_id=cut.recording_id,
                 channels=cut.channel,
             )
-    path.with_suffix(UNREAD).write_text("".join(unread), encoding="utf-8")
-    write_jsonl(path, (cut.to_dict() for cut in read))
+            rows.append(cut.to_dict())
+    work.write(number, rows)
     return len(cuts)

@@ -14,15 +14,15 @@ from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.utils import compute_num_frames_from_samples
 from transformers.audio_utils import mel_filter_bank
 
-from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.audio import MAX_SECONDS, SAMPLING_RATE
 from whisper_recipe.data.augment import load_samples
-from whisper_recipe.data.shards import SHARD, features_of
+from whisper_recipe.data.shar_reader import SHARD, features_of
 from whisper_recipe.errors import RecipeError
 
 # whisper/audio.py of openai/whisper
 N_FFT = 400  # samples of a window: 25 ms
 HOP_LENGTH = 160  # samples between frames: 10 ms
-MAX_SAMPLES = 30 * SAMPLING_RATE
+MAX_SAMPLES = MAX_SECONDS * SAMPLING_RATE
 MAX_FRAMES = MAX_SAMPLES // HOP_LENGTH
 DYNAMIC_RANGE = 2.0  # silence lies this far under the loudest value: 8 decades, divided by 4 in the scaling
 LOWEST = -1.5  # of all values: mel energies are at least 1e-10

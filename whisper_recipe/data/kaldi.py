@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from whisper_recipe.data.utterance import UNSORTED, Scan, Segment, Utterance, parse_segments, shortened
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import exists, require, written_aside
+from whisper_recipe.files import atomic_write, exists, require
 
 PIPE = "a shell command: it is run only with --allow-pipes"
 Table = dict[str, tuple[int, str]]  # id -> (line number, the rest of the line)
@@ -321,7 +321,7 @@ def write_data_dir(
     for first, second in zip(rows, rows[1:], strict=False):
         if first.id == second.id:
             raise RecipeError("two utterances have the same id", where=first.id, cure="rename one of them")
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.mkdir(parents=True)
         tables = {
             name: "".join(map(_line, sorted(table.items(), key=_bytes)))

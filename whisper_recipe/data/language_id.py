@@ -1,7 +1,4 @@
-"""The language that a Whisper model hears in utterances.
-
-The room for models lies above this one, so the model is loaded by transformers directly: it is used as it is, at 30 s.
-"""
+"""The language that a Whisper model hears in utterances."""
 
 from __future__ import annotations
 
@@ -10,10 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import torch
-import transformers
 from tqdm import tqdm
 from transformers import WhisperForConditionalGeneration
 
@@ -22,9 +17,7 @@ from whisper_recipe.data.corpus import utterance_duration
 from whisper_recipe.data.features import MAX_FRAMES, MAX_SAMPLES, collate_fbank, log_mel
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
-
-# Its bar for reading weights would stand before ours.
-transformers.utils.logging.disable_progress_bar()
+from whisper_recipe.model.load import load_model, pick_device
 
 BATCH = 16  # utterances
 
@@ -43,9 +36,9 @@ def identify_languages(utterances: list[Utterance], name: str, num_jobs: int = 2
     Raises:
         RecipeError: the model can't be loaded or has no languages, or audio can't be read.
     """
-    model, languages = _load(name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    device = pick_device()
+    model = load_model(name).to(device).eval()
+    languages = _languages(model, name)
     codes, ids = list(languages), torch.tensor(list(languages.values()), device=device)
     with tqdm(total=len(utterances), desc="languages", unit="utt") as progress:
         for features in _batches(utterances, model.config.num_mel_bins, num_jobs):
@@ -58,28 +51,13 @@ def identify_languages(utterances: list[Utterance], name: str, num_jobs: int = 2
             progress.update(len(features))
 
 
-def _load(name: str) -> tuple[WhisperForConditionalGeneration, dict[str, int]]:
-    """Return the model in float32, and the id of each language's token."""
-    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "exp/"))):
-        # transformers would ask the hub for it.
-        raise RecipeError("no such model folder", where=name, cure="give a Whisper folder, or a name on the hub")
-    try:
-        # Weights in PyTorch's own format are read with `weights_only=True` by transformers: no pickled code runs.
-        model, info = WhisperForConditionalGeneration.from_pretrained(
-            name, dtype=torch.float32, local_files_only=Path(name).is_dir(), output_loading_info=True
-        )
-    except Exception as error:  # transformers, safetensors and pickle each raise types of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"the model can't be loaded ({reason})", where=name, cure="give a Whisper folder") from None
-    if missing := sorted(info["missing_keys"]):
-        # transformers would fill them with random numbers and only warn.
-        what = f"{len(missing)} weights are missing, {missing[0]} first"
-        raise RecipeError(what, where=name, cure="copy the model again")
+def _languages(model: WhisperForConditionalGeneration, name: str) -> dict[str, int]:
+    """Return the id of each language's token."""
     tokens = getattr(model.generation_config, "lang_to_id", None)
     if not tokens:
         what = "generation_config.json names no languages (lang_to_id)"
         raise RecipeError(what, where=name, cure="give a multilingual Whisper with this file")
-    return model.eval(), {token.strip("<|>"): index for token, index in tokens.items()}
+    return {token.strip("<|>"): index for token, index in tokens.items()}
 
 
 def _batches(utterances: list[Utterance], num_mel_bins: int, num_jobs: int) -> Iterator[torch.Tensor]:

@@ -20,7 +20,7 @@ from typing import Any
 from whisper_recipe.data.kaldi import PIPE, locate_audio
 from whisper_recipe.data.utterance import UNSORTED, Scan, Segment, Utterance, parse_seconds, parse_segments, shortened
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, require, write_jsonl
 
 
 class _Fault(Exception):
@@ -237,7 +237,7 @@ def write_list(utterances: Iterable[Utterance], path: str | Path) -> int:
             raise RecipeError("two utterances have the same id", where=first.id, cure="rename one of them")
     if Path(path).suffix != ".json":
         return write_jsonl(path, map(_row, rows))
-    with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8") as file:
         file.write("[\n" + ",\n".join(json.dumps(_row(row), ensure_ascii=False) for row in rows) + "\n]\n")
     return len(rows)
 

@@ -25,7 +25,7 @@ from whisper_recipe.data.audio import (
 from whisper_recipe.data.corpus import is_list, read_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import list_dropped, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, list_dropped, write_jsonl
 
 
 def manifest_path(folder: Path, kind: str, split: str) -> Path:
@@ -68,9 +68,9 @@ def prepare(
     found: dict[str, _Located | None] = {}  # of each recording; None where it can't be read
     dropped: list[str] = []
     with (
-        written_aside(manifest_path(out, "recordings", split)) as recordings,
-        written_aside(manifest_path(out, "supervisions", split)) as supervisions,
-        written_aside(copies, replace_folder=True) as aside,
+        atomic_write(manifest_path(out, "recordings", split)) as recordings,
+        atomic_write(manifest_path(out, "supervisions", split)) as supervisions,
+        atomic_write(copies, replace_folder=True) as aside,
     ):
         aside.mkdir()
         locate = partial(_located, aside=aside, final=copies.absolute(), channel=channel)

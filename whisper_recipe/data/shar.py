@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from whisper_recipe.data.fbank import LILCOM_TICK_POWER
 from whisper_recipe.data.features import load_fbank
-from whisper_recipe.data.shards import INDEX
+from whisper_recipe.data.shar_reader import INDEX
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, require, write_json, write_jsonl
 
 FOLDER = "shards"  # lhotse reads it as it is: CutSet.from_shar(in_dir=...)
 
@@ -45,7 +45,7 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
         require(path, "run stage 2 (whisper-recipe fbank) first")
     every = iter(tqdm(CutSet.from_files(cuts, shuffle_iters=False), desc=f"shar {out}", unit="cut"))
     rows = []
-    with written_aside(out, replace_folder=True) as aside:
+    with atomic_write(out, replace_folder=True) as aside:
         (aside / FOLDER).mkdir(parents=True)
         while shard := list(islice(every, shard_size)):
             rows.append(_write_shard(aside, len(rows), shard, storage))

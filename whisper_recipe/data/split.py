@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_recipe.data.corpus import is_list, read_corpus, utterance_duration, write_corpus
-from whisper_recipe.data.manifest_parts import combine_manifests, is_manifest, split_manifest
+from whisper_recipe.data.split_manifests import combine_manifests, is_manifest, split_manifest
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require

@@ -12,16 +12,19 @@ from pathlib import Path
 
 from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.data.text_rules import is_punctuation
-from whisper_recipe.data.tokens import token_counter
+from whisper_recipe.data.tokens import MAX_TEXT_TOKENS, Tokens, token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import file_digest, read_json, read_jsonl, write_json, written_aside
+from whisper_recipe.files import atomic_write, file_digest, read_jsonl
+from whisper_recipe.languages import remarks_on
+from whisper_recipe.processes import parse_part
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
-from whisper_recipe.shares import Share, Unfinished, parse_share
+from whisper_recipe.resumable import ResumableWork
 
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
+ALL = "all"
 PIECE = 10_000  # cuts that are tokenized and counted at a time
 Row = tuple[float, str, str, str]  # seconds, language, task, text
 Groups = dict[tuple[str, str], "Group"]  # by language and task
@@ -34,17 +37,27 @@ class Group:
     durations: array = field(default_factory=lambda: array("d"))
     characters: array = field(default_factory=lambda: array("d"))  # per second
     tokens: array = field(default_factory=lambda: array("d"))  # per second; empty where they are not counted
+    all_tokens: int = 0
+    all_characters: int = 0
+    all_bytes: int = 0
+    lone_bytes: int = 0  # see data/tokens.py
+    too_long: int = 0  # texts
     empty: int = 0
     punctuated: int = 0
     capitals: int = 0
     cased: int = 0
 
-    def add(self, duration: float, text: str, tokens: int | None) -> None:
+    def add(self, duration: float, text: str, tokens: Tokens | None) -> None:
         """Count one cut."""
         self.durations.append(duration)
         self.characters.append(len(text) / duration)
         if tokens is not None:
-            self.tokens.append(tokens / duration)
+            self.tokens.append(tokens.tokens / duration)
+            self.all_tokens += tokens.tokens
+            self.all_characters += len(text)
+            self.all_bytes += len(text.encode())
+            self.lone_bytes += tokens.lone_bytes
+            self.too_long += tokens.tokens > MAX_TEXT_TOKENS
         self.empty += not text
         self.punctuated += any(map(is_punctuation, text))
         lower = text.lower()
@@ -57,15 +70,7 @@ class Group:
             setattr(self, name, operator.iadd(getattr(self, name), getattr(other, name)))
 
     def __add__(self, other: Group) -> Group:
-        return Group(
-            self.durations + other.durations,
-            self.characters + other.characters,
-            self.tokens + other.tokens,
-            self.empty + other.empty,
-            self.punctuated + other.punctuated,
-            self.capitals + other.capitals,
-            self.cased + other.cased,
-        )
+        return Group(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
 def stats(
@@ -86,7 +91,8 @@ def stats(
     Args:
         cuts: cut manifests, from `whisper-recipe fbank`.
         plot: a PNG to write, with a histogram of the durations.
-        tokenizer: a Whisper folder or name on the hub: tokens per second are shown too.
+        tokenizer: a Whisper folder or name on the hub: tokens per second and per character are shown too, and the share
+            of bytes that are tokens by themselves, which is high for a script that the tokenizer has not learned.
         out: a text file to write the tables to.
         part: 2/8 counts the second eighth. All eight are started, on any machines that share the folder of `out`, with
             the same other options; the one that ends last prints and writes the tables, the same as one process would.
@@ -104,18 +110,21 @@ def stats(
             "the parts need a place, and no cluster", where="--part", cure="give --out FILE, and no --dask"
         )
     if part:
-        work = _unfinished(cuts, tokenizer, out, parse_share(part))
-        if not _count_share(cuts, tokenizer, work):
+        settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
+        work = ResumableWork(Path(out), settings, parse_part(part))
+        if not _count_part(cuts, tokenizer, work):
             print(f"{out}: part {part} is done; the one that ends last puts them together")
             return
-        counted = map(_read_groups, work.pieces())
+        counted = map(_read_group, work.rows())
     else:
         counted = _counted(_pieces(_rows(cuts)), tokenizer, dask)
     groups: Groups = {}
     for piece in counted:
         for key, group in piece.items():
             groups.setdefault(key, Group()).extend(group)
-    tables = _report(dict(sorted(groups.items())), plot, out)
+    groups = dict(sorted(groups.items()))
+    tables = _report(groups, plot, out)
+    _remark(groups)
     if part:
         work.discard()
     if report is not None:
@@ -125,18 +134,14 @@ def stats(
         write_corpus_report(report, title, list(spoken_in_cuts(cuts)), tables, audio, audio_limit_mb)
 
 
-def _unfinished(cuts: list[Path], tokenizer: str | None, out: Path, share: Share) -> Unfinished:
-    settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
-    return Unfinished(Path(out).absolute().with_name(f".unfinished_{Path(out).name}"), settings, ".json", share)
-
-
-def _count_share(cuts: list[Path], tokenizer: str | None, work: Unfinished) -> bool:
-    """Count the pieces of a share that are not done; whether it is ours to put all together."""
+def _count_part(cuts: list[Path], tokenizer: str | None, work: ResumableWork) -> bool:
+    """Count the pieces of a part that are not done; whether it is ours to put all together."""
+    work.open()
     count = 0
     for number, rows in enumerate(_pieces(_rows(cuts))):
         count = number + 1
-        if work.share.has(number) and not work.piece(number).exists():
-            _write_groups(work.piece(number), _count(tokenizer, rows))
+        if work.own.has(number) and not work.piece(number).exists():
+            work.write(number, _plain_groups(_count(tokenizer, rows)))
     return work.is_ours_to_finish(count)
 
 
@@ -167,22 +172,15 @@ def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
 _tokenizer = functools.cache(token_counter)
 
 
-def _write_groups(path: Path, groups: Groups) -> None:
-    plain = {key: {name: _plain(value) for name, value in asdict(group).items()} for key, group in groups.items()}
-    write_json(path, {"groups": [[*key, group] for key, group in plain.items()]})
+def _plain_groups(groups: Groups) -> Iterator[dict]:
+    for (language, task), group in groups.items():
+        counts = {name: list(x) if isinstance(x, array) else x for name, x in asdict(group).items()}
+        yield {"language": language, "task": task, **counts}
 
 
-def _plain(value: array | int) -> list[float] | int:
-    return list(value) if isinstance(value, array) else value
-
-
-def _read_groups(path: Path) -> Groups:
-    rows = read_json(path)["groups"]
-    return {(language, task): Group(**{name: _typed(x) for name, x in row.items()}) for language, task, row in rows}
-
-
-def _typed(value: list[float] | int) -> array | int:
-    return array("d", value) if isinstance(value, list) else value
+def _read_group(row: dict) -> Groups:
+    key = row.pop("language"), row.pop("task")
+    return {key: Group(**{name: array("d", x) if isinstance(x, list) else x for name, x in row.items()})}
 
 
 def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
@@ -192,7 +190,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
     if plot is not None:
         _plot(groups, plot)
     if len(groups) > 1:
-        groups["all", "all"] = functools.reduce(Group.__add__, groups.values())
+        groups[ALL, ALL] = functools.reduce(Group.__add__, groups.values())
     tables, shown = [], []
     for title, columns in (("Durations", _durations), ("Texts", _texts)):
         rows = [columns(*key, group) for key, group in groups.items()]
@@ -201,11 +199,21 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
         shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2))
     print(*tables, sep="\n")
     if out is not None:
-        with written_aside(out) as aside:
+        with atomic_write(out) as aside:
             aside.write_text("\n".join(tables), encoding="utf-8")
     if plot is not None:
         print(f"histogram of durations: {plot}")
     return shown
+
+
+def _remark(groups: Groups) -> None:
+    """Print what needs a remedy before the training: texts that are too long, and languages that Whisper lacks."""
+    for (language, task), group in groups.items():
+        if group.too_long and language != ALL:
+            cure = "cut them into shorter pieces, or teach the tokenizer their script (train --add_tokens)"
+            print(f"{language}, {task}: {group.too_long:,} texts have over 448 tokens, Whisper's limit; {cure}")
+    for remark in remarks_on({language for language, _ in groups} - {ALL}):
+        print(remark)
 
 
 def _rows(paths: list[Path]) -> Iterator[Row]:
@@ -249,6 +257,9 @@ def _texts(language: str, task: str, group: Group) -> dict[str, str]:
         for name, values in rates.items()
         for p, rate in zip(RATE_PERCENTILES, np.percentile(np.frombuffer(values), RATE_PERCENTILES), strict=True)
     }
+    if group.tokens:
+        columns["tokens/char"] = f"{group.all_tokens / max(group.all_characters, 1):.2f}"
+        columns["lone bytes"] = f"{group.lone_bytes / max(group.all_bytes, 1):.1%}"
     return {
         "language": language,
         "task": task,
@@ -274,5 +285,5 @@ def _plot(groups: dict[tuple[str, str], Group], path: Path) -> None:
     axes.hist([group.durations for group in groups.values()], bins=50, stacked=True, label=labels)
     axes.set(xlabel="duration in seconds", ylabel="cuts", title="Durations")
     axes.legend()
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, dpi=120, format="png")

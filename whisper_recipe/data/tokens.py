@@ -1,14 +1,24 @@
-"""Counting a text's tokens, without the room for text, which lies above this one."""
+"""Counting the tokens of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
-from whisper_recipe.errors import RecipeError
+MAX_TEXT_TOKENS = 448 - 4  # of Whisper's decoder, without the tokens for start, language, task and no timestamps
 
 
-def token_counter(name: str) -> Callable[[list[str]], list[int]]:
+class Tokens(NamedTuple):
+    """How a text is written: its tokens, and how many of them are one byte of a character that has several.
+
+    Bytes that stand alone are outside of the tokenizer's merges: it has not learned the characters.
+    """
+
+    tokens: int
+    lone_bytes: int
+
+
+def token_counter(name: str) -> Callable[[list[str]], list[Tokens]]:
     """Return a function that counts the tokens of each of some texts, special ones left out.
 
     Args:
@@ -17,15 +27,19 @@ def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     Raises:
         RecipeError: there is no tokenizer.
     """
-    from transformers import AutoTokenizer
+    from tokenizers import pre_tokenizers
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except Exception as error:  # transformers and its hub raise types of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(
-            f"the tokenizer can't be loaded ({reason})", where=name, cure="give a Whisper folder"
-        ) from None
-    return lambda texts: list(
-        map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids)
-    )
+    from whisper_recipe.model.load import load_tokenizer  # with torch, which takes seconds
+
+    tokenizer = load_tokenizer(name)
+    # A byte-level tokenizer writes each byte as one character, those of ASCII too.
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    ((ascii, _),) = bytewise.pre_tokenize_str("".join(map(chr, range(128))))
+    lone = set(bytewise.alphabet()) - set(ascii)
+    ids = {index for token, index in tokenizer.get_vocab().items() if token in lone}
+
+    def count(texts: list[str]) -> list[Tokens]:
+        rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids
+        return [Tokens(len(row), sum(map(ids.__contains__, row))) for row in rows]
+
+    return count

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from whisper_recipe.data.corpus import scan_corpus
-from whisper_recipe.data.tokens import token_counter
+from whisper_recipe.data.tokens import MAX_TEXT_TOKENS, token_counter
 from whisper_recipe.data.utterance import Problem, Scan, Utterance
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.languages import remarks_on
 from whisper_recipe.report.sound import AudioMode
 
 if TYPE_CHECKING:
     from whisper_recipe.data.audio import Decoded
 
 MIN_SECONDS = 0.01  # one frame of Whisper's features
-MAX_TEXT_TOKENS = 448 - 4  # of Whisper's decoder, without the tokens for start, language, task and no timestamps
 REMARKS = {"clipping", "DC offset", "opposite phase"}  # the kinds that are reported and may be as they should
 MAX_CHARACTERS = 6 * MAX_TEXT_TOKENS  # more than any speech of 30 s has, in tokens of whatever length
 
@@ -60,19 +60,14 @@ def validate(
     Raises:
         RecipeError: there are problems.
     """
-    from tabulate import tabulate
-
     scan, durations = check_corpus(corpus, decode, tokenizer, allow_pipes, language, num_jobs, channel)
-    counts = Counter(problem.kind for problem in scan.problems)
-    _list(scan.problems, show or len(scan.problems))
-    if counts:
-        print(tabulate(counts.most_common(), headers=["problem", "count"]))
-    if show and counts and max(counts.values()) > show:
-        print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    counts = _print(scan.problems, show)
     if report is not None:
         from whisper_recipe.data.report import write_scan_report
 
         write_scan_report(report, scan, durations, audio, audio_limit_mb)
+    for remark in remarks_on(row.language for row in scan.utterances if row.language):
+        print(remark)
     remarks = sum(counts.pop(kind, 0) for kind in REMARKS)
     if counts:
         many = "1 problem" if counts.total() == 1 else f"{counts.total()} problems"
@@ -82,12 +77,20 @@ def validate(
     print(f"{corpus}: {len(scan.utterances)} utterances, no problem{also}")
 
 
-def _list(problems: list[Problem], show: int) -> None:
-    shown: Counter[str] = Counter()
+def _print(problems: list[Problem], show: int) -> Counter[str]:
+    """Print the first `show` problems of each kind (0: all) and a table of counts; return the counts by kind."""
+    from tabulate import tabulate
+
+    counts: Counter[str] = Counter()
     for problem in problems:
-        shown[problem.kind] += 1
-        if shown[problem.kind] <= show:
+        counts[problem.kind] += 1
+        if not show or counts[problem.kind] <= show:
             print(f"{problem.where}: {problem.kind}: {problem.what}")
+    if counts:
+        print(tabulate(counts.most_common(), headers=["problem", "count"]))
+    if show and counts and max(counts.values()) > show:
+        print(f"(the first {show} of each kind are listed; --show 0 lists all)")
+    return counts
 
 
 def check_corpus(
@@ -116,7 +119,7 @@ def _check_texts(scan: Scan, tokenizer: str | None) -> None:
     for utterance in long:
         text = utterance.text
         words, characters = len(text.split()), len(text)
-        if count is not None and (tokens := count([text])[0]) > MAX_TEXT_TOKENS:
+        if count is not None and (tokens := count([text])[0].tokens) > MAX_TEXT_TOKENS:
             what = f"{utterance.id} has {tokens} tokens, over {MAX_TEXT_TOKENS}"
         elif count is None and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
             what = f"{utterance.id} has {words} words and {characters} characters, over 448 tokens"

@@ -17,22 +17,22 @@ from lhotse.cut import Cut
 from tqdm import tqdm
 
 from whisper_recipe import __version__
-from whisper_recipe.data.audio import is_longer
+from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import check_features, load_fbank
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.confidence import calibrated, read_temperature
 from whisper_recipe.decoding.formats import Word
-from whisper_recipe.decoding.parts import FinishedBatch, Parts
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.input_length import InputLength, input_length
-from whisper_recipe.shares import parse_share
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.processes import is_main_process, launched, parse_part
+from whisper_recipe.resumable import ResumableWork
+from whisper_recipe.text.additions import borrow_languages
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
 
@@ -50,6 +50,7 @@ def decode(
     part: str | None = None,
     confidence: bool = False,
     calibration: Path | None = None,
+    new_languages: dict[str, str] = {},  # noqa: B006
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
@@ -79,6 +80,7 @@ def decode(
             more, which tells how likely each token is after those before it.
         calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
             probabilities true.
+        new_languages: languages whose tokens others borrow, {mdw: ln}, where the model has not been trained on these.
         search: how hypotheses are searched for.
 
     Raises:
@@ -104,6 +106,7 @@ def decode(
         "task": task,
         "assistant_model": assistant_model,
         "confidence_temperature": temperature,
+        "new_languages": new_languages,
         **asdict(search),
         "versions": _versions(),
     }
@@ -111,19 +114,22 @@ def decode(
     ordered = sorted(every, key=lambda cut: cut.id)
     batches = list(by_length(ordered, attrgetter("duration"), batch_duration, length.seconds))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
-    parts = Parts(out, settings | inputs, len(batches), parse_share(part))
-    if not (parts.waits or parts.to_do() or (parts.in_shares and parts.is_whole())):
+    work = ResumableWork(out / "hyp", settings | inputs, parse_part(part), launched())
+    to_do = work.to_do(len(batches))
+    if not (work.leads or to_do or (work.in_parts and work.is_complete(len(batches)))):
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
+    borrow_languages(backend.tokenizer, new_languages)
     check_features(every[0], backend.num_mel_bins, cuts)
-    if parts.rank == 0:
-        parts.announce()
+    done = work.open()
+    if done and is_main_process():
+        print(f"{out}: resuming, {done} of {len(batches)} batches are done", flush=True)
     decoder = _CutDecoder(backend, search, language, task, length, temperature)
-    _decode_batches(decoder, batches, parts, f"decode {cuts.stem}")
-    if parts.is_ours_to_finish():
+    _decode_batches(decoder, batches, to_do, work, f"decode {cuts.stem}")
+    if work.is_ours_to_finish(len(batches)):
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
-        _finish(parts, settings | used, every)
-    elif part and parts.is_first:
+        _finish(work, out, settings | used, every)
+    elif part and is_main_process():
         print(f"{out}: part {part} is done; the one that ends last puts them together")
 
 
@@ -156,12 +162,13 @@ def _read_cuts(path: Path) -> list[Cut]:
     return cuts
 
 
-def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts, title: str) -> None:
-    """Decode the batches of this process that are not finished; the bar counts seconds of audio."""
-    to_do = parts.to_do()
+def _decode_batches(
+    decoder: _CutDecoder, batches: list[list[Cut]], to_do: list[int], work: ResumableWork, title: str
+) -> None:
+    """Decode the batches with the numbers in `to_do`, each a piece of the work; the bar counts seconds of audio."""
     total = sum(cut.duration for number in to_do for cut in batches[number])
     processing = audio = 0.0
-    with tqdm(total=round(total), unit="s", desc=title, disable=not parts.is_first) as progress:
+    with tqdm(total=round(total), unit="s", desc=title, disable=not is_main_process()) as progress:
         start = time.perf_counter()
         found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do), decoder.load)
         for number, (rows, skipped) in zip(to_do, found, strict=True):
@@ -169,7 +176,7 @@ def _decode_batches(decoder: _CutDecoder, batches: list[list[Cut]], parts: Parts
             start += seconds
             for key, reason in skipped.items():
                 tqdm.write(f"{key} is skipped: {reason}", file=sys.stderr)
-            parts.add(FinishedBatch(number, seconds, rows, skipped))
+            work.write(number, [{"process": work.own.index, "seconds": seconds, "rows": rows, "skipped": skipped}])
             processing += seconds
             audio += sum(cut.duration for cut in batches[number])
             progress.update(round(audio) - progress.n)
@@ -269,34 +276,38 @@ class _CutDecoder:
         return {"id": cut.id, "language": language, "task": self._task(cut), "duration": cut.duration, "text": text}
 
 
-def _finish(parts: Parts, settings: dict, cuts: list[Cut]) -> None:
+def _finish(work: ResumableWork, out: Path, settings: dict, cuts: list[Cut]) -> None:
     """Write the hypotheses in the manifest's order and the record of the decoding."""
-    batches = parts.collect()
-    rows = {row["id"]: row for batch in batches for row in batch.rows}
-    skipped = {key: reason for batch in batches for key, reason in batch.skipped.items()}
+    rows: dict[str, dict] = {}
+    skipped: dict[str, str] = {}
+    seconds: dict[int, float] = defaultdict(float)
+    for batch in work.rows():
+        rows |= {row["id"]: row for row in batch["rows"]}
+        skipped |= batch["skipped"]
+        seconds[batch["process"]] += batch["seconds"]
     if not rows:
         key, reason = next(iter(skipped.items()))
         raise RecipeError(f"none of the {len(cuts)} cuts can be read: {key}: {reason}", where=settings["cuts"])
     audio = sum(row["duration"] for row in rows.values())
-    processing = parts.busiest_seconds()
+    processing = max(seconds.values())  # of the process with the most work
     rtf = processing / audio if audio else None
-    write_jsonl(parts.out / "hyp.jsonl", (rows[cut.id] for cut in cuts if cut.id in rows))
-    facts = {
+    write_jsonl(out / "hyp.jsonl", (rows[cut.id] for cut in cuts if cut.id in rows))
+    record = {
         **settings,
-        "processes": parts.processes,
+        "processes": work.own.count,
         "utterances": len(rows),
         "skipped": skipped,
         "audio_seconds": round(audio, 3),
         "processing_seconds": round(processing, 3),
         "rtf": rtf and round(rtf, 6),
     }
-    write_json(parts.out / "decode.json", facts)
-    parts.remove()
+    write_json(out / "decode.json", record)
+    work.discard()
     speed = f"RTF {rtf:.4f} (processing time / audio time)" if rtf else "no audio"
-    print(f"{parts.out}: {len(rows)} utterances, {speed}")
+    print(f"{out}: {len(rows)} utterances, {speed}")
     if skipped:
         raise PartialFailure(
             f"{len(skipped)} of {len(cuts)} cuts can't be read and have no hypothesis ({min(skipped)} first)",
-            where=parts.out / "decode.json",
+            where=out / "decode.json",
             cure="find them with whisper-recipe validate",
         )

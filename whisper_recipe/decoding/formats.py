@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from whisper_recipe.files import printable, written_aside
+from whisper_recipe.files import atomic_write, printable
 from whisper_recipe.languages import CHARACTER_LANGUAGES
 from whisper_recipe.text.normalize import text_language
 
@@ -190,5 +190,5 @@ def write_together(transcripts: Iterable[Transcript], out: Path, formats: Iterab
 
 
 def _write(path: Path, content: str) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(content, encoding="utf-8")

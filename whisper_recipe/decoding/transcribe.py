@@ -17,7 +17,7 @@ from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
 from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.errors import PartialFailure, RecipeError
-from whisper_recipe.files import printable, written_aside
+from whisper_recipe.files import atomic_write, printable
 from whisper_recipe.languages import language_code
 
 POOL_SECONDS = 1800  # of audio held in memory at a time, or one recording if it is longer
@@ -151,7 +151,7 @@ def _finish(out: Path, skipped: list[tuple[Source, str]], count: int) -> None:
     path.unlink(missing_ok=True)
     if not skipped:
         return
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         rows = ["\t".join([source.where, source.audio, " ".join(why.split())]) + "\n" for source, why in skipped]
         aside.write_text(printable("".join(rows)), encoding="utf-8")
     what = f"{len(skipped)} of {count} inputs can't be read and were skipped"

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from whisper_recipe.data.audio import SAMPLING_RATE
+from whisper_recipe.data.audio import MAX_SECONDS, SAMPLING_RATE
 from whisper_recipe.data.features import MAX_SAMPLES
-from whisper_recipe.text.prompt import MAX_SECONDS
 
 # A pause that ends a stretch of speech. faster-whisper takes 2 s where it only leaves out silence and 0.16 s in its
 # batched pipeline, which joins the stretches again; between sentences speakers pause for half a second.

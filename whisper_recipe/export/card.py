@@ -1,6 +1,6 @@
 """The model card of an exported folder: what the model is, what it was trained on, and what was measured of it.
 
-Only what is on record goes in: the facts of the training beside the weights, and the metrics of decoded sets beside the
+Only what is on record goes in: the training record beside the weights, and the metrics of decoded sets beside the
 model folder. The front matter has the keys of https://huggingface.co/docs/hub/model-cards.
 """
 
@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json
-from whisper_recipe.model.load import WEIGHTS, is_hub_name, natural_length, read_facts, timestamps
+from whisper_recipe.model.generation import asked_language
+from whisper_recipe.model.load import (
+    WEIGHTS,
+    is_hub_name,
+    load_tokenizer,
+    natural_length,
+    read_training_record,
+    timestamps,
+)
+from whisper_recipe.text.additions import added_pieces, language_token, new_languages
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
@@ -40,8 +52,22 @@ transformers, faster-whisper and openai-whisper always pad to 30 s; this model h
 the results below hold for them only where they say that the audio was padded. `whisper-recipe decode` obeys what
 the folder records; with whisper.cpp set `--audio-ctx` to 50 for each second of audio."""
 
-SETTINGS = ("method", "lora", "merge_scale", "average", "steps",
-            "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+NEW_LANGUAGES = """\
+**This model writes languages that Whisper lacks.** whisper-recipe knows them by their own codes; other programs must be
+told:
+
+{table}"""
+# faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell
+# models apart by the size of the vocabulary.
+NO_WAY = "can't be used: the first knows Whisper's codes alone, the others take the vocabulary for large-v3's"
+
+ADDED_TOKENS = """\
+**{count} pieces of text were added to the vocabulary**, after the time tokens. transformers (without timestamps) and
+whisper-recipe write them; faster-whisper takes them for times and leaves them out, and openai-whisper and whisper.cpp
+take the vocabulary for that of another model."""
+
+SETTINGS = ("method", "lora", "merge_scale", "average", "steps", "epochs", "learning_rate",
+            "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
 
 
@@ -94,21 +120,22 @@ class Result:
 
 def write_card(folder: Path, export: Export) -> None:
     """Write README.md into an exported folder, which may still have a name that is not its last."""
-    facts = read_facts(export.model) or {}
+    record, tokenizer = read_training_record(export.model) or {}, load_tokenizer(export.model)
     results = read_results(export.model)
     sections = [
         f"# {_name(export)}",
-        _summary(facts, export),
+        _summary(record, export),
         *([] if timestamps(export.model) else [NO_TIMESTAMPS]),
         *([NATURAL_LENGTH] if natural_length(export.model) else []),
-        f"## Use\n\n{export.target.use(_most_trained(facts), timestamps(export.model))}",
-        f"## Training data\n\n{_data(facts)}",
-        f"## Training\n\n{_settings(facts)}",
+        *_additions(tokenizer),
+        f"## Use\n\n{export.target.use(_asked(record, tokenizer), timestamps(export.model))}",
+        f"## Training data\n\n{_data(record)}",
+        f"## Training\n\n{_settings(record)}",
         f"## Results\n\n{_results(results)}",
-        *([f"## Forgetting\n\n{_canaries(facts['canaries'])}"] if facts.get("canaries") else []),
+        *([f"## Forgetting\n\n{_canaries(record['canaries'])}"] if record.get("canaries") else []),
         *([f"## Check of the export\n\n{export.checked}"] if export.checked else []),
     ]
-    front = _front_matter(facts, results, export)
+    front = _front_matter(record, results, export)
     (folder / CARD).write_text(f"---\n{front}\n---\n\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
 
 
@@ -120,29 +147,29 @@ def read_results(model: Path) -> list[Result]:
     made = max((path.stat().st_mtime for name in WEIGHTS if (path := model / name).exists()), default=0.0)
     results = []
     for path in sorted(model.resolve().parent.glob("decode_*/metrics.json")):
-        facts = path.with_name("decode.json")
-        if not facts.exists():
+        record = path.with_name("decode.json")
+        if not record.exists():
             print(f"{path.parent} does not say what decoded it: left out of the model card")
             continue
-        decoding, metrics = read_json(facts), read_json(path)
+        decoding, metrics = read_json(record), read_json(path)
         if not {"model", "backend"} <= decoding.keys() or not {"set", "groups", "normalizer"} <= metrics.keys():
             raise RecipeError("no result of decode and score", where=path.parent, cure="decode and score again")
         decoded = Path(decoding["model"])
         if decoded.resolve().parent.name != model.resolve().parent.name:
             print(f"{path.parent} is of {decoded}: left out of the model card")
-        elif facts.stat().st_mtime < made:
+        elif record.stat().st_mtime < made:
             print(f"{path.parent} is older than {model}: left out of the model card")
         else:
             results.append(Result(decoded.name, _decoding(decoding), metrics))
     return results
 
 
-def _decoding(facts: dict) -> str:
-    parts = [f"{facts['backend']} {facts.get('compute_type', '')}".strip()]
-    if "beam_size" in facts:
-        parts.append(f"beam {facts['beam_size']}")
-    if "pad_to_30s" in facts:
-        parts.append("padded to 30 s" if facts["pad_to_30s"] else "natural length")
+def _decoding(record: dict) -> str:
+    parts = [f"{record['backend']} {record.get('compute_type', '')}".strip()]
+    if "beam_size" in record:
+        parts.append(f"beam {record['beam_size']}")
+    if "pad_to_30s" in record:
+        parts.append("padded to 30 s" if record["pad_to_30s"] else "natural length")
     return ", ".join(parts)
 
 
@@ -151,33 +178,52 @@ def _name(export: Export) -> str:
     return folder.parent.name if folder.name == "model" else folder.name  # exp/lora/model is lora
 
 
-def _summary(facts: dict, export: Export) -> str:
-    base = facts.get("base_model")
+def _summary(record: dict, export: Export) -> str:
+    base = record.get("base_model")
     origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "of which the folder records no fine-tuning"
     return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
-def _most_trained(facts: dict) -> dict[str, str]:
-    """Return the language and the task with the most hours, which the example asks for."""
-    row = max(facts.get("data", []), key=lambda row: row["hours"], default={})
-    return {key: row[key] for key in ("language", "task") if key in row}
-
-
-def _data(facts: dict) -> str:
+def _additions(tokenizer: WhisperTokenizer) -> list[str]:
+    """Return the sections on new languages and added pieces of text; none for most models."""
     from tabulate import tabulate
 
-    if "data" not in facts:
+    sections, rows = [], []
+    for code in new_languages(tokenizer):
+        token, asked = language_token(tokenizer, code), asked_language(tokenizer, code)
+        others = NO_WAY if asked == token else f'`language="{asked}"`'
+        # In a table of Markdown | stands between columns.
+        rows.append([code, *(cell.replace("|", "\\|") for cell in (f"`{token}`", f'`language="{asked}"`')), others])
+    if rows:
+        headers = ["language", "token", "transformers", "faster-whisper, openai-whisper, whisper.cpp"]
+        sections.append(NEW_LANGUAGES.format(table=tabulate(rows, headers, tablefmt="github")))
+    if count := len(added_pieces(tokenizer)):
+        sections.append(ADDED_TOKENS.format(count=count))
+    return sections
+
+
+def _asked(record: dict, tokenizer: WhisperTokenizer) -> dict[str, str]:
+    """Return the language, as other programs know it, and the task with the most hours, which the example asks for."""
+    row = max(record.get("data", []), key=lambda row: row["hours"], default={})
+    asked = {key: row[key] for key in ("language", "task") if key in row}
+    return asked | ({"language": asked_language(tokenizer, asked["language"])} if "language" in asked else {})
+
+
+def _data(record: dict) -> str:
+    from tabulate import tabulate
+
+    if "data" not in record:
         return "Not on record."
-    rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in facts["data"]]
+    rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in record["data"]]
     rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
     table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
-    return f"{', '.join(f'`{path}`' for path in facts.get('train_cuts', []))}\n\n{table}"
+    return f"{', '.join(f'`{path}`' for path in record.get('train_cuts', []))}\n\n{table}"
 
 
-def _settings(facts: dict) -> str:
+def _settings(record: dict) -> str:
     from tabulate import tabulate
 
-    rows = [[key, _setting(facts[key])] for key in SETTINGS if key in facts]
+    rows = [[key, _setting(record[key])] for key in SETTINGS if key in record]
     return tabulate(rows, ["setting", "value"], tablefmt="github", disable_numparse=True) if rows else "Not on record."
 
 
@@ -223,10 +269,10 @@ def _cell(row: dict | None) -> str | None:
     return f"{total} ({', '.join(parts)})"
 
 
-def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
+def _front_matter(record: dict, results: list[Result], export: Export) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    base = facts.get("base_model")
+    base = record.get("base_model")
     # A transformers folder is decoded as the model is, so the model's results are its own.
     own = export.model.name if export.target.library == "transformers" else export.out.name
     evaluated = [
@@ -244,7 +290,7 @@ def _front_matter(facts: dict, results: list[Result], export: Export) -> str:
         if result.model == own and group != ALL and row.get("error_rate") is not None
     ]
     return ModelCardData(
-        language=sorted({row["language"] for row in facts.get("data", [])}) or None,
+        language=sorted({row["language"] for row in record.get("data", [])}) or None,
         license=export.license,
         library_name=export.target.library,
         pipeline_tag="automatic-speech-recognition",

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from whisper_recipe.files import require, write_json, written_aside
+from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import atomic_write, require, write_json
 
 if TYPE_CHECKING:
     from ctranslate2.converters import TransformersConverter
@@ -19,6 +20,8 @@ Quantization = Literal["float32", "float16", "bfloat16", "int8", "int8_float16",
 FILES = ("model.bin", "config.json", "vocabulary.json", "tokenizer.json", "tokenizer_config.json",
          "preprocessor_config.json", "generation_config.json")  # fmt: skip
 
+UNUSED = "<|startoflm|>"  # of the models' training, for text without audio; no program asks for it
+
 EXAMPLE = """\
 ```python
 from faster_whisper import WhisperModel
@@ -26,6 +29,12 @@ from faster_whisper import WhisperModel
 model = WhisperModel("path/of/this/folder")
 segments, info = model.transcribe("audio.wav"{arguments})
 print("".join(segment.text for segment in segments))
+```"""
+OWN_TOKEN = """\
+faster-whisper takes Whisper's languages alone; this program takes {language} too:
+
+```bash
+whisper-recipe transcribe audio.wav --model path/of/this/folder --language {language} --out transcripts
 ```"""
 
 
@@ -41,19 +50,49 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
         RecipeError: the folder is not a whole Whisper model.
     """
     from whisper_recipe.model.generation import complete_generation_config
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, read_facts
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, read_training_record
 
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, processor = load_model(model), load_processor(model)
+    processor.tokenizer = within_reach(loaded, processor.tokenizer)
     complete_generation_config(loaded, processor.tokenizer)
-    with written_aside(out) as aside, tempfile.TemporaryDirectory() as folder:
+    with atomic_write(out) as aside, tempfile.TemporaryDirectory() as folder:
         loaded.config.save_pretrained(folder)
         _converter(loaded, processor.tokenizer, folder).convert(str(aside), quantization=quantization)
         for part in (processor.tokenizer, processor.feature_extractor, loaded.generation_config):
             part.save_pretrained(aside)
-        if (facts := read_facts(model)) is not None:
-            write_json(aside / RECIPE_CONFIG, facts)
+        if (record := read_training_record(model)) is not None:
+            write_json(aside / TRAINING_RECORD, record)
         _check_written(aside)
+
+
+def within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer) -> WhisperTokenizer:
+    """Move a new language's own token to where CTranslate2 takes it for part of the prompt; return the tokenizer.
+
+    That is between <|startoftranscript|> and <|notimestamps|> (`get_prompt_length` in its src/models/whisper.cc), where
+    <|startoflm|> is the only token that nothing uses: the two change places.
+
+    Raises:
+        RecipeError: there are several such languages.
+    """
+    import torch
+
+    from whisper_recipe.text.additions import exchange_ids, new_languages
+    from whisper_recipe.text.tokenizer import first_timestamp
+
+    ids = {token: tokenizer.convert_tokens_to_ids(f"<|{token}|>") for token in new_languages(tokenizer).values()}
+    beyond = [code for code, index in ids.items() if index >= first_timestamp(tokenizer)]
+    if not beyond:
+        return tokenizer
+    if len(beyond) > 1:
+        what = f"CTranslate2 can be asked for one new token, and {', '.join(beyond)} have their own"
+        raise RecipeError(what, where="new_languages", cure="train with borrowed tokens, or export --to hf")
+    tokens = UNUSED, f"<|{beyond[0]}|>"
+    places = tokenizer.convert_tokens_to_ids(list(tokens))
+    rows = model.get_input_embeddings().weight
+    with torch.no_grad():
+        rows[places] = rows[places[::-1]]
+    return exchange_ids(tokenizer, *tokens)
 
 
 def _converter(
@@ -80,6 +119,8 @@ def _converter(
 
 def use(asked: dict[str, str], timestamps: bool) -> str:
     """Return the model card's example; see card.Target."""
+    if asked.get("language", "").startswith("<|"):  # a new language's own token
+        return OWN_TOKEN.format(language=asked["language"].strip("<|>"))
     options = asked | ({} if timestamps else {"without_timestamps": True})
     return EXAMPLE.format(arguments="".join(f", {key}={value!r}" for key, value in options.items()))
 

@@ -9,7 +9,7 @@ from whisper_recipe.export import ct2, hf
 from whisper_recipe.export.card import Export, Target, write_card
 from whisper_recipe.export.ct2 import Quantization
 from whisper_recipe.export.verify import compare_texts, require_same
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 # A new target: a module with `export` and `use`, a row here, and its name among the values of `--to`.
 TARGETS = {
@@ -47,7 +47,7 @@ def export(
     """
     if verify is not None:
         require(verify, "give a cut manifest, from whisper-recipe fbank")
-    with written_aside(out) as aside:
+    with atomic_write(out) as aside:
         TARGETS[to].write(model, aside, quantization)
         checked = None
         if verify is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.ct2 import Quantization
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 EXAMPLE = """\
 ```python
@@ -31,7 +31,7 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
     """
     import torch
 
-    from whisper_recipe.model.load import load_model, load_processor, read_facts, save_model
+    from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
 
     require(model, "train or merge it first (stages 4 and 5)")
     if quantization.startswith("int8"):
@@ -41,8 +41,8 @@ def export(model: Path, out: Path, quantization: Quantization = "float32") -> No
             cure="use float32, float16 or bfloat16, or --to ct2",
         )
     loaded, processor = load_model(model), load_processor(model)
-    with written_aside(out) as aside:
-        save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_facts(model))
+    with atomic_write(out) as aside:
+        save_model(aside, loaded.to(getattr(torch, quantization)), processor, read_training_record(model))
         _write_vocabulary(aside, processor.tokenizer)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, require, written_aside
+from whisper_recipe.files import atomic_write, read_json, require
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import WhisperForConditionalGeneration
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 Quantization = Literal["none", "8bit", "4bit"]  # of a base model, by bitsandbytes
 # Names of Whisper's layers by what users call them.
@@ -50,13 +52,16 @@ class LoraOptions:
     quantize_base: Quantization = "none"
 
 
-def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions, steps: int = 1) -> PeftModel:
+def add_lora(
+    model: WhisperForConditionalGeneration, options: LoraOptions, steps: int = 1, new_ids: Collection[int] = ()
+) -> PeftModel:
     """Freeze the model and put LoRA adapters on it.
 
     Args:
         model: a plain Whisper.
         options: which adapters, and where.
         steps: of the training: adalora plans its ranks by them.
+        new_ids: of tokens that the base model lacks, whose rows are trained and kept in the adapter.
 
     Raises:
         RecipeError: a target is neither a preset nor a layer of the model.
@@ -74,14 +79,13 @@ def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions, steps
                 where="lora.target_modules",
                 cure=f"use {', '.join(TARGET_PRESETS)} or names such as q_proj, fc1",
             )
+    trained = range(model.config.vocab_size) if options.train_embeddings else new_ids
     common = {
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "target_modules": targets,
         # Whisper's output layer is its embedding; peft keeps the two tied when embeddings are trained this way.
-        "trainable_token_indices": (
-            {"embed_tokens": list(range(model.config.vocab_size))} if options.train_embeddings else None
-        ),
+        "trainable_token_indices": {"embed_tokens": sorted(trained)} if trained else None,
     }
     if options.variant == "adalora":
         # It starts with half as much rank again, gives none away in the first tenth of the training, and keeps the
@@ -94,7 +98,10 @@ def add_lora(model: WhisperForConditionalGeneration, options: LoraOptions, steps
         config = LoraConfig(
             r=options.rank, use_rslora=options.variant == "rslora", use_dora=options.variant == "dora", **common
         )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    # In checkpoints too, which the Trainer writes: peft would add all embeddings to new rows.
+    adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
+    return adapted
 
 
 def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:
@@ -115,16 +122,36 @@ def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:
 
 
 def load_adapter(folder: Path) -> tuple[PeftModel, str]:
-    """Load an adapter folder on its base model; return the model and the base model's folder or name."""
+    """Load an adapter folder on its base model; return the model and the base model's folder or name.
+
+    The base model gets room for the rows of new tokens, which the adapter brings.
+    """
     from peft import PeftModel
 
+    from whisper_recipe.model.embeddings import make_room
     from whisper_recipe.model.load import load_model
 
     folder = Path(folder)
     config = read_json(folder / "adapter_config.json", "train with --method lora first (stage 4)")
     require(folder / "adapter_model.safetensors", "the adapter's weights are missing: train it again (stage 4)")
     base = config["base_model_name_or_path"]
-    return PeftModel.from_pretrained(load_model(base), str(folder)).eval(), base
+    model = load_model(base)
+    make_room(model, 1 + max((config.get("trainable_token_indices") or {}).get("embed_tokens", [-1])))
+    return PeftModel.from_pretrained(model, str(folder)).eval(), base
+
+
+def adapter_processor(folder: Path, base: str) -> WhisperProcessor:
+    """Load the processor of an adapter: the base model's, with the adapter's tokenizer where it has one.
+
+    Raises:
+        RecipeError: one of them is missing or damaged.
+    """
+    from whisper_recipe.model.load import load_processor, read_tokenizer
+
+    processor = load_processor(base)
+    if (folder / "tokenizer.json").exists():
+        processor.tokenizer = read_tokenizer(str(folder))
+    return processor
 
 
 def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
@@ -139,19 +166,24 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
         RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
     """
     from whisper_recipe.model.average import mean_state, unmeasured
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
+    from whisper_recipe.model.embeddings import make_room
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, save_model
 
     if not 0 <= scale <= 1:
         raise RecipeError(f"must be between 0 and 1, got {scale:g}", where="scale")
     adapter = Path(exp) / "adapter"
     out = out or Path(exp) / "model"
     adapted, base = load_adapter(adapter)
-    model, facts = adapted.merge_and_unload(), read_json(adapter / RECIPE_CONFIG)
+    processor = adapter_processor(adapter, base)
+    model, record = adapted.merge_and_unload(), read_json(adapter / TRAINING_RECORD)
     if scale != 1:
         # Of the weights and not of the adapter's factors: it holds for every variant, and for trained embeddings.
-        states = (load_model(base).state_dict(), model.state_dict())
-        model.load_state_dict(mean_state(states, (1 - scale, scale)))
-        facts = {**unmeasured(facts), "merge_scale": scale}
-    with written_aside(out, replace_folder=True) as aside:
-        save_model(aside, model, load_processor(base), facts)
+        start, rows = load_model(base), model.get_input_embeddings().weight
+        known = len(start.get_input_embeddings().weight)
+        make_room(start, len(rows))
+        start.get_input_embeddings().weight.data[known:] = rows.data[known:]  # the base model has none to mix in
+        model.load_state_dict(mean_state((start.state_dict(), model.state_dict()), (1 - scale, scale)))
+        record = {**unmeasured(record), "merge_scale": scale}
+    with atomic_write(out, replace_folder=True) as aside:
+        save_model(aside, model, processor, record)
     print(f"{out}: {adapter} merged into {base}" + (f", {scale:g} of it" if scale != 1 else ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, written_aside
+from whisper_recipe.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -50,19 +50,20 @@ def average(
 
 
 def _average_checkpoints(exp: Path, checkpoints: int, choose: Literal["last", "best"], out: Path) -> None:
-    from whisper_recipe.model.adapters import load_adapter
-    from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
+    from whisper_recipe.model.adapters import adapter_processor, load_adapter
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 
     adapter = (exp / "adapter").exists()
     finished = exp / ("adapter" if adapter else "model")
-    facts = read_json(finished / RECIPE_CONFIG, "train to the end first (stage 4)")
+    record = read_json(finished / TRAINING_RECORD, "train to the end first (stage 4)")
     chosen = choose_checkpoints(exp, checkpoints, choose)
     load = (lambda folder: load_adapter(folder)[0].merge_and_unload()) if adapter else load_model
     model = load(chosen[0])
     states = (load(folder).state_dict() for folder in chosen)
     model.load_state_dict(mean_state(states, shares_of([], len(chosen))))
-    with written_aside(out, replace_folder=True) as aside:
-        save_model(aside, model, load_processor(facts["base_model"] if adapter else finished), unmeasured(facts))
+    with atomic_write(out, replace_folder=True) as aside:
+        processor = adapter_processor(finished, record["base_model"]) if adapter else load_processor(finished)
+        save_model(aside, model, processor, unmeasured(record))
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
 
 
@@ -72,7 +73,7 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
     Raises:
         RecipeError: their weights have other names or shapes, or their tokenizers differ.
     """
-    from whisper_recipe.model.load import load_model, load_processor, read_facts, save_model
+    from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
 
     processors = [load_processor(model) for model in models]
     vocabularies = [processor.tokenizer.get_vocab() for processor in processors]
@@ -82,11 +83,11 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
             raise RecipeError(f"its tokenizer is not that of {models[0]}", where=model, cure=cure)
     mean = load_model(models[0])
     mean.load_state_dict(mean_state((load_model(model).state_dict() for model in models), shares, models))
-    recorded = [facts for model in models if (facts := read_facts(model)) is not None]
+    recorded = [record for model in models if (record := read_training_record(model)) is not None]
     average = {model: round(share, 4) for model, share in zip(models, shares, strict=True)}
-    facts = {**unmeasured(recorded[-1]), "average": average} if recorded else None
-    with written_aside(out, replace_folder=True) as aside:
-        save_model(aside, mean, processors[-1], facts)
+    record = {**unmeasured(recorded[-1]), "average": average} if recorded else None
+    with atomic_write(out, replace_folder=True) as aside:
+        save_model(aside, mean, processors[-1], record)
     print(f"{out}: {' + '.join(f'{share:g} x {model}' for model, share in average.items())}")
 
 
@@ -101,9 +102,9 @@ def shares_of(weights: Sequence[float], count: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def unmeasured(facts: dict) -> dict:
+def unmeasured(record: dict) -> dict:
     """Return what a training recorded without what it measured, which does not hold for other weights."""
-    return {key: value for key, value in facts.items() if key != "canaries"}
+    return {key: value for key, value in record.items() if key != "canaries"}
 
 
 def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -> list[Path]:

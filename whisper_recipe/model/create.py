@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 from whisper_recipe.model.generation import make_generation_config, special_token_ids
 from whisper_recipe.model.load import save_model
 from whisper_recipe.text.tokenizer import build_tokenizer
@@ -79,7 +79,7 @@ def init_model(
     )
     model.generation_config = make_generation_config(tokenizer, model.config)
     processor = WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
-    with written_aside(out) as aside:
+    with atomic_write(out) as aside:
         save_model(aside, model, processor)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens, {num_mel_bins} mel bins")

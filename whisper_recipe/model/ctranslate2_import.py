@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, require, written_aside
+from whisper_recipe.files import atomic_write, read_json, require
 from whisper_recipe.model.ctranslate2_folder import WEIGHTS, read_number, read_string, vocabulary
 from whisper_recipe.model.generation import make_generation_config, special_token_ids
-from whisper_recipe.model.load import load_tokenizer, read_facts, save_model
+from whisper_recipe.model.load import load_tokenizer, read_training_record, save_model
 from whisper_recipe.text.vocabulary import merges_of, tokenizer_of
 
 CURE = "get the folder again"
@@ -97,8 +97,8 @@ def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None
     model.to(precision)
     model.generation_config = _generation_config(folder, own, model.config)
     extractor = WhisperFeatureExtractor(feature_size=sizes["num_mel_bins"])
-    with written_aside(out) as aside:
-        save_model(aside, model, WhisperProcessor(extractor, own), read_facts(folder))
+    with atomic_write(out) as aside:
+        save_model(aside, model, WhisperProcessor(extractor, own), read_training_record(folder))
     print(
         f"{out}: {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters, {len(own)} tokens, "
         f"{sizes['num_mel_bins']} mel bins, {str(precision).removeprefix('torch.')}"

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.lean import Recomputed
+from whisper_recipe.model.memory_efficient import Recomputed
 
 
 class AnyLengthEncoder(WhisperEncoder):

@@ -14,9 +14,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from whisper_recipe.languages import LANGUAGES
 from whisper_recipe.model.alignment_heads import alignment_heads
 from whisper_recipe.tasks import TASKS
+from whisper_recipe.text.additions import language_ids, language_token, new_languages
 from whisper_recipe.text.prompt import no_speech_id
 from whisper_recipe.text.tokenizer import (
     END_OF_TEXT,
@@ -47,7 +47,7 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
     options = {}
     if multilingual:
         options = {
-            "lang_to_id": _language_ids(tokenizer),
+            "lang_to_id": _language_tokens(tokenizer),
             "task_to_id": {task: ids(f"<|{task}|>") for task in TASKS},
             # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up;
             # with neither, `generate` without arguments leaves the task out of the prompt.
@@ -91,9 +91,8 @@ def _blank_ids(tokenizer: WhisperTokenizer) -> list[int]:
     return tokenizer(" ", add_special_tokens=False).input_ids if all(len(ids) == 1 for ids in letters) else []
 
 
-def _language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
-    vocabulary = tokenizer.get_vocab()
-    return {token: vocabulary[token] for code in LANGUAGES if (token := f"<|{code}|>") in vocabulary}
+def _language_tokens(tokenizer: WhisperTokenizer) -> dict[str, int]:
+    return {language_token(tokenizer, code): index for code, index in language_ids(tokenizer).items()}
 
 
 def complete_generation_config(
@@ -132,12 +131,22 @@ def complete_generation_config(
             delattr(config, key)  # `generate` refuses language and task of such a model
         return
     vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
+    config.language = getattr(config, "language", None)
     listed = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
-    config.lang_to_id, config.task_to_id = listed or made.lang_to_id, made.task_to_id
-    if languages or f"<|{getattr(config, 'language', None)}|>" not in config.lang_to_id:
-        config.language = languages[0] if len(languages) == 1 else None
+    new = {token: index for token, index in made.lang_to_id.items() if token.strip("<|>") in new_languages(tokenizer)}
+    config.lang_to_id, config.task_to_id = (listed or made.lang_to_id) | new, made.task_to_id
+    # No text has the token of a new language, and where time tokens are asked for, all after the first would do.
+    config.suppress_tokens = sorted({*config.suppress_tokens, *new.values()})
+    if languages or not {config.language, f"<|{config.language}|>"} & config.lang_to_id.keys():
+        config.language = asked_language(tokenizer, languages[0]) if len(languages) == 1 else None
     if tasks or getattr(config, "task", None) not in TASKS:
         config.task = tasks[0] if len(tasks) == 1 else TASKS[0]
+
+
+def asked_language(tokenizer: WhisperTokenizer, language: str) -> str:
+    """Return what `generate` of transformers is to be asked for: Whisper's code, or the token of a new language."""
+    token = language_token(tokenizer, language)
+    return token if token.strip("<|>") in new_languages(tokenizer) else token.strip("<|>")
 
 
 def _items(value: object) -> Iterable[tuple[str, int]]:

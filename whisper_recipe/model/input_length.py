@@ -9,7 +9,7 @@ import torch
 
 from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import MAX_FRAMES, check_spare_frames, collate_fbank
-from whisper_recipe.model.load import natural_length, read_facts
+from whisper_recipe.model.load import natural_length, read_training_record
 
 
 class InputLength(NamedTuple):
@@ -37,5 +37,5 @@ def input_length(folder: str | Path, pad_to_30s: bool | None = None, spare_frame
     if pad_to_30s is None:
         pad_to_30s = not natural_length(folder)
     if spare_frames is None:
-        spare_frames = (read_facts(folder) or {}).get("spare_frames", 0)
+        spare_frames = (read_training_record(folder) or {}).get("spare_frames", 0)
     return InputLength(pad_to_30s, check_spare_frames(spare_frames, "spare_frames"))

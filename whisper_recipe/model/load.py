@@ -26,10 +26,10 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transformers finds the feature extractor
 MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
 # Types of what is recorded, and of each row of its `data`.
-FACTS = {"natural_length": (int, float), "spare_frames": int, "timestamps": (int, float), "data": list,
+RECORD_TYPES = {"natural_length": (int, float), "spare_frames": int, "timestamps": (int, float), "data": list,
          "train_cuts": list, "base_model": str, "lora": dict, "canaries": dict}  # fmt: skip
-DATA = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
-RECIPE_CONFIG = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/facts.py)
+ROW_TYPES = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
+TRAINING_RECORD = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/record.py)
 # The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not
 # measured.
 TIMED_SHARE = 0.1
@@ -48,7 +48,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
     from transformers import WhisperForConditionalGeneration
 
     from whisper_recipe.model.encoder import accept_any_length
-    from whisper_recipe.model.lean import make_lean
+    from whisper_recipe.model.memory_efficient import make_memory_efficient
     from whisper_recipe.model.precision import attend_without_plans
 
     attend_without_plans()
@@ -73,7 +73,7 @@ def load_model(name: str | Path, quantize: Literal["none", "8bit", "4bit"] = "no
             module.support_avx512bf16_for_cpu = False
     # Whisper's sinusoids are fixed; transformers 5.23 freezes them in a new model and forgets it in a loaded one.
     model.get_encoder().embed_positions.requires_grad_(False)
-    return make_lean(accept_any_length(model))
+    return make_memory_efficient(accept_any_length(model))
 
 
 def _check_config(config: WhisperConfig, name: str) -> None:
@@ -132,7 +132,7 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
         RecipeError: it is missing, or is not the model's.
     """
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
-    tokenizer = complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", name), name)
+    tokenizer = read_tokenizer(name)
     if is_ctranslate2(name):
         _check_size(tokenizer, len(vocabulary(Path(name))), name)
         check_ids(Path(name), tokenizer)
@@ -141,6 +141,15 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
 
         _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
     return tokenizer
+
+
+def read_tokenizer(folder: str) -> WhisperTokenizer:
+    """Load the tokenizer of a folder that may hold nothing else, with its special and time tokens complete.
+
+    Raises:
+        RecipeError: it is missing or damaged, or is not a Whisper's.
+    """
+    return complete_tokenizer(_from_pretrained(WhisperTokenizer, "tokenizer", folder), folder)
 
 
 def _check_size(tokenizer: WhisperTokenizer, size: int, where: str | Path) -> None:
@@ -159,7 +168,7 @@ def _from_pretrained(kind: type, what: str, name: str) -> object:
 
 
 def save_model(
-    folder: Path, model: WhisperForConditionalGeneration, processor: WhisperProcessor, facts: dict | None = None
+    folder: Path, model: WhisperForConditionalGeneration, processor: WhisperProcessor, record: dict | None = None
 ) -> None:
     """Write a plain Hugging Face Whisper folder: weights, configurations, tokenizer, feature extractor.
 
@@ -167,11 +176,11 @@ def save_model(
         folder: to be written.
         model: its generation config is completed first.
         processor: the model's.
-        facts: what the model was trained for (`training.facts`), written beside the weights; None for stock models.
+        record: what the model was trained for (`training.record`), written beside the weights; None for stock models.
     """
     from whisper_recipe.model.generation import complete_generation_config
 
-    data = (facts or {}).get("data", [])
+    data = (record or {}).get("data", [])
     languages, tasks = (sorted({row[key] for row in data}) for key in ("language", "task"))
     complete_generation_config(model, processor.tokenizer, languages, tasks)
     model.save_pretrained(folder)
@@ -180,31 +189,31 @@ def save_model(
     processor.feature_extractor.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # safetensors lets their owner alone read them
         weights.chmod((folder / "config.json").stat().st_mode)
-    if facts is not None:
-        write_json(folder / RECIPE_CONFIG, facts)
+    if record is not None:
+        write_json(folder / TRAINING_RECORD, record)
 
 
-def read_facts(folder: str | Path) -> dict | None:
+def read_training_record(folder: str | Path) -> dict | None:
     """Return what a model folder records of its training; None for stock models, which record nothing.
 
     Raises:
         RecipeError: it is not what training writes.
     """
-    path = Path(folder) / RECIPE_CONFIG
+    path = Path(folder) / TRAINING_RECORD
     if not path.exists():
         return None
-    facts = read_json(path)
-    rows = facts["data"] if isinstance(facts.get("data"), list) else []
-    for types, values in ((FACTS, facts), *((DATA, row) for row in rows)):
-        required = types if types is DATA else types.keys() & values.keys()
+    record = read_json(path)
+    rows = record["data"] if isinstance(record.get("data"), list) else []
+    for types, values in ((RECORD_TYPES, record), *((ROW_TYPES, row) for row in rows)):
+        required = types if types is ROW_TYPES else types.keys() & values.keys()
         if not isinstance(values, dict) or not all(isinstance(values.get(key), types[key]) for key in required):
             raise RecipeError(f"not what training records: {values}", where=path, cure="copy it from the trained model")
-    return facts
+    return record
 
 
 def natural_length(folder: str | Path) -> bool:
     """Whether a model folder records that it was trained on inputs at their own length, not padded to 30 s."""
-    return bool((read_facts(folder) or {}).get("natural_length"))
+    return bool((read_training_record(folder) or {}).get("natural_length"))
 
 
 def timestamps(folder: str | Path) -> bool:
@@ -214,7 +223,7 @@ def timestamps(folder: str | Path) -> bool:
     (https://github.com/SYSTRAN/faster-whisper/issues/1099). A folder records the share of the cuts that had them; older
     ones a boolean.
     """
-    return (read_facts(folder) or {}).get("timestamps", True) >= TIMED_SHARE
+    return (read_training_record(folder) or {}).get("timestamps", True) >= TIMED_SHARE
 
 
 def pick_device() -> torch.device:

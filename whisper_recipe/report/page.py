@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 from whisper_recipe.report.sound import Sounds, clip_name
 
 SCRIPTS = ("elements.js", "alignment.js", "player.js", "charts.js", "utterances.js", "filters.js", "main.js")
@@ -85,7 +85,7 @@ def write_page(path: Path, page: Page) -> None:
         data=_json({**page.data, "utterances": _with_clips(page), "title": page.title}),
         embedded=[] if page.sounds.folder else [_base64(clip.opus) for clip in page.sounds.clips.values()],
     )
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 
 Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), when they are asked for
 AudioMode = Literal["none", "linked", "embedded"]
@@ -87,7 +87,7 @@ def collect(sources: Iterable[tuple[str, Samples]], mode: AudioMode, limit_mb: f
             break
         found.clips[key] = clip
     if found.folder:
-        with written_aside(page.parent / found.folder, replace_folder=True) as aside:
+        with atomic_write(page.parent / found.folder, replace_folder=True) as aside:
             aside.mkdir()
             for number, clip in enumerate(found.clips.values()):
                 (aside / clip_name(number)).write_bytes(clip.opus)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
@@ -25,7 +25,7 @@ DIFFERENCE_LEGEND = (
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
 
-MODEL_FACTS = "whisper_recipe.json"  # RECIPE_CONFIG of model/load.py, which imports torch
+MODEL_RECORD = "whisper_recipe.json"  # TRAINING_RECORD of model/load.py, which imports torch
 
 
 class Run(NamedTuple):
@@ -80,7 +80,7 @@ def compare(
         scored[name] = Run(folder, _read_metrics(folder / "metrics.json"), _read_canaries(folder / "decode.json"))
     print(_text(scored, "github"))
     if out is not None:
-        with written_aside(out) as aside:
+        with atomic_write(out) as aside:
             if out.suffix == ".csv":
                 _write_csv(aside, scored)
             else:
@@ -153,8 +153,8 @@ def _read_metrics(path: Path) -> dict:
 def _read_canaries(path: Path) -> dict[str, str]:
     """Return what the model that decoded a run records of its training's canaries; nothing where it is gone."""
     model = read_json(path).get("model") if path.exists() else None
-    facts = Path(model or "") / MODEL_FACTS
-    canaries = read_json(facts).get("canaries", {}) if facts.exists() else {}
+    record = Path(model or "") / MODEL_RECORD
+    canaries = read_json(record).get("canaries", {}) if record.exists() else {}
     return {name: f"{100 * rates['before']:.2f} → {100 * rates['after']:.2f}" for name, rates in canaries.items()}
 
 

@@ -7,7 +7,8 @@ from math import isfinite
 from pathlib import Path
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from whisper_recipe.languages import language_code
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
@@ -35,6 +36,7 @@ def score(
     normalizer: NormalizerName = "whisper",
     language: str | None = None,
     units: Units = "by_language",
+    bleu: list[str] = [],  # noqa: B006
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
@@ -57,6 +59,8 @@ def score(
         units: what errors are counted in: words, or characters for languages without spaces between words
             (by_language); one of these for all; or mixed, for code-switched text: characters of scripts without spaces,
             words of all others.
+        bleu: languages whose texts are translations of speech in another one, for models that translate by writing in
+            that language; they get BLEU and chrF too, as the task translate does.
         audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
         audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
 
@@ -67,30 +71,26 @@ def score(
     file = hypotheses_file(hyp)
     hypotheses = read_hypotheses(file, references)
     utterances = score_utterances(references, hypotheses, normalizer, units)
-    errors = frequent_errors(utterances)
     metrics = {
         "set": Path(ref).resolve().name.removeprefix("cuts_").partition(".")[0],
         "references": str(Path(ref).resolve()),
         "normalizer": normalizer,
-        **_metrics(utterances, _speed(hyp / "decode.json")),
+        **_metrics(utterances, _speed(hyp / "decode.json"), {language_code(name, "--bleu") for name in bleu}),
     }
-    _write_texts(file.parent, utterances, errors, metrics)
     words = _read_words(file)
     rows = [_row(utterance, words.get(utterance.id)) for utterance in utterances]
     if confidence := confidence_metrics(rows):
         metrics["confidence"] = confidence
+    _write_texts(file.parent, utterances, metrics)
     write_jsonl(file.parent / "utterances.jsonl", rows)
-    folder = file.parent.absolute()
-    system = System(folder, metrics, {row["id"]: row for row in rows})
-    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
-    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
+    _write_report(file.parent.absolute(), metrics, rows, audio, audio_limit_mb)
     write_json(file.parent / "metrics.json", metrics)
     _print(hyp, metrics)
 
 
-def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float]) -> dict:
+def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float], translated: set[str]) -> dict:
     parts = breakdown(utterances, lambda utterance: utterance.group)
-    groups = {group: group_metrics(part) | _translation_metrics(part) for group, part in parts.items()}
+    groups = {group: group_metrics(part) | _translation_metrics(part, translated) for group, part in parts.items()}
     groups[ALL] = group_metrics(utterances)
     signs = Counter(sign for utterance in utterances for sign in utterance.signs)
     return {
@@ -106,16 +106,19 @@ def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float]) -> dict
     }
 
 
-def _translation_metrics(utterances: list[ScoredUtterance]) -> dict[str, float | str]:
+def _translation_metrics(utterances: list[ScoredUtterance], translated: set[str]) -> dict[str, float | str]:
     """BLEU and chrF of translations, as written: sacrebleu has its own way with punctuation, named in its signature."""
-    if utterances[0].source.task != "translate":
+    source = utterances[0].source
+    if source.task != "translate" and source.language not in translated:
         return {}
     from sacrebleu import BLEU, CHRF
 
     metrics = {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
         hypotheses = [utterance.written or "" for utterance in utterances]
-        metrics[name] = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]]).score
+        found = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]])
+        metrics[name] = found.score
+        metrics[f"{name}_details"] = str(found)
         metrics[f"{name}_signature"] = str(metric.get_signature())
     return metrics
 
@@ -201,28 +204,27 @@ def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
     return row
 
 
-def _write_texts(
-    folder: Path, utterances: list[ScoredUtterance], errors: dict[str, Counter[tuple[str, str, str]]], metrics: dict
-) -> None:
+def _write_report(folder: Path, metrics: dict, rows: list[dict], audio: AudioMode, audio_limit_mb: float) -> None:
+    system = System(folder, metrics, {row["id"]: row for row in rows})
+    title = f"{metrics['set']}: {folder.parent.name} {folder.name}"
+    write_report(folder / "report.html", title, {folder.name: system}, audio, audio_limit_mb)
+
+
+def _write_texts(folder: Path, utterances: list[ScoredUtterance], metrics: dict) -> None:
     missing = [f"{utterance.id}\n" for utterance in utterances if utterance.written is None]
     texts = {
         **{unit.lower(): "".join(_kaldi_lines(metrics["groups"], unit)) for unit in ("WER", "CER", "mixed")},
         "errors.txt": "\n".join(_alignments(utterances)),
-        "frequent_errors.txt": _frequent_errors_text(errors, metrics["normalizer"]),
+        "frequent_errors.txt": _frequent_errors_text(frequent_errors(utterances), metrics["normalizer"]),
         "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
         "missing.txt": "".join(missing),
     }
-    optional = (
-        "wer",
-        "cer",
-        "mixed",
-        "missing.txt",
-    )  # an empty one would say nothing, and that of an earlier run is wrong
+    optional = ("wer", "cer", "mixed", "missing.txt")  # an empty one says nothing, and that of an earlier run is wrong
     for name, text in texts.items():
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
             continue
-        with written_aside(folder / name) as aside:
+        with atomic_write(folder / name) as aside:
             aside.write_text(text, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What the decoder starts from and what it learns to write: Whisper's token sequences for one utterance."""
+"""Whisper's token sequences: the prompt that the decoder starts from, texts, and times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.languages import CHARACTER_LANGUAGES
+from whisper_recipe.languages import CHARACTER_LANGUAGES, advice_on
+from whisper_recipe.text.additions import language_token
 from whisper_recipe.text.tokenizer import (
-    END_OF_TEXT,
     NO_TIMESTAMPS,
     START_OF_PREVIOUS,
     START_OF_TRANSCRIPT,
@@ -21,22 +21,20 @@ from whisper_recipe.text.tokenizer import (
     text_only,
 )
 
-MAX_SECONDS = 30  # of audio in one input
 TIME_STEP = 0.02  # seconds between Whisper's time tokens
-IGNORED = -100  # label that the loss passes over
 MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 
 
 def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[int]:
     """Return the ids of `<|startoftranscript|><|language|><|task|><|notimestamps|>`.
 
-    Language and task are left out for a model of English alone.
+    Language and task are left out for a model of English alone. A language may borrow the token of another.
 
     Raises:
         RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model
             knows English alone and another language or task is asked for.
     """
-    languages = [f"<|{language}|>", f"<|{task}|>"]
+    languages = [language_token(tokenizer, language), f"<|{task}|>"]
     if is_english_only(tokenizer):
         if (language, task) != ("en", "transcribe"):
             what = f"the model can only transcribe English, and {task} with language {language} was asked for"
@@ -46,15 +44,20 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for token, index in zip(tokens, ids, strict=True):
         if index is None or index == tokenizer.unk_token_id:
-            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure="use another base model")
+            cure = advice_on(language) if token in languages[:1] else "use another base model"
+            raise RecipeError(f"the model's tokenizer has no {token}", where=language, cure=cure)
     return ids
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of a text as Whisper writes it: with a leading space where words are separated by spaces."""
+    """Return the ids of a text as Whisper writes it, see `written`."""
+    return plain_ids(tokenizer, written(text, language, task))
+
+
+def written(text: str, language: str, task: str) -> str:
+    """Return a text as Whisper writes it: with a leading space where words are separated by spaces."""
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
-    text = f" {text.strip()}" if spaced else text.strip()
-    return plain_ids(tokenizer, text)
+    return f" {text.strip()}" if spaced else text.strip()
 
 
 def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
@@ -64,53 +67,9 @@ def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
     return [index for part in parts for index in tokenizer(part, add_special_tokens=False).input_ids]
 
 
-def training_ids(
-    tokenizer: WhisperTokenizer,
-    text: str,
-    language: str,
-    task: str,
-    segments: Sequence[tuple[float, float, str]] = (),
-    previous: str = "",
-) -> tuple[list[int], list[int]]:
-    """Return (decoder input ids, labels) of one utterance, equally long; the labels are the inputs one step ahead.
-
-    The inputs begin with the one start token, or with the previous text, which no label asks for; the labels end with
-    the one end token. An empty text is no speech: `<|startoftranscript|><|nospeech|><|endoftext|>`, as in figure 1 of
-    Whisper's paper (https://arxiv.org/abs/2212.04356).
-
-    Args:
-        tokenizer: the model's.
-        text: what the model is to write.
-        language: Whisper's code.
-        task: transcribe or translate.
-        segments: (start, end, text) in seconds: then these are written, with their times, in place of the text.
-        previous: text that came before; of a long one its last tokens.
-    """
-    if text:
-        start, *prompt, no_timestamps = prompt_ids(tokenizer, language, task)
-        written = timed_ids(tokenizer, segments, language, task) if segments else None
-        body = [*prompt, *(written or [no_timestamps, *text_ids(tokenizer, text, language, task)])]
-    else:
-        start, body = tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT), [no_speech_id(tokenizer)]
-    ids = [start, *body, tokenizer.convert_tokens_to_ids(END_OF_TEXT)]
-    before = previous_ids(tokenizer, previous, language, task, room=MAX_TOKENS - len(ids) + 1) if previous else []
-    return [*before, *ids[:-1]], [*[IGNORED] * len(before), *ids[1:]]
-
-
-def timed_ids(
-    tokenizer: WhisperTokenizer, segments: Sequence[tuple[float, float, str]], language: str, task: str
-) -> list[int]:
-    """Return the ids of segments between their times: `<|0.00|> hello<|1.20|><|1.40|> you<|2.00|>`."""
-    ids = []
-    for start, end, text in segments:
-        first, last = (tokenizer.convert_tokens_to_ids(time_token(seconds)) for seconds in (start, end))
-        ids += [first, *text_ids(tokenizer, text, language, task), last]
-    return ids
-
-
 def time_token(seconds: float) -> str:
     """Return Whisper's token of a time, in steps of 0.02 s from 0 to 30 s."""
-    return f"<|{min(round(seconds / TIME_STEP) * TIME_STEP, MAX_SECONDS):.2f}|>"
+    return f"<|{min(round(seconds / TIME_STEP), TIMESTAMPS - 1) * TIME_STEP:.2f}|>"
 
 
 def readable(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:

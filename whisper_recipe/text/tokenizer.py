@@ -154,7 +154,7 @@ def decode_text(tokenizer: WhisperTokenizer, ids: Iterable[int]) -> str:
 def _train_bpe(lines: Iterable[str], bpe_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     # With threads the trainer's ties fall differently from run to run.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Texts with spaces between words begin with one, as they do in Whisper's own training (see training/labels.py).
+    # Texts with spaces between words begin with one, as they do in Whisper's own training (see text/prompt.py).
     lines = [f" {line}" if " " in line else line for line in map(str.strip, lines) if line]
     if not lines:
         raise RecipeError("no text to build a tokenizer from", where="text", cure="give files with transcripts")

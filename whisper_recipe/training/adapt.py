@@ -18,12 +18,12 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 from whisper_recipe.model.encoder import AnyLengthEncoder
 from whisper_recipe.model.load import load_model, load_processor, save_model
-from whisper_recipe.shares import is_main
+from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.batches import BatchOptions, load_cuts
-from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
 from whisper_recipe.training.logs import log_to_file, write_curves, write_environment
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.train import _trainable
@@ -108,17 +108,17 @@ def adapt(
         write_environment(output_dir)
         with trainer.main_process_first(local=False):
             start = (output_dir, described, finished)
-            checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
+            checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         loaders = make_loaders(*cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer)
         encoder = model.get_encoder()
         run = AdaptTrainer(encoder, copy.deepcopy(encoder), trainer, *loaders, ParameterOptions())
-        run.go_on(checkpoint)
-        if is_main():
+        run.train_from(checkpoint)
+        if is_main_process():
             write_curves(output_dir, run.state.log_history)
-            facts = {"natural_length": True, "spare_frames": batches.spare_frames, "timestamps": True}
-            facts |= {"base_model": base_model, "method": "adapt", "train_cuts": [str(path) for path in train_cuts]}
-            facts |= {"learning_rate": trainer.learning_rate, "steps": run.state.global_step}
-            facts |= {"epochs": round(run.state.epoch, 2), "seed": trainer.seed}
-            with written_aside(finished, replace_folder=True) as aside:
-                save_model(aside, model.cpu(), processor, facts)
+            record = {"natural_length": True, "spare_frames": batches.spare_frames, "timestamps": True}
+            record |= {"base_model": base_model, "method": "adapt", "train_cuts": [str(path) for path in train_cuts]}
+            record |= {"learning_rate": trainer.learning_rate, "steps": run.state.global_step}
+            record |= {"epochs": round(run.state.epoch, 2), "seed": trainer.seed}
+            with atomic_write(finished, replace_folder=True) as aside:
+                save_model(aside, model.cpu(), processor, record)

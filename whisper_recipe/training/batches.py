@@ -10,18 +10,19 @@ from lhotse.cut import Cut
 from torch.utils.data import DataLoader, Dataset
 from transformers import WhisperTokenizer
 
-from whisper_recipe.data.audio import is_longer
+from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
 from whisper_recipe.data.supervision import Outline, supervision_of
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import Share
-from whisper_recipe.text.prompt import IGNORED, MAX_SECONDS, MAX_TOKENS, training_ids
+from whisper_recipe.processes import Part
+from whisper_recipe.text.labels import IGNORED, training_ids
+from whisper_recipe.text.prompt import MAX_TOKENS
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
-from whisper_recipe.training.shards import ShardSampler
+from whisper_recipe.training.shard_sampler import ShardSampler
 
 SPECIAL_TOKENS = 5  # start, language, task, no times, end
 
@@ -97,6 +98,11 @@ def training_example(
     return training_ids(tokenizer, text, language, task, segments if timestamps else (), previous if prompt else "")
 
 
+def encoder_input(inputs: dict) -> torch.Tensor:
+    """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
+    return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
+
+
 def make_loader(
     cuts: CutSet,
     tokenizer: WhisperTokenizer,
@@ -105,12 +111,12 @@ def make_loader(
     num_mel_bins: int = 80,
     augment: TrainingAugmentation | None = None,
     seed: int = 0,
-    share: Share = Share(),  # noqa: B008
+    part: Part = Part(),  # noqa: B008
 ) -> DataLoader:
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
     cuts = CutSet(selected(cuts))
     sharded = cuts.data.is_sharded()
-    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, share)
+    sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, part)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),
         batch_sampler=sampler,
@@ -136,7 +142,7 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
         if (kind := _kind(cut)) not in known:
             training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
             known.add(kind)
-        if is_longer(cut.duration, MAX_SECONDS):
+        if is_longer(cut.duration):
             return f"{cut.duration:.2f} s, over {MAX_SECONDS}"
         if (tokens := _tokens(cut, tokenizer)) > MAX_TOKENS:
             return f"{tokens} tokens, over {MAX_TOKENS}"

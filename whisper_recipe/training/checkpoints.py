@@ -61,7 +61,7 @@ def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **opt
     }
 
 
-def start_or_go_on(output_dir: Path, run: dict, finished: Path) -> Path | None:
+def checkpoint_to_resume(output_dir: Path, run: dict, finished: Path) -> Path | None:
     """Return the checkpoint that a run resumes from; None where it starts from scratch.
 
     A run that was finished before starts from scratch; the checkpoints it left are deleted.

@@ -21,7 +21,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
-from whisper_recipe.data.shards import Shard, index_place, is_shards, list_shards, read_cuts, read_place
+from whisper_recipe.data.shar_reader import Shard, index_place, is_shards, list_shards, read_cuts, read_place
 from whisper_recipe.data.supervision import Outline, outline_of, supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import file_digest, read_jsonl, read_lines, require

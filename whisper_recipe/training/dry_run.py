@@ -5,8 +5,10 @@ from __future__ import annotations
 from tabulate import tabulate
 from transformers import WhisperTokenizer
 
-from whisper_recipe.text.prompt import IGNORED, readable
-from whisper_recipe.training.memory import encoder_input, expected_memory
+from whisper_recipe.text.labels import IGNORED
+from whisper_recipe.text.prompt import readable
+from whisper_recipe.training.batches import encoder_input
+from whisper_recipe.training.memory import expected_memory
 from whisper_recipe.training.parameters import count_parameters
 from whisper_recipe.training.trainer import WhisperTrainer
 

@@ -19,7 +19,7 @@ from transformers import WhisperForConditionalGeneration
 
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_json, write_json, write_jsonl, written_aside
+from whisper_recipe.files import atomic_write, read_json, write_json, write_jsonl
 from whisper_recipe.model.precision import autocast
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.cuts import cuts_digest, load_cuts, selected
@@ -73,7 +73,7 @@ def with_encoder_states(
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if not _is_made_of(folder, made_of):
         durations = selected(cuts).durations
-        with written_aside(folder, replace_folder=True) as aside:
+        with atomic_write(folder, replace_folder=True) as aside:
             aside.mkdir()
             # One or two frames of features more than the duration has, and half as many states: room for a few more.
             shape = (sum(math.ceil(50 * duration) + 2 for duration in durations), model.config.d_model)

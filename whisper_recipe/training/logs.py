@@ -17,8 +17,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from whisper_recipe import __version__
-from whisper_recipe.files import write_json, written_aside
-from whisper_recipe.shares import is_main
+from whisper_recipe.files import atomic_write, write_json
+from whisper_recipe.processes import is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def write_curves(folder: Path, history: list[dict]) -> None:
     for entry in history:
         rows.setdefault(entry["step"], {}).update({key: entry[key] for key in _forms(entry)})
     rates = sorted({key for row in rows.values() for key in row if RATES.match(key)})
-    with written_aside(folder / "curves.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(folder / "curves.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ["step", *LOGGED, *rates])
         table.writeheader()
         table.writerows({"step": step, **row} for step, row in rows.items())
@@ -76,14 +76,14 @@ def write_curves(folder: Path, history: list[dict]) -> None:
         if len(keys) > 1 and axes.lines:
             axes.legend()
     axes.set(xlabel="step")
-    with written_aside(folder / "curves.png") as aside:
+    with atomic_write(folder / "curves.png") as aside:
         figure.savefig(aside, dpi=120, format="png")
 
 
-def tell(message: str) -> None:
+def log_and_print(message: str) -> None:
     """Write a message to the run's log, and once to the terminal, however many processes there are."""
     log.info(message)
-    if is_main():
+    if is_main_process():
         print(message)
 
 

@@ -6,34 +6,19 @@ import gc
 import logging
 import resource
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
 from whisper_recipe.errors import RecipeError, is_out_of_memory
-from whisper_recipe.text.prompt import IGNORED
-
-if TYPE_CHECKING:
-    from whisper_recipe.training.trainer import WhisperTrainer
+from whisper_recipe.text.labels import IGNORED
+from whisper_recipe.training.trainer import LESS_MEMORY, WhisperTrainer
 
 log = logging.getLogger(__name__)
-LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 FRAMES_PER_SECOND = 100
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
-
-
-def encoder_input(inputs: dict) -> torch.Tensor:
-    """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
-    return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
-
-
-def out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:
-    """Return the error for a batch that does not fit."""
-    what = f"out of memory on a batch of {labels[0]} cuts: encoder input {tuple(encoder)}, labels {tuple(labels)}"
-    return RecipeError(what, where=device, cure=f"{LESS_MEMORY}; --find-max-duration measures what fits")
 
 
 def expected_memory(run: WhisperTrainer, inputs: dict) -> dict[str, float]:

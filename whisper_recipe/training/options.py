@@ -10,7 +10,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.precision import pick_precision, use_tf32
-from whisper_recipe.training.logs import tell
+from whisper_recipe.training.logs import log_and_print
 
 # Batches are made before the Trainer sees them; see training/batches.py.
 INSTEAD = {
@@ -64,7 +64,7 @@ def use_one_gpu(args: Seq2SeqTrainingArguments) -> None:
     count = args.n_gpu
     if count > 1:
         args._n_gpu = 1
-        tell(
+        log_and_print(
             f"1 of {count} GPUs is used; for all of them start with "
             f"accelerate launch --multi_gpu --num_processes {count} -m whisper_recipe train ... (see docs/scale.md)"
         )

@@ -15,10 +15,10 @@ from lhotse import CutSet
 from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import Sampler
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_spare_frames
 from whisper_recipe.errors import RecipeError, check_proportion
-from whisper_recipe.shares import Share
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import draw_epoch, draw_rates, selected
 
 FRAMES_PER_SECOND = 100
@@ -108,7 +108,7 @@ class BatchSampler(Sampler):
     Trainer is as many batches as the first epoch has, and the next pass begins where the last one ended: every cut is
     seen once in each epoch.
 
-    Processes that train together deal the batches out: of each `share.count` in a row every one has its own. So they
+    Processes that train together deal the batches out: of each `part.count` in a row every one has its own. So they
     have equally many, and each cut is seen once in an epoch by one of them.
 
     Yields lists of one Batch: a DataLoader can pass over such items without reading features.
@@ -123,13 +123,13 @@ class BatchSampler(Sampler):
         options: BatchOptions,
         shuffle: bool,
         seed: int,
-        share: Share = Share(),  # noqa: B008
+        part: Part = Part(),  # noqa: B008
     ) -> None:
-        self.cuts, self.options, self.shuffle, self.seed, self.share = selected(cuts), options, shuffle, seed, share
+        self.cuts, self.options, self.shuffle, self.seed, self.part = selected(cuts), options, shuffle, seed, part
         self.rates = draw_rates(self.cuts, options.language_temperature) if shuffle else None
         first = self._plan(0)
         self.batches = len(first)
-        self.length = math.ceil(self.batches / share.count)
+        self.length = math.ceil(self.batches / part.count)
         self._stream = enumerate(self._endless_batches(first))
 
     def __len__(self) -> int:
@@ -137,7 +137,7 @@ class BatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[Batch]]:
         for _ in range(self.length):
-            number, (places, padded) = list(itertools.islice(self._stream, self.share.count))[self.share.index]
+            number, (places, padded) = list(itertools.islice(self._stream, self.part.count))[self.part.index]
             yield [Batch(number, CutSet([self.cuts[place] for place in places]), padded)]
 
     def pass_over(self, batches: int) -> None:

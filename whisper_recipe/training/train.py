@@ -19,27 +19,32 @@ from transformers import (
     set_seed,
 )
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
+from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import write_json, written_aside
+from whisper_recipe.files import atomic_write, write_json
 from whisper_recipe.model.adapters import LoraOptions, add_lora
+from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.input_length import InputLength, input_length
-from whisper_recipe.model.load import RECIPE_CONFIG, load_model, load_processor, save_model
-from whisper_recipe.shares import is_main
-from whisper_recipe.text.prompt import MAX_SECONDS
+from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
+from whisper_recipe.processes import is_main_process
+from whisper_recipe.text.additions import Sources, add_languages, add_pieces
+from whisper_recipe.text.prompt import written
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
-from whisper_recipe.training.checkpoints import describe_run, newest_checkpoint, start_or_go_on
+from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
 from whisper_recipe.training.cuts import outlines
-from whisper_recipe.training.distributed import built_whole, ended_together, gathered, tell_of_locks
+from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
 from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation, parse_canaries
-from whisper_recipe.training.facts import training_facts
-from whisper_recipe.training.logs import log_to_file, tell, write_curves, write_environment
+from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
+from whisper_recipe.training.process_group import closing_process_group
+from whisper_recipe.training.record import training_record
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
 log = logging.getLogger(__name__)
@@ -56,6 +61,8 @@ def train(
     parameters: ParameterOptions = ParameterOptions(),  # noqa: B008
     batches: BatchOptions = BatchOptions(),  # noqa: B008
     augment: TrainingAugmentation = TrainingAugmentation(),  # noqa: B008
+    new_languages: dict[str, str] = {},  # noqa: B006 (never written to)
+    add_tokens: int = 0,
     cache_encoder: bool = False,
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
@@ -85,6 +92,10 @@ def train(
         parameters: what is frozen, and learning rates of encoder and decoder.
         batches: how cuts become batches.
         augment: changes of the training data, drawn again whenever a cut is seen.
+        new_languages: how languages are written that the base model lacks, {mdw: ln}: CODE borrows the token of that
+            language, new adds a token, and `like CODE` adds one that begins as that language's (docs/training.md).
+        add_tokens: pieces of text that the tokenizer learns from the training text at most, for a script that it spells
+            out byte by byte. Programs that take ids after the time tokens for times can't read them (docs/training.md).
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
         eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
@@ -118,12 +129,16 @@ def train(
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
     options |= {"canary": canary, "canary_max_rise": canary_max_rise} if canary else {}
+    options |= {"new_languages": new_languages} if new_languages else {}
+    options |= {"add_tokens": add_tokens} if add_tokens else {}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
     canary_cuts = {name: load_cuts([path]) for name, path in canaries.items()}
     processor = load_processor(base_model)
+    gained = _extend(processor.tokenizer, cuts["train"], new_languages, add_tokens, batches)
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
+        add_rows(model, gained)
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
@@ -132,17 +147,17 @@ def train(
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
     described = describe_run(trainer, [*train_cuts, *dev_cuts, *canaries.values()], **options)
-    with ended_together(output_dir), log_to_file(output_dir, trainer.process_index):
+    with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
         checkpoint = None
         if not only_a_look:
             with trainer.main_process_first(local=False):
-                if trainer.deepspeed_plugin is not None and is_main():
-                    tell_of_locks()  # while the others wait: none of this run holds one yet
+                if trainer.deepspeed_plugin is not None and is_main_process():
+                    report_locks()  # while the others wait: none of this run holds one yet
                 start = (output_dir, described, finished)
-                checkpoint = start_or_go_on(*start) if is_main() else newest_checkpoint(output_dir)
+                checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
         measured = processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances, batches.max_duration
         evaluation = Evaluation(
@@ -160,14 +175,16 @@ def train(
             model.to(trainer.device)
             for split, paths in manifests.items():
                 folder = output_dir / "encoder_states" / split
-                cuts[split] = with_encoder_states(cuts[split], paths, base_model, model, folder, wait=not is_main())
+                cuts[split] = with_encoder_states(
+                    cuts[split], paths, base_model, model, folder, wait=not is_main_process()
+                )
         loaders = make_loaders(
             *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
         )
         if method == "lora":
-            if trainer.bf16 and lora.quantize_base == "none" and not lora.train_embeddings:
+            if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
                 model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
-            model = add_lora(model, lora, trainer.max_steps)
+            model = add_lora(model, lora, trainer.max_steps, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
@@ -176,23 +193,50 @@ def train(
             print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer, batches))
             return
         _report_parameters(model)
-        facts = training_facts(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
-        run.go_on(checkpoint)
-        facts |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
-        facts |= {"canaries": run.canary_facts()} if canary else {}
+        record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
+        run.train_from(checkpoint)
+        record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+        record |= {"canaries": run.canary_rates()} if canary else {}
         with gathered(model):
-            if is_main():
+            if is_main_process():
                 write_curves(output_dir, run.state.log_history)
-                _write(finished, model, processor, facts)
+                _write(finished, model, processor, record)
 
 
-def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, facts: dict) -> None:
-    with written_aside(finished, replace_folder=True) as aside:
+def _extend(
+    tokenizer: WhisperTokenizer,
+    cuts: CutSet,
+    new_languages: dict[str, str],
+    add_tokens: int,
+    batches: BatchOptions,
+) -> Sources:
+    """Add new languages, and pieces of the texts of cuts, to the tokenizer; return the ids that it gained.
+
+    Raises:
+        RecipeError: a declaration is wrong, or pieces are to be learned together with time tokens.
+    """
+    gained = add_languages(tokenizer, new_languages)
+    if add_tokens < 0:
+        raise RecipeError(f"add_tokens must be 0 or more, got {add_tokens}")
+    if add_tokens:
+        said = [supervision_of(cut) for cut in outlines(cuts)]
+        if batches.timestamps and any(one.segments for one in said):
+            cure = "set batches.timestamps to 0: whoever reads time tokens takes all ids after the first for times"
+            raise RecipeError("added tokens and timestamps don't mix", where="add_tokens", cure=cure)
+        pieces = add_pieces(tokenizer, [written(one.text, one.language, one.task) for one in said], add_tokens)
+        log_and_print(f"{len(pieces)} pieces of the training text are new tokens")
+        gained |= pieces
+    return gained
+
+
+def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
+    with atomic_write(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
-            model.save_pretrained(aside, save_embedding_layers=False)
-            write_json(aside / RECIPE_CONFIG, facts)
+            model.save_pretrained(aside)
+            processor.tokenizer.save_pretrained(aside)
+            write_json(aside / TRAINING_RECORD, record)
         else:
-            save_model(aside, model, processor, facts)
+            save_model(aside, model, processor, record)
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
@@ -209,7 +253,7 @@ def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer
 def _report_parameters(model: torch.nn.Module) -> None:
     trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
-    tell(message)
+    log_and_print(message)
 
 
 def _trainable(
@@ -220,10 +264,10 @@ def _trainable(
     kept, dropped = drop_untrainable(cuts, tokenizer)
     listed = output_dir / f"dropped_{split}.tsv"
     if dropped:
-        with written_aside(listed) as aside:
+        with atomic_write(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
-        tell(message)
+        log_and_print(message)
     if next(iter(kept), None) is None:
         raise RecipeError("no cut is left", where=listed, cure="cut the audio into shorter pieces")
     return kept

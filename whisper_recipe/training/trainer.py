@@ -28,19 +28,19 @@ from transformers.trainer_utils import EvalLoopOutput
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.files import read_json
 from whisper_recipe.model.adapters import adapter_regularisation
-from whisper_recipe.shares import Share
-from whisper_recipe.text.prompt import IGNORED
+from whisper_recipe.processes import Part
+from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.augment import TrainingAugmentation
-from whisper_recipe.training.batches import BatchOptions, make_loader
+from whisper_recipe.training.batches import BatchOptions, encoder_input, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
-from whisper_recipe.training.distributed import load_other_partitions
+from whisper_recipe.training.deepspeed import load_other_partitions
 from whisper_recipe.training.evaluation import CANARY, Evaluation
-from whisper_recipe.training.logs import LogCallback, tell
-from whisper_recipe.training.memory import encoder_input, out_of_memory
+from whisper_recipe.training.logs import LogCallback, log_and_print
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
 MOST_UNREADABLE = 100  # cuts, after which there is no use in continuing
+LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
 LOADER_ERROR = "Original Traceback"  # in what torch says of an error in a loading process
 
 
@@ -57,8 +57,8 @@ def make_loaders(
 
     The Trainer itself would count the cuts of a dataset, and ours yields batches.
     """
-    share = Share(args.process_index, args.world_size)
-    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, share)
+    part = Part(args.process_index, args.world_size)
+    train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, part)
     # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are. Every process measures all of them.
     dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
     args.by_epochs = args.max_steps < 0
@@ -118,11 +118,11 @@ class WhisperTrainer(WholeCheckpoints):
             self.add_callback(EarlyStoppingCallback(self.evaluation.patience))
         self.remove_callback(PrinterCallback)  # the log has it
 
-    def go_on(self, checkpoint: Path | None) -> None:
+    def train_from(self, checkpoint: Path | None) -> None:
         """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
         if checkpoint is not None:
             self._find_place(checkpoint)
-            tell(f"resuming from {checkpoint}")
+            log_and_print(f"resuming from {checkpoint}")
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except RecipeError as error:
@@ -131,9 +131,11 @@ class WhisperTrainer(WholeCheckpoints):
             # torch puts the traceback of a loading process in front of its error.
             raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         if self.skipped:
-            tell(f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them")
+            log_and_print(
+                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them"
+            )
         if self.unreadable:
-            tell(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
+            log_and_print(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
 
     def position(self) -> dict[str, int]:
         """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
@@ -207,9 +209,9 @@ class WhisperTrainer(WholeCheckpoints):
             return super()._determine_best_metric(metrics, trial)
         what = f"step {self.state.global_step}: {', '.join(risen)}"
         if self.args.load_best_model_at_end:
-            tell(f"{what}: not a checkpoint to choose")
+            log_and_print(f"{what}: not a checkpoint to choose")
         else:
-            tell(f"{what}: the run stops")
+            log_and_print(f"{what}: the run stops")
             self.control.should_training_stop = True
         return False
 
@@ -219,11 +221,11 @@ class WhisperTrainer(WholeCheckpoints):
         prefix = f"eval_{CANARY}"
         return {key.removeprefix("eval_"): row[key] for row in rows for key in row if key.startswith(prefix)}
 
-    def canary_facts(self) -> dict[str, dict[str, float]]:
+    def canary_rates(self) -> dict[str, dict[str, float]]:
         """Return each canary's error rate before the training and of the model that it ends with."""
         chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
         if self.args.load_best_model_at_end and not chosen:
-            tell("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
+            log_and_print("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
         step = self.state.best_global_step if chosen else self.state.global_step
         after = self.canaries_at(step)
         if not after:
@@ -266,7 +268,7 @@ class WhisperTrainer(WholeCheckpoints):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise out_of_memory(*batch, self.args.device) from error
+            raise _out_of_memory(*batch, self.args.device) from error
 
     def loss(
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -360,3 +362,9 @@ def token_loss(
         label_smoothing=label_smoothing,
     )
     return total / (num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum())
+
+
+def _out_of_memory(labels: torch.Size, encoder: torch.Size, device: torch.device) -> RecipeError:
+    """Return the error for a batch that does not fit."""
+    what = f"out of memory on a batch of {labels[0]} cuts: encoder input {tuple(encoder)}, labels {tuple(labels)}"
+    return RecipeError(what, where=device, cure=f"{LESS_MEMORY}; --find-max-duration measures what fits")

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from whisper_recipe.data.download import DAMAGED, download
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import require, written_aside
+from whisper_recipe.files import atomic_write, require
 
 LANGUAGES = ("cs", "nl")  # those that the dialogue is acted in
 UPSTREAM = "fillets-ng-data-1.0.1.tar.gz"
@@ -120,7 +120,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         return folder
     print(f"unpacking {archive} to {folder}", flush=True)
     try:
-        with written_aside(folder) as aside, _tar(archive) as tar:
+        with atomic_write(folder) as aside, _tar(archive) as tar:
             aside.mkdir()
             for member in tar:
                 wanted = WANTED.fullmatch(member.name)

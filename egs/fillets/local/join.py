@@ -13,7 +13,7 @@ from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
 from whisper_recipe.data.corpus import read_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 
 SEED = 1  # of the pauses
 
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         utterances = [row for row in read_corpus(options.data) if row.task == "transcribe"]
-        with written_aside(options.out, replace_folder=True) as aside:
+        with atomic_write(options.out, replace_folder=True) as aside:
             aside.mkdir()
             for language in sorted({utterance.language for utterance in utterances}):
                 rows = [utterance for utterance in utterances if utterance.language == language]

@@ -17,7 +17,7 @@ from espeak import espeak
 from tqdm import tqdm
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import written_aside
+from whisper_recipe.files import atomic_write
 
 SAMPLING_RATE = 16000
 VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names of the languages
@@ -162,7 +162,7 @@ def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np
 
 def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> float:
     """Write a Kaldi data directory, complete or not at all; return its seconds."""
-    with written_aside(folder, replace_folder=True) as aside:
+    with atomic_write(folder, replace_folder=True) as aside:
         (aside / "wav").mkdir(parents=True)
         durations = []
         # What espeak-ng said before goes into what it says, and nothing resets it: a fresh process for each CHUNK of

@@ -16,6 +16,7 @@ from whisper_recipe.data.workers import in_order
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, is_silence
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.model.load import load_tokenizer
+from whisper_recipe.text.additions import language_of
 from whisper_recipe.text.tokenizer import decode_text, is_english_only
 
 SEED = 1  # of sampling
@@ -131,11 +132,13 @@ class Backend(ABC):
         Raises:
             RecipeError: the model can't tell languages apart.
         """
-        return ["en"] * len(features) if self.is_english_only else self._detect_languages(features)
+        if self.is_english_only:
+            return ["en"] * len(features)
+        return [language_of(self.tokenizer, token) for token in self._detect_languages(features)]
 
     @abstractmethod
     def _detect_languages(self, features: torch.Tensor) -> list[str]:
-        """Detect languages with a multilingual model."""
+        """Return the tokens of the languages, with a multilingual model."""
 
     @abstractmethod
     def _search(

@@ -62,7 +62,7 @@ class CTranslate2Backend(Backend):
         """See Backend."""
         if not self.tells_languages:
             raise not_multilingual()
-        return [languages[0][0].strip("<|>") for languages in self.model.detect_language(_storage(features))]
+        return [languages[0][0] for languages in self.model.detect_language(_storage(features))]
 
     def _search(
         self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, temperature: float, scored: bool

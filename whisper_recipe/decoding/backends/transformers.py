@@ -73,7 +73,7 @@ class TransformersBackend(Backend):
         if not getattr(self.model.generation_config, "lang_to_id", None):
             raise not_multilingual()
         ids = self.model.detect_language(features.to(self.model.device, self.model.dtype))
-        return [token.strip("<|>") for token in self.tokenizer.convert_ids_to_tokens(ids.tolist())]
+        return self.tokenizer.convert_ids_to_tokens(ids.tolist())
 
     @torch.inference_mode()
     def _search(

@@ -11,20 +11,20 @@ from transformers import WhisperForConditionalGeneration
 from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoderLayer
 
 
-def make_lean(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
+def make_memory_efficient(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
     """Let this one model's layers keep and copy less; return the model.
 
     Parameters and their names stay, and so does what it saves.
     """
     for module in model.modules():
         if type(module) is WhisperAttention:
-            module.__class__ = LeanAttention
+            module.__class__ = MemoryEfficientAttention
         elif type(module) is WhisperEncoderLayer:
-            module.__class__ = LeanEncoderLayer
+            module.__class__ = MemoryEfficientEncoderLayer
     return model
 
 
-class LeanAttention(WhisperAttention):
+class MemoryEfficientAttention(WhisperAttention):
     """WhisperAttention that hands queries, keys and values to PyTorch's attention as they lie in memory.
 
     transformers' own copies each of them, and the result.
@@ -59,7 +59,7 @@ class LeanAttention(WhisperAttention):
         return self.out_proj(context.transpose(1, 2).flatten(2)), None
 
 
-class LeanEncoderLayer(WhisperEncoderLayer):
+class MemoryEfficientEncoderLayer(WhisperEncoderLayer):
     """WhisperEncoderLayer that computes GELU again in the backward pass: its output is a quarter of what is kept."""
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor:

@@ -12,9 +12,9 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from torch.utils.data import Sampler
 
-from whisper_recipe.data.shards import SHARD, SHARDS_AT_ONCE
+from whisper_recipe.data.shar_reader import SHARD, SHARDS_AT_ONCE
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import selected
 from whisper_recipe.training.sampler import Batch, BatchOptions, Planned, in_rows
 
@@ -43,7 +43,7 @@ class ShardSampler(Sampler):
         options: how cuts become batches; buckets are not needed.
         shuffle: other shards and batches in each epoch.
         seed: another one gives another order.
-        share: rank and number of ranks.
+        part: rank and number of ranks.
 
     Raises:
         RecipeError: there are fewer shards than loading processes, or languages are to be mixed.
@@ -55,28 +55,28 @@ class ShardSampler(Sampler):
         options: BatchOptions,
         shuffle: bool,
         seed: int,
-        share: Share = Share(),  # noqa: B008
+        part: Part = Part(),  # noqa: B008
     ) -> None:
         if shuffle and options.language_temperature is not None:
             cure = "train on manifests, or leave it out"
             raise RecipeError("shards can't be mixed", where="batches.language_temperature", cure=cure)
-        self.options, self.shuffle, self.seed, self.share = options, shuffle, seed, share
+        self.options, self.shuffle, self.seed, self.part = options, shuffle, seed, part
         self.workers = max(1, options.num_workers)
-        self.streams = share.count * self.workers
-        self.own = range(share.index * self.workers, (share.index + 1) * self.workers)
+        self.streams = part.count * self.workers
+        self.own = range(part.index * self.workers, (part.index + 1) * self.workers)
         self.durations: dict[str, array] = {}
         cuts = selected(cuts)
         for cut in cuts.outlines():
             self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
         if len(self.durations) < self.streams:
             raise RecipeError(
-                f"{len(self.durations)} shards can't feed {share.count} ranks of {self.workers} loading processes each",
+                f"{len(self.durations)} shards can't feed {part.count} ranks of {self.workers} loading processes each",
                 where="batches.num_workers",
                 cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
             )
         self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(cuts.of_shard)
         self.length = len(self._plan(0))
-        self.batches = self.length * share.count  # of all ranks, in an epoch
+        self.batches = self.length * part.count  # of all ranks, in an epoch
         self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class ShardSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[Batch]]:
         for number, (places, padded) in itertools.islice(self._stream, self.length):
-            number = number * self.share.count + self.share.index  # of those of all ranks
+            number = number * self.part.count + self.part.index  # of those of all ranks
             yield [Batch(number, CutSet([self._cut(place) for place in places]), padded)]
 
     def pass_over(self, batches: int) -> None:

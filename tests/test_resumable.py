@@ -14,8 +14,9 @@ from whisper_recipe.cli import main
 from whisper_recipe.data import fbank as fbank_module
 from whisper_recipe.data import stats as stats_module
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.files import read_jsonl, write_jsonl
-from whisper_recipe.shares import Share, Unfinished, parse_share
+from whisper_recipe.files import read_jsonl
+from whisper_recipe.processes import Part, parse_part
+from whisper_recipe.resumable import ResumableWork
 
 SLURM = Path(__file__).parents[1] / "tools/slurm.sh"
 SMALL_PIECES = """
@@ -83,7 +84,7 @@ def test_what_a_failed_task_left_is_done_by_the_command_without_a_part(corpus, t
         assert main([*command, "--part", part]) == 0
     assert not (tmp_path / "out/cuts_noise.jsonl.gz").exists()
     assert main([*command, "--num_mel_bins", "128", "--part", "2/3"]) == 1
-    assert "unfinished work with other input or settings" in capsys.readouterr().err
+    assert "there is unfinished work with other num_mel_bins; if nobody is at it" in capsys.readouterr().err
     assert main(command) == 0
     assert "4 parts of 2 cuts are done" in capsys.readouterr().out
     assert ids(tmp_path / "out/cuts_noise.jsonl.gz") == ids(corpus)
@@ -144,25 +145,49 @@ def test_tasks_of_a_decoding_may_run_one_after_the_other(corpus, tiny_model, tmp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"hyp.jsonl", "decode.json"}
 
 
-def test_every_piece_belongs_to_one_share():
-    shares = [parse_share(f"{number}/7") for number in range(1, 8)]
-    assert all(sum(share.has(piece) for share in shares) == 1 for piece in range(100))
-    assert parse_share(None) == Share(0, 1)
-    assert str(shares[2]) == "3/7"
+def test_every_piece_belongs_to_one_part():
+    parts = [parse_part(f"{number}/7") for number in range(1, 8)]
+    assert all(sum(part.has(piece) for part in parts) == 1 for piece in range(100))
+    assert parse_part(None) == Part(0, 1)
+    assert str(parts[2]) == "3/7"
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_no_part_is_one_line(part):
     with pytest.raises(RecipeError, match="invalid part .*; expected e.g. 1/8"):
-        parse_share(part)
+        parse_part(part)
 
 
 def test_only_one_puts_together(tmp_path):
-    works = [Unfinished(tmp_path / "work", {"a": 1}, ".jsonl", Share(index, 2)) for index in range(2)]
-    write_jsonl(works[0].piece(0), [])
+    works = [ResumableWork(tmp_path / "work", {"a": 1}, Part(index, 2)) for index in range(2)]
+    works[0].open()
+    works[0].write(0, [{"x": 1}])
     assert not any(work.is_ours_to_finish(2) for work in works)
-    write_jsonl(works[0].piece(1), [])
+    works[1].write(1, [{"x": "ü"}, {"x": 3}])
     assert [work.is_ours_to_finish(2) for work in works] == [True, False]
+    assert [row["x"] for row in works[1].rows()] == [1, "ü", 3]
+    works[0].discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_work_of_the_same_name_is_started_over(tmp_path, capsys):
+    for name, settings in (("train", {"a": 1}), ("train.clean", {"a": 1}), ("train", {"a": 2})):
+        ResumableWork(tmp_path / name, settings).open()
+    assert "unfinished, with other a: starting over" in capsys.readouterr().out
+    assert sorted(path.name.rpartition(".")[0] for path in tmp_path.iterdir()) == [
+        ".unfinished_train",
+        ".unfinished_train.clean",
+    ]
+
+
+def test_parts_of_several_processes_divide_the_pieces(tmp_path):
+    works = [
+        ResumableWork(tmp_path / "work", {}, Part(part, 3), Part(rank, 2)) for part in range(3) for rank in range(2)
+    ]
+    assert sorted(number for work in works for number in work.to_do(20)) == list(range(20))
+    works[0].open()
+    works[0].write(6, [])
+    assert works[0].to_do(20) == [0, 12, 18]
 
 
 @pytest.mark.parametrize(

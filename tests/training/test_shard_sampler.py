@@ -19,14 +19,14 @@ from transformers import WhisperTokenizer
 from whisper_recipe.cli import main
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.shar import shar
-from whisper_recipe.data.shards import SHARD, index_place, list_shards, read_features
+from whisper_recipe.data.shar_reader import SHARD, index_place, list_shards, read_features
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model
-from whisper_recipe.shares import Share
+from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, make_loader
 from whisper_recipe.training.cuts import cuts_digest
 from whisper_recipe.training.encoder_cache import with_encoder_states
-from whisper_recipe.training.shards import ShardSampler
+from whisper_recipe.training.shard_sampler import ShardSampler
 
 ONE_PROCESS = BatchOptions(max_duration=4, num_workers=0)
 
@@ -122,7 +122,7 @@ def test_each_cut_once_an_epoch_over_ranks_and_workers(shards, manifest, ranks, 
     seen, lengths, shards_of = [], set(), {}
     for rank in range(ranks):
         options = BatchOptions(max_duration=4, num_workers=workers)
-        sampler = ShardSampler(load_cuts([shards]), options, True, 1, Share(rank, ranks))
+        sampler = ShardSampler(load_cuts([shards]), options, True, 1, Part(rank, ranks))
         lengths.add(len(sampler))
         for number, [(_, cuts, _)] in enumerate(sampler):
             assert 0 < len(cuts) * max(cut.duration for cut in cuts) <= 4 + 1e-9
@@ -158,9 +158,9 @@ def test_epochs_differ_and_each_has_every_cut(shards):
 def test_training_goes_on_with_the_same_batches_and_reads_nothing_for_those_it_passes_over(server):
     url, asked = server
     options = BatchOptions(max_duration=4, num_workers=2)
-    whole = ShardSampler(load_cuts([url]), options, True, 5, Share(1, 2))
+    whole = ShardSampler(load_cuts([url]), options, True, 5, Part(1, 2))
     passes = [ids(whole) for _ in range(4)]
-    again = ShardSampler(load_cuts([url]), options, True, 5, Share(1, 2))
+    again = ShardSampler(load_cuts([url]), options, True, 5, Part(1, 2))
     before = asked.total()
     again.pass_over(2 * whole.batches)
     assert asked.total() == before
@@ -193,7 +193,7 @@ def test_batches_of_shards_are_those_of_the_stored_features(shards, manifest, to
 
 
 def test_cuts_that_can_not_be_trained_on_are_in_no_batch(shards, tokenizer, monkeypatch):
-    monkeypatch.setattr("whisper_recipe.training.batches.MAX_SECONDS", 2.0)
+    monkeypatch.setattr("whisper_recipe.data.audio.MAX_SECONDS", 2.0)
     kept, dropped = drop_untrainable(load_cuts([shards]), tokenizer)
     assert 0 < len(dropped) < 48
     seen = [key for batch in ids(ShardSampler(kept, ONE_PROCESS, True, 0)) for key in batch]
@@ -202,7 +202,7 @@ def test_cuts_that_can_not_be_trained_on_are_in_no_batch(shards, tokenizer, monk
 
 def test_more_processes_than_shards_is_one_line(shards):
     with pytest.raises(RecipeError, match="8 shards can't feed 5 ranks of 2 loading processes each; use fewer"):
-        ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0, Share(0, 5))
+        ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0, Part(0, 5))
 
 
 def test_shards_are_not_mixed_by_languages(shards):

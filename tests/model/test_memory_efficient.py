@@ -8,7 +8,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WhisperForConditionalGeneration
 
-from whisper_recipe.model.lean import LeanAttention, LeanEncoderLayer, Recomputed, make_lean
+from whisper_recipe.model.memory_efficient import (
+    MemoryEfficientAttention,
+    MemoryEfficientEncoderLayer,
+    Recomputed,
+    make_memory_efficient,
+)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -18,9 +23,9 @@ def test_outputs_and_gradients_are_those_of_transformers(tiny_model, attention, 
         WhisperForConditionalGeneration.from_pretrained(tiny_model, attn_implementation=attention).train()
         for _ in range(2)
     )
-    make_lean(ours)
-    assert {type(layer) for layer in ours.model.encoder.layers} == {LeanEncoderLayer}
-    assert {type(layer.encoder_attn) for layer in ours.model.decoder.layers} == {LeanAttention}
+    make_memory_efficient(ours)
+    assert {type(layer) for layer in ours.model.encoder.layers} == {MemoryEfficientEncoderLayer}
+    assert {type(layer.encoder_attn) for layer in ours.model.decoder.layers} == {MemoryEfficientAttention}
     if checkpointing:
         ours.gradient_checkpointing_enable()
     generator = torch.Generator().manual_seed(0)
@@ -40,7 +45,7 @@ def test_outputs_and_gradients_are_those_of_transformers(tiny_model, attention, 
 
 def test_a_mask_and_a_cache_are_heeded(tiny_model):
     ours, theirs = (WhisperForConditionalGeneration.from_pretrained(tiny_model).eval() for _ in range(2))
-    make_lean(ours)
+    make_memory_efficient(ours)
     features = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(10).view(2, 5)
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -77,7 +82,7 @@ def test_what_is_recomputed_is_not_kept():
 @pytest.mark.parametrize(("lean", "kept"), [(False, 2), (True, 0)])
 def test_gelu_s_outputs_are_gone_after_the_forward_pass(tiny_model, lean, kept):
     model = WhisperForConditionalGeneration.from_pretrained(tiny_model).train()
-    layers = (make_lean(model) if lean else model).model.encoder.layers
+    layers = (make_memory_efficient(model) if lean else model).model.encoder.layers
     outputs = []
 
     class Gelu(torch.nn.GELU):
@@ -126,7 +131,7 @@ def bytes_held(model, checkpointing):
 
 def test_checkpointing_holds_no_more_than_that_of_transformers(tiny_model):
     ours, theirs = (WhisperForConditionalGeneration.from_pretrained(tiny_model) for _ in range(2))
-    make_lean(ours)
+    make_memory_efficient(ours)
     held = {checkpointing: bytes_held(ours, checkpointing) for checkpointing in (False, True)}
     plain = {checkpointing: bytes_held(theirs, checkpointing) for checkpointing in (False, True)}
     assert held[True] == plain[True] < 0.5 * plain[False]

@@ -33,8 +33,8 @@ def hypotheses(out):
     return {row["id"]: row for _, row in read_jsonl(out / "hyp.jsonl")}
 
 
-def partials(out):
-    return sorted(out.glob("hyp.*.partial.jsonl"))
+def pieces(out):
+    return sorted(out.glob(".unfinished_hyp.*/part*.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -54,38 +54,37 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def killed(tiny_model, corpus, tmp_path):
-    """The folder of a decoding that was killed after its third of twelve batches, in the middle of a line."""
+    """The folder of a decoding that was killed after its third of twelve batches, in the middle of writing one."""
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-c", SLOW, *command(tiny_model, corpus, out)])
     deadline = time.monotonic() + 120
-    while not partials(out) or len(partials(out)[0].read_bytes().splitlines()) < 4:
+    while len(pieces(out)) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (out / "hyp.jsonl").exists()
-    with open(partials(out)[0], "ab") as part:
-        part.write(b'{"number": 11, "seco')
+    pieces(out)[0].with_name(f".{process.pid}@machine.partial.part000011.jsonl").write_bytes(b'{"seconds": 1, "ro')
     return out
 
 
 def test_killed_decoding_goes_on_after_the_last_batch(tiny_model, corpus, whole, killed, calls, capsys):
-    done = len(partials(killed)[0].read_bytes().splitlines()) - 2  # the settings, half a line
+    done = len(pieces(killed))
     assert main(command(tiny_model, corpus, killed)) == 0
     assert f"resuming, {done} of 12 batches are done" in capsys.readouterr().out
     assert len(calls) == 12 - done
     assert hypotheses(killed) == whole
     assert list(hypotheses(killed)) == list(whole)
-    assert not partials(killed)
-    facts = json.loads((killed / "decode.json").read_text())
-    assert facts["processing_seconds"] > 0.5 * done  # what the killed process took counts
+    assert {path.name for path in killed.iterdir()} == {"hyp.jsonl", "decode.json"}
+    record = json.loads((killed / "decode.json").read_text())
+    assert record["processing_seconds"] > 0.5 * done  # what the killed process took counts
 
 
 def test_other_settings_start_anew_and_say_which(tiny_model, corpus, killed, calls, capsys):
     assert main(command(tiny_model, corpus, killed, "--search.beam_size", "2")) == 0
     assert "unfinished, with other beam_size: starting over" in capsys.readouterr().out
     assert len(calls) == 12
-    assert not partials(killed)
+    assert {path.name for path in killed.iterdir()} == {"hyp.jsonl", "decode.json"}
 
 
 def test_processes_share_a_set_and_write_what_one_writes(tiny_model, corpus, whole, tmp_path):
@@ -98,7 +97,7 @@ def test_processes_share_a_set_and_write_what_one_writes(tiny_model, corpus, who
     assert json.loads((out / "decode.json").read_text())["processes"] == 2
     assert hypotheses(out) == whole
     assert list(hypotheses(out)) == list(whole)
-    assert not partials(out)
+    assert not pieces(out)
 
 
 def test_each_process_decodes_its_own_batches(tiny_model, corpus, tmp_path, calls, monkeypatch, whole):

@@ -15,7 +15,7 @@ from whisper_recipe.training.batches import BatchOptions
 from whisper_recipe.training.cuts import Selection, selected
 
 
-def training_facts(
+def training_record(
     base_model: str,
     manifests: list[Path],
     cuts: CutSet,
@@ -24,13 +24,13 @@ def training_facts(
     batches: BatchOptions,
     trainer: Seq2SeqTrainingArguments,
 ) -> dict:
-    """Return the facts for whisper_recipe.json, all but the steps that were made in the end.
+    """Return the record for whisper_recipe.json, all but the steps that were made in the end.
 
     `natural_length`: inputs were not all padded to 30 s. `timestamps`: share of the cuts whose labels had timestamp
     tokens. `data`: a row for each language and task, with utterances and hours of the cuts that were trained on.
     """
     data = selected(cuts)
-    facts = {
+    record = {
         "natural_length": batches.pad_to_30s < 1,
         "pad_to_30s": batches.pad_to_30s,
         "spare_frames": batches.spare_frames,
@@ -46,7 +46,7 @@ def training_facts(
         "batch_seconds": batches.max_duration * trainer.gradient_accumulation_steps * trainer.world_size,
         "seed": trainer.seed,
     }
-    return facts | ({"lora": asdict(lora)} if method == "lora" else {})
+    return record | ({"lora": asdict(lora)} if method == "lora" else {})
 
 
 def _timed(cuts: Selection) -> float:

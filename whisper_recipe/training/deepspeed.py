@@ -1,9 +1,8 @@
-"""Several processes that train together: DeepSpeed's partitions, and ending together."""
+"""DeepSpeed: models and checkpoints in partitions."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,34 +14,8 @@ from transformers import TrainingArguments
 from transformers.integrations import deepspeed
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.shares import is_main
-from whisper_recipe.training.logs import tell
-
-# What gloo and NCCL say where a process that they wait for is gone.
-LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
-
-
-@contextmanager
-def ended_together(output_dir: Path) -> Iterator[None]:
-    """Leave the group of processes in the end: one that does not may abort at its exit.
-
-    Raises:
-        RecipeError: another process has died.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not torch.distributed.is_initialized() or not LOST.search(str(error)):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise RecipeError(
-            f"another process of the run has ended ({reason})",
-            where=f"process {torch.distributed.get_rank()}",
-            cure=f"see {output_dir / 'log'}; the same command resumes from the last checkpoint",
-        ) from error
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+from whisper_recipe.processes import is_main_process
+from whisper_recipe.training.logs import log_and_print
 
 
 @contextmanager
@@ -59,7 +32,7 @@ def built_whole(args: TrainingArguments) -> Iterator[None]:
             deepspeed.set_hf_deepspeed_config(args.deepspeed_plugin.hf_ds_config)
 
 
-def tell_of_locks() -> None:
+def report_locks() -> None:
     """Say what DeepSpeed will wait for: without a word and, where its owner was killed, without an end.
 
     Whoever compiles a part of DeepSpeed, or only looks whether it must, holds a lock (torch.utils.file_baton).
@@ -68,7 +41,9 @@ def tell_of_locks() -> None:
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob("**/lock"):
-        tell(f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it")
+        log_and_print(
+            f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it"
+        )
 
 
 def gathered(model: torch.nn.Module) -> AbstractContextManager:
@@ -87,7 +62,7 @@ def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
     Raises:
         RecipeError: DeepSpeed can't convert it.
     """
-    if is_main():
+    if is_main_process():
         [state] = checkpoint.glob("global_step*[0-9]")  # without an earlier conversion's global_step<N>_universal
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
         command += ["--input_folder", str(state), "--output_folder", f"{state}_universal"]
