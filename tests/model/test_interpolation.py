@@ -11,8 +11,9 @@ from tests.conftest import make_model
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, add_lora
-from whisper_recipe.model.average import mean_state, shares_of
+from whisper_recipe.model.average import shares_of
 from whisper_recipe.model.load import load_model, load_processor, save_model
+from whisper_recipe.model.mean import mean_state
 
 
 def stored(folder):

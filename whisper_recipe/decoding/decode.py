@@ -20,6 +20,7 @@ from whisper_recipe import __version__
 from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import check_features, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.confidence import calibrated, read_temperature
@@ -29,7 +30,6 @@ from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
-from whisper_recipe.model.input_length import InputLength, input_length
 from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
 from whisper_recipe.text.additions import borrow_languages

@@ -12,13 +12,13 @@ import torch
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import log_mel
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import input_length
 from whisper_recipe.decoding.backends import load_backend, usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
-from whisper_recipe.model.input_length import input_length
 from whisper_recipe.model.load import timestamps
 from whisper_recipe.text.tokenizer import decode_text, text_only
 

@@ -165,9 +165,9 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
     Raises:
         RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
     """
-    from whisper_recipe.model.average import mean_state, unmeasured
     from whisper_recipe.model.embeddings import make_room
     from whisper_recipe.model.load import TRAINING_RECORD, load_model, save_model
+    from whisper_recipe.model.mean import mean_state, unmeasured
 
     if not 0 <= scale <= 1:
         raise RecipeError(f"must be between 0 and 1, got {scale:g}", where="scale")

@@ -21,10 +21,10 @@ from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGenerati
 
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import InputLength
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
-from whisper_recipe.model.input_length import InputLength
 from whisper_recipe.model.precision import autocast
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language

@@ -21,12 +21,12 @@ from transformers import (
 
 from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, write_json
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.embeddings import add_rows
-from whisper_recipe.model.input_length import InputLength, input_length
 from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
 from whisper_recipe.text.additions import Sources, add_languages, add_pieces
