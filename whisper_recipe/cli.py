@@ -58,7 +58,9 @@ COMMANDS = {
         "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
     ),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
-    "average": Command("model.average", "average", "checkpoints of a run -> one plain Whisper folder"),
+    "average": Command(
+        "model.average", "average", "checkpoints of a run, or several models -> one plain Whisper folder"
+    ),
     "export": Command(
         "export.export",
         "export",
@@ -67,6 +69,7 @@ COMMANDS = {
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
     "serve": Command("serving.serve", "serve", "models -> OpenAI's HTTP interface, and a page to try them"),
+    "pseudo-label": Command("scoring.pseudo_label", "pseudo_label", "a decoding -> cuts to train on"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
 }

@@ -136,3 +136,12 @@ def test_a_damaged_result_is_named(model):
     decoded(model, "decode_test", metrics={"nonsense": 1})
     with pytest.raises(RecipeError, match="decode_test: no result of decode and score"):
         card(model)
+
+
+def test_what_the_training_forgot_is_told(model):
+    assert "Forgetting" not in card(model).content
+    record = RECORD | {"canaries": {"en": {"before": 0.041, "after": 0.0523}}}
+    (model / "whisper_recipe.json").write_text(json.dumps(record))
+    text = card(model).content
+    assert "## Forgetting" in text
+    assert "4.10 → 5.23" in text

@@ -45,6 +45,19 @@ def test_missing_and_foreign_metrics_are_told(tmp_path, capsys):
     assert "metrics.json: no set and groups in it" in capsys.readouterr().err
 
 
+def test_canaries_of_the_training_have_columns(tmp_path, cuts, score, capsys):
+    for name, canaries in (("stock", None), ("tuned", {"en": {"before": 0.041, "after": 0.0523}})):
+        assert score(cuts, run=name) == 0
+        write_json(tmp_path / name / "decode.json", {"model": str(tmp_path / f"{name}_model"), "rtf": 0.1})
+        if canaries:
+            write_json(tmp_path / f"{name}_model/whisper_recipe.json", {"canaries": canaries})
+    capsys.readouterr()
+    assert main(["compare", f"stock={tmp_path / 'stock'}", f"tuned={tmp_path / 'tuned'}"]) == 0
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    column = rows[2].index("canary en")
+    assert [row[column] for row in rows[4:6]] == ["–", "4.10 → 5.23"]
+
+
 @pytest.fixture
 def systems(tmp_path, score):
     """Two systems on 40 utterances of four words: one is wrong in every fourth word, the other in half of those."""

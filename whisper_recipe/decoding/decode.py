@@ -20,11 +20,11 @@ from whisper_recipe import __version__
 from whisper_recipe.data.audio import MAX_SECONDS, is_longer
 from whisper_recipe.data.features import check_features, load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.confidence import calibrated, read_temperature
 from whisper_recipe.decoding.formats import Word
-from whisper_recipe.decoding.input_length import InputLength, input_length
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError

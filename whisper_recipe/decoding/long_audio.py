@@ -12,10 +12,10 @@ import torch
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import log_mel
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import input_length
 from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_duration
 from whisper_recipe.decoding.backends.base import Hypothesis
 from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
-from whisper_recipe.decoding.input_length import input_length
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of

@@ -67,7 +67,8 @@ ADDED_TOKENS = """\
 whisper-recipe write them; faster-whisper takes them for times and leaves them out, and openai-whisper and whisper.cpp
 take the vocabulary for that of another model."""
 
-SETTINGS = ("method", "lora", "steps", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+SETTINGS = ("method", "lora", "merge_scale", "average", "steps", "epochs", "learning_rate",
+            "lr_scheduler_type", "warmup_steps", "weight_decay",
             "batch_seconds", "seed")  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def write_card(folder: Path, export: Export) -> None:
         f"## Training data\n\n{_data(record)}",
         f"## Training\n\n{_settings(record)}",
         f"## Results\n\n{_results(results)}",
+        *([f"## Forgetting\n\n{_canaries(record['canaries'])}"] if record.get("canaries") else []),
         *([f"## Check of the export\n\n{export.checked}"] if export.checked else []),
     ]
     front = _front_matter(record, results, export)
@@ -234,6 +236,14 @@ def _results(results: list[Result]) -> str:
         table = tabulate(rows, headers, tablefmt="github", missingval="–")
         sections.append(f"Set `{name}`, normalizer {normalizers}:\n\n{table}")
     return "\n\n".join(["Error rate in % (insertions, deletions, substitutions).", *sections])
+
+
+def _canaries(canaries: dict[str, dict[str, float]]) -> str:
+    from tabulate import tabulate
+
+    rows = [[name, f"{100 * rates['before']:.2f} → {100 * rates['after']:.2f}"] for name, rates in canaries.items()]
+    table = tabulate(rows, ["set", "base model → this model"], tablefmt="github", disable_numparse=True)
+    return f"Sets that the model was not trained on, error rate in % of a sample, decoded greedily:\n\n{table}"
 
 
 def _cell(row: dict | None) -> str | None:

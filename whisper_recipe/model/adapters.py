@@ -154,20 +154,36 @@ def adapter_processor(folder: Path, base: str) -> WhisperProcessor:
     return processor
 
 
-def merge(exp: Path) -> None:
-    """Merge exp's adapter into its base model and write the result as a plain Whisper folder, exp/model.
+def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
+    """Merge exp's adapter into its base model and write the result as a plain Whisper folder.
 
     Args:
-        exp: the folder of a LoRA run; its `adapter/` is read, its `model/` written.
+        exp: the folder of a LoRA run, whose `adapter/` is read.
+        scale: how much of the adapter: 1 is all of it, 0 the base model, and 0.5 keeps more of what that knew.
+        out: the folder to write; by default exp/model.
 
     Raises:
-        RecipeError: there is no adapter, or its base model is gone.
+        RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
     """
-    from whisper_recipe.model.load import TRAINING_RECORD, save_model
+    from whisper_recipe.model.embeddings import make_room
+    from whisper_recipe.model.load import TRAINING_RECORD, load_model, save_model
+    from whisper_recipe.model.mean import mean_state, unmeasured
 
+    if not 0 <= scale <= 1:
+        raise RecipeError(f"must be between 0 and 1, got {scale:g}", where="scale")
     adapter = Path(exp) / "adapter"
-    model, base = load_adapter(adapter)
+    out = out or Path(exp) / "model"
+    adapted, base = load_adapter(adapter)
     processor = adapter_processor(adapter, base)
-    with atomic_write(Path(exp) / "model", replace_folder=True) as aside:
-        save_model(aside, model.merge_and_unload(), processor, read_json(adapter / TRAINING_RECORD))
-    print(f"{Path(exp) / 'model'}: {adapter} merged into {base}")
+    model, record = adapted.merge_and_unload(), read_json(adapter / TRAINING_RECORD)
+    if scale != 1:
+        # Of the weights and not of the adapter's factors: it holds for every variant, and for trained embeddings.
+        start, rows = load_model(base), model.get_input_embeddings().weight
+        known = len(start.get_input_embeddings().weight)
+        make_room(start, len(rows))
+        start.get_input_embeddings().weight.data[known:] = rows.data[known:]  # the base model has none to mix in
+        model.load_state_dict(mean_state((start.state_dict(), model.state_dict()), (1 - scale, scale)))
+        record = {**unmeasured(record), "merge_scale": scale}
+    with atomic_write(out, replace_folder=True) as aside:
+        save_model(aside, model, processor, record)
+    print(f"{out}: {adapter} merged into {base}" + (f", {scale:g} of it" if scale != 1 else ""))

@@ -1,48 +1,103 @@
-"""`whisper-recipe average`: one model from several checkpoints of a run, often a little better than each of them."""
+"""`whisper-recipe average`: one model from several: checkpoints of a run, or a base model and one tuned from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, read_json
-
-if TYPE_CHECKING:
-    import torch
+from whisper_recipe.model.mean import mean_state, unmeasured
 
 
-def average(exp: Path, checkpoints: int = 5, choose: Literal["last", "best"] = "last", out: Path | None = None) -> None:
-    """Average the weights of a run's checkpoints; write a plain Whisper folder.
+def average(
+    models: list[Path],
+    weights: list[float] = [],  # noqa: B006 (never written to)
+    checkpoints: int = 5,
+    choose: Literal["last", "best"] = "last",
+    out: Path | None = None,
+) -> None:
+    """Average the weights of a run's checkpoints, or those of several models; write a plain Whisper folder.
 
-    Adapters are merged into their base model first: an average of LoRA's two factors is not that of their products.
+    Checkpoints are often a little better together than each of them. A model between a base model and the one tuned
+    from it (`average BASE TUNED --weights 0.5 0.5`) keeps much of what both know (https://arxiv.org/abs/2109.01903).
 
     Args:
-        exp: the folder of a finished run.
-        checkpoints: how many.
-        choose: the last ones, or the best by eval_loss.
-        out: the folder to write; by default exp/average.
+        models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first: an average of
+            LoRA's two factors is not that of their products); or Whisper folders or names on the hub.
+        weights: of the models, in their order; equal ones where none are given. What the folder records of a training
+            is that of the last model which records one.
+        checkpoints: how many of a run.
+        choose: the last checkpoints, or the best by eval_loss.
+        out: the folder to write; of a run exp/average by default.
 
     Raises:
-        RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for.
+        RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for; the
+            weights are not one positive number for each model, or the models don't fit together.
     """
+    if len(models) == 1:
+        if weights:
+            raise RecipeError("checkpoints have no weights", where="weights", cure="give BASE and TUNED, or no weights")
+        _average_checkpoints(models[0], checkpoints, choose, out or models[0] / "average")
+    elif out is None:
+        raise RecipeError("several models, and no folder to write", where="out", cure="give --out")
+    else:
+        interpolate([str(model) for model in models], shares_of(weights, len(models)), out)
+
+
+def _average_checkpoints(exp: Path, checkpoints: int, choose: Literal["last", "best"], out: Path) -> None:
     from whisper_recipe.model.adapters import adapter_processor, load_adapter
     from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 
-    exp = Path(exp)
     adapter = (exp / "adapter").exists()
     finished = exp / ("adapter" if adapter else "model")
     record = read_json(finished / TRAINING_RECORD, "train to the end first (stage 4)")
     chosen = choose_checkpoints(exp, checkpoints, choose)
     load = (lambda folder: load_adapter(folder)[0].merge_and_unload()) if adapter else load_model
     model = load(chosen[0])
-    model.load_state_dict(mean_state(load(folder).state_dict() for folder in chosen))
-    out = out or exp / "average"
+    states = (load(folder).state_dict() for folder in chosen)
+    model.load_state_dict(mean_state(states, shares_of([], len(chosen))))
     with atomic_write(out, replace_folder=True) as aside:
         processor = adapter_processor(finished, record["base_model"]) if adapter else load_processor(finished)
-        save_model(aside, model, processor, record)
+        save_model(aside, model, processor, unmeasured(record))
     print(f"{out}: average of {', '.join(folder.name for folder in chosen)}")
+
+
+def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> None:
+    """Write the weighted mean of models: Whisper folders, or names on the hub.
+
+    Raises:
+        RecipeError: their weights have other names or shapes, or their tokenizers differ.
+    """
+    from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
+
+    processors = [load_processor(model) for model in models]
+    vocabularies = [processor.tokenizer.get_vocab() for processor in processors]
+    for model, vocabulary in zip(models[1:], vocabularies[1:], strict=True):
+        if vocabulary != vocabularies[0]:
+            cure = "average models that were tuned from one base model"
+            raise RecipeError(f"its tokenizer is not that of {models[0]}", where=model, cure=cure)
+    mean = load_model(models[0])
+    mean.load_state_dict(mean_state((load_model(model).state_dict() for model in models), shares, models))
+    recorded = [record for model in models if (record := read_training_record(model)) is not None]
+    average = {model: round(share, 4) for model, share in zip(models, shares, strict=True)}
+    record = {**unmeasured(recorded[-1]), "average": average} if recorded else None
+    with atomic_write(out, replace_folder=True) as aside:
+        save_model(aside, mean, processors[-1], record)
+    print(f"{out}: {' + '.join(f'{share:g} x {model}' for model, share in average.items())}")
+
+
+def shares_of(weights: Sequence[float], count: int) -> list[float]:
+    """Return so many weights that add up to 1: equal ones where none are given."""
+    weights = weights or [1.0] * count
+    if len(weights) != count:
+        raise RecipeError(f"{len(weights)} weights for {count} models", where="weights", cure="give one for each model")
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
+        numbers = " ".join(f"{weight:g}" for weight in weights)
+        raise RecipeError(f"weights must be numbers from 0, and not all 0, got {numbers}", where="weights")
+    return [weight / sum(weights) for weight in weights]
 
 
 def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -> list[Path]:
@@ -68,13 +123,3 @@ def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -
 def _eval_losses(checkpoint: Path) -> dict[int, float]:
     history = read_json(checkpoint / "trainer_state.json")["log_history"]
     return {row["step"]: row["eval_loss"] for row in history if "eval_loss" in row}
-
-
-def mean_state(states: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return the mean of state dicts of one shape, summed in float64; one of them is in memory at a time."""
-    total, count = {}, 0
-    for state in states:
-        count += 1
-        for name, tensor in state.items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
-    return {name: (tensor / count).float() for name, tensor in total.items()}

@@ -27,7 +27,7 @@ FEATURES = ("preprocessor_config.json", "processor_config.json")  # where transf
 MAX_PADDING = 128  # rows of the embeddings beyond the tokenizer, up to a multiple of 8 or more
 # Types of what is recorded, and of each row of its `data`.
 RECORD_TYPES = {"natural_length": (int, float), "spare_frames": int, "timestamps": (int, float), "data": list,
-         "train_cuts": list, "base_model": str, "lora": dict}  # fmt: skip
+         "train_cuts": list, "base_model": str, "lora": dict, "canaries": dict}  # fmt: skip
 ROW_TYPES = {"language": str, "task": str, "utterances": int, "hours": (int, float)}
 TRAINING_RECORD = "whisper_recipe.json"  # beside the weights: what the model was trained for (see training/record.py)
 # The share of the cuts a model is trained on that must have timestamps for it to be asked for them: a judgement, not

@@ -25,11 +25,15 @@ DIFFERENCE_LEGEND = (
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
 
+MODEL_RECORD = "whisper_recipe.json"  # TRAINING_RECORD of model/load.py, which imports torch
+
+
 class Run(NamedTuple):
-    """A scored run: where it is, and its metrics.json."""
+    """A scored run: where it is, its metrics.json, and the canaries of its model's training as `12.30 → 13.10`."""
 
     folder: Path
     metrics: dict
+    canaries: dict[str, str]
 
 
 class Counts(NamedTuple):
@@ -51,7 +55,8 @@ def compare(
 ) -> None:
     """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
 
-    A second table has the differences to the first row with a paired test, where the runs have the same utterances.
+    The canaries of a training (`train --canary`) have a column each, before → after. A second table has the differences
+    to the first row with a paired test, where the runs have the same utterances.
     Several sets stand side by side in a table of their own, before the others: rows are systems, columns sets.
 
     Args:
@@ -72,7 +77,7 @@ def compare(
         name, folder = _name_and_folder(run)
         if name in scored:
             raise RecipeError(f"two runs are named {name!r}", where=folder, cure="name one: LABEL=FOLDER")
-        scored[name] = Run(folder, _read_metrics(folder / "metrics.json"))
+        scored[name] = Run(folder, _read_metrics(folder / "metrics.json"), _read_canaries(folder / "decode.json"))
     print(_text(scored, "github"))
     if out is not None:
         with atomic_write(out) as aside:
@@ -106,7 +111,7 @@ def _write_csv(path: Path, scored: dict[str, Run]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ["set", "run", "group", *columns, "RTF"], extrasaction="ignore", restval="")
         table.writeheader()
-        for name, (_, metrics) in scored.items():
+        for name, (_, metrics, _) in scored.items():
             for group, values in metrics["groups"].items():
                 low, high = values.get("interval_95") or ("", "")
                 about = {"set": metrics["set"], "run": name, "group": group, "RTF": metrics.get("RTF", "")}
@@ -119,7 +124,7 @@ def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_li
         what = f"the runs are of {len(sets)} sets ({', '.join(sets)})"
         raise RecipeError(what, where="--report", cure="give runs of one set for each report")
     systems = {}
-    for name, (folder, metrics) in scored.items():
+    for name, (folder, metrics, _) in scored.items():
         rows = {row["id"]: row for _, row in read_jsonl(folder / "utterances.jsonl")}
         if not rows or not all(row.keys() >= REPORTED for row in rows.values()):
             cure = "run whisper-recipe score again (stage 7)"
@@ -145,13 +150,21 @@ def _read_metrics(path: Path) -> dict:
     return metrics
 
 
+def _read_canaries(path: Path) -> dict[str, str]:
+    """Return what the model that decoded a run records of its training's canaries; nothing where it is gone."""
+    model = read_json(path).get("model") if path.exists() else None
+    record = Path(model or "") / MODEL_RECORD
+    canaries = read_json(record).get("canaries", {}) if record.exists() else {}
+    return {name: f"{100 * rates['before']:.2f} → {100 * rates['after']:.2f}" for name, rates in canaries.items()}
+
+
 def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     """Return the error rates of whole sets, as the field's papers have them: a row a system, a column a set."""
     from tabulate import tabulate
 
     units: dict[str, str] = {}
     systems: dict[str, dict[str, str]] = {}
-    for row, (_, metrics) in scored.items():
+    for row, (_, metrics, _) in scored.items():
         name, whole = metrics["set"], metrics["groups"].get(ALL) or {}
         units[name] = whole.get("unit", "")
         # `lora test_ct2_int8` and `lora dev_ct2_int8` are one system, `lora ct2_int8`.
@@ -174,7 +187,7 @@ def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
 
     groups = _groups(scored)
     normalizers = ", ".join(dict.fromkeys(run.metrics.get("normalizer", "unknown") for run in scored.values()))
-    parts = [f"## {name}", _table({row: run.metrics for row, run in scored.items()}, groups, tablefmt)]
+    parts = [f"## {name}", _table(scored, groups, tablefmt)]
     parts.append(f"Normalizer: {normalizers}.")
     if len(scored) > 1:
         tested, notes = _differences(scored, groups)
@@ -184,23 +197,26 @@ def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
     return parts
 
 
-def _table(scored: dict[str, dict], groups: list[str], tablefmt: str) -> str:
+def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
     from tabulate import tabulate
 
-    units = {group: values["unit"] for metrics in scored.values() for group, values in metrics["groups"].items()}
-    translated = [group for group in groups if any("bleu" in m["groups"].get(group, {}) for m in scored.values())]
+    units = {group: values["unit"] for run in scored.values() for group, values in run.metrics["groups"].items()}
+    translated = [g for g in groups if any("bleu" in run.metrics["groups"].get(g, {}) for run in scored.values())]
+    canaries = list(dict.fromkeys(name for run in scored.values() for name in run.canaries))
     rows = [
         [
-            run,
+            name,
             *(_cell(metrics["groups"].get(group)) for group in groups),
             *(_translation_cell(metrics["groups"].get(group)) for group in translated),
+            *map(canaries_of.get, canaries),
             metrics.get("RTF"),
             metrics.get("RTFx"),
         ]
-        for run, metrics in scored.items()
+        for name, (_, metrics, canaries_of) in scored.items()
     ]
     rates = [f"{group} {units[group]}" for group in groups]
-    headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated), "RTF", "RTFx"]
+    headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated)]
+    headers += [*(f"canary {name}" for name in canaries), "RTF", "RTFx"]
     return tabulate(rows, headers, tablefmt, missingval="–")
 
 

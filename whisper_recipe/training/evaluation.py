@@ -1,12 +1,17 @@
-"""Error rates while a model is being trained: of a fixed sample of the dev cuts, decoded greedily."""
+"""Error rates while a model is being trained: of a fixed sample of the dev cuts, decoded greedily.
+
+And of canaries: other sets, which the model is not trained for, by which one sees what it forgets.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 
 import torch
 from lhotse import CutSet
@@ -14,8 +19,9 @@ from lhotse.cut import Cut
 from peft import PeftModel
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer
 
-from whisper_recipe.data.features import collate_fbank, load_fbank
+from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.grouping import by_length
+from whisper_recipe.data.input_length import InputLength
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
@@ -26,6 +32,8 @@ from whisper_recipe.text.prompt import prompt_ids, text_ids
 from whisper_recipe.text.tokenizer import decode_text
 
 ALL = "error_rate"  # mean over languages and tasks
+NATURAL = InputLength(pad_to_30s=False)
+CANARY = "canary_"  # how the names of canaries begin in the logs
 
 
 class ErrorRates:
@@ -37,37 +45,41 @@ class ErrorRates:
         num_mel_bins: of its features.
         utterances: of each language and task at most.
         max_duration: seconds of audio in a batch at most.
-        spare_frames: of silence after the longest utterance of a batch.
+
+    Raises:
+        RecipeError: no cut has a text.
     """
 
     def __init__(
-        self,
-        cuts: CutSet,
-        tokenizer: WhisperTokenizer,
-        num_mel_bins: int,
-        utterances: int,
-        max_duration: float,
-        spare_frames: int = 0,
+        self, cuts: CutSet, tokenizer: WhisperTokenizer, num_mel_bins: int, utterances: int, max_duration: float
     ) -> None:
-        self.tokenizer, self.num_mel_bins = tokenizer, num_mel_bins
-        self.max_duration, self.spare_frames = max_duration, spare_frames
+        self.tokenizer, self.num_mel_bins, self.max_duration = tokenizer, num_mel_bins, max_duration
         self.cuts = _sample(cuts, utterances)
+        if not self.cuts:
+            what = f"none of the cuts has a text, {next(iter(cuts)).id} first"
+            raise RecipeError(what, cure="error rates need texts: give other cuts")
         texts = [text_ids(tokenizer, supervision_of(cut).text, *_language_and_task(cut)) for cut in self.cuts]
         # A model that loops must not make every evaluation wait for all of Whisper's 224 tokens.
-        self.max_new_tokens = min(2 * max(map(len, texts), default=0) + 10, 224)
+        self.max_new_tokens = min(2 * max(map(len, texts)) + 10, 224)
 
     @torch.inference_mode()
-    def measure(self, model: WhisperForConditionalGeneration | PeftModel) -> dict[str, float]:
+    def measure(
+        self, model: WhisperForConditionalGeneration | PeftModel, length: InputLength = NATURAL
+    ) -> dict[str, float]:
         """Return the error rates by their names in the logs: wer_en, cer_zh, wer_zh_translate, error_rate.
 
         The last is the mean over languages and tasks: words and characters can't be added up, and a language with few
         utterances counts as much as the others.
+
+        Args:
+            model: in training or not.
+            length: of its inputs.
         """
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         model.eval()
         counts: dict[str, list[ErrorCounts]] = defaultdict(list)
-        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration):
-            features = collate_fbank([load_fbank(cut, self.num_mel_bins) for cut in batch], spare=self.spare_frames)
+        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration, length.seconds):
+            features = length.collate([load_fbank(cut, self.num_mel_bins) for cut in batch])
             # DeepSpeed holds the weights in half precision where training is in it.
             features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
@@ -86,21 +98,85 @@ class Evaluation:
 
     Args:
         wer_steps: steps between error rates; 0 for none.
-        rates: measures them.
         patience: evaluations without a better result, after which a run stops; 0 for none.
+        length: of the inputs that the trained model will be used with.
+        length_before: likewise of the base model.
+        canary_max_rise: points of error rate that a canary may rise over the base model's; None for any.
+        rates: measures the dev cuts.
+        canaries: measure other sets, by their names.
     """
 
     wer_steps: int = 0
-    rates: ErrorRates | None = None
     patience: int = 0
+    length: InputLength = NATURAL
+    length_before: InputLength = NATURAL
+    canary_max_rise: float | None = None
+    rates: ErrorRates | None = None
+    canaries: dict[str, ErrorRates] = field(default_factory=dict)
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether error rates are measured after a step of so many."""
+        return self.wer_steps > 0 and (step % self.wer_steps == 0 or step == steps)
+
+    def measure(self, model: torch.nn.Module, before: bool = False) -> dict[str, float]:
+        """Return the error rates of the dev cuts and of the canaries: see `measure_canaries`."""
+        rates = self.rates.measure(model, self.length_before if before else self.length)
+        return {**rates, **self.measure_canaries(model, before)}
+
+    def measure_canaries(self, model: torch.nn.Module, before: bool = False) -> dict[str, float]:
+        """Return the error rates of the canaries by their names in the logs, canary_<name>.
+
+        Args:
+            model: the base model, or one in training.
+            before: it is the base model.
+        """
+        length = self.length_before if before else self.length
+        return {f"{CANARY}{name}": rates.measure(model, length)[ALL] for name, rates in self.canaries.items()}
+
+    def risen(self, before: dict[str, float], now: dict[str, float]) -> list[str]:
+        """Return what to say of each canary that has risen by more than it may."""
+        if self.canary_max_rise is None:
+            return []
+        return [
+            f"{name} rose from {100 * before[name]:.2f} to {100 * now[name]:.2f} %"
+            for name in before
+            if 100 * (now[name] - before[name]) > self.canary_max_rise
+        ]
 
 
-def check_evaluation(args: Seq2SeqTrainingArguments, wer_steps: int, patience: int) -> None:
-    """Make the Trainer's options fit error rates and early stopping.
+def parse_canaries(canary: list[str], max_rise: float | None = None) -> dict[str, Path]:
+    """Return the cut manifests of canaries that are given as NAME=CUTS, by their names.
+
+    Raises:
+        RecipeError: one is not written so, two have the same name, or `max_rise` is not a number from 0, or of none.
+    """
+    if max_rise is not None and not (canary and max_rise >= 0):
+        what = f"must be at least 0, got {max_rise:g}" if canary else "there is no canary that could rise"
+        raise RecipeError(what, where="canary_max_rise", cure=None if canary else "give --canary NAME=CUTS")
+    found: dict[str, Path] = {}
+    for pair in canary:
+        name, _, path = pair.partition("=")
+        if not re.fullmatch(r"[\w-]+", name) or not path:
+            cure = "give such as --canary en=data/fbank_whisper80/cuts_canary_en.jsonl.gz"
+            raise RecipeError(f"{pair!r} is not NAME=CUTS", where="canary", cure=cure)
+        if name in found:
+            raise RecipeError(f"two canaries are named {name!r}", where="canary", cure="give them different names")
+        found[name] = Path(path)
+    return found
+
+
+def check_evaluation(
+    args: Seq2SeqTrainingArguments, wer_steps: int, patience: int, canary_max_rise: float | None = None
+) -> None:
+    """Make the Trainer's options fit error rates, early stopping, and the limit of the canaries.
 
     Raises:
         RecipeError: they contradict each other.
     """
+    every = args.eval_steps if args.load_best_model_at_end else wer_steps
+    if canary_max_rise is not None and (not wer_steps or wer_steps != every):
+        cure = "set eval_wer_steps; to trainer.eval_steps where trainer.load_best_model_at_end is true"
+        raise RecipeError("canaries are not measured at every evaluation", where="canary_max_rise", cure=cure)
     if wer_steps and (args.eval_strategy != "steps" or wer_steps % args.eval_steps):
         what = f"error rates every {wer_steps} steps, and eval_loss by {args.eval_strategy.value} {args.eval_steps}"
         cure = "set trainer.eval_strategy steps, and eval_wer_steps to trainer.eval_steps or a multiple of it"

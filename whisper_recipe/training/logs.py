@@ -23,7 +23,7 @@ from whisper_recipe.processes import is_main_process
 log = logging.getLogger(__name__)
 
 LOGGED = {"loss": ".4f", "eval_loss": ".4f", "learning_rate": ".3e", "grad_norm": ".3f", "epoch": ".2f"}
-RATES = re.compile("eval_(wer|cer|error_rate)")  # shares, by language; see training/evaluation.py
+RATES = re.compile("eval_(wer|cer|error_rate|canary)")  # shares, by language; see training/evaluation.py
 
 
 def _forms(logs: dict) -> dict[str, str]:
@@ -41,8 +41,9 @@ class LogCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
     ) -> None:
         """Log what the Trainer just measured."""
-        parts = [f"{key} {float(logs[key]):{form}}" for key, form in _forms(logs or {}).items()]
-        if len(parts) > 1:  # the last call only sums up the run's speed
+        forms = _forms(logs or {})
+        parts = [f"{key} {float(logs[key]):{form}}" for key, form in forms.items()]
+        if forms.keys() - {"epoch"}:  # the last call only sums up the run's speed
             self.log.info("step %d/%d  %s", state.global_step, state.max_steps, "  ".join(parts))
 
 

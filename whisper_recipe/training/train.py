@@ -19,7 +19,9 @@ from transformers import (
     set_seed,
 )
 
+from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.features import check_features
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, write_json
@@ -28,7 +30,7 @@ from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, save_model
 from whisper_recipe.processes import is_main_process
 from whisper_recipe.text.additions import Sources, add_languages, add_pieces
-from whisper_recipe.text.prompt import MAX_SECONDS, written
+from whisper_recipe.text.prompt import written
 from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
 from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
@@ -36,7 +38,7 @@ from whisper_recipe.training.cuts import outlines
 from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
-from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation
+from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation, parse_canaries
 from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
@@ -65,6 +67,8 @@ def train(
     eval_wer_steps: int = 0,
     eval_wer_utterances: int = 50,
     early_stopping_patience: int = 0,
+    canary: list[str] = [],  # noqa: B006 (never written to)
+    canary_max_rise: float | None = None,
     max_skipped_steps: int = 10,
     auto_precision: bool = True,
     dry_run: bool = False,
@@ -99,6 +103,10 @@ def train(
         eval_wer_utterances: utterances of each language and task that error rates are measured on.
         early_stopping_patience: evaluations without a better trainer.metric_for_best_model, after which the run stops;
             0 for none.
+        canary: other sets as NAME=CUTS, to see what the model forgets: their error rates are measured before the first
+            step, every eval_wer_steps and at the end, and are in the logs as eval_canary_<name>.
+        canary_max_rise: points of error rate; a canary that rises by more than that stops the run, or, with
+            trainer.load_best_model_at_end, rules the checkpoint out.
         max_skipped_steps: steps in a row that are skipped because the loss or a gradient is not finite, after which the
             run stops.
         auto_precision: train in bfloat16 where the GPU has it, else in float32 with TF32, unless trainer.bf16 or
@@ -113,16 +121,19 @@ def train(
     if auto_precision:
         set_precision(trainer)
     trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
-    check_evaluation(trainer, eval_wer_steps, early_stopping_patience)
+    canaries = parse_canaries(canary, canary_max_rise)
+    check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     if cache_encoder:
         check_cache(method, parameters, augment, batches)
     options = {"base_model": base_model, "method": method, "lora": lora, "parameters": parameters, "batches": batches}
     options |= {"augment": augment, "cache_encoder": cache_encoder, "eval_wer_steps": eval_wer_steps}
     options |= {"eval_wer_utterances": eval_wer_utterances, "early_stopping_patience": early_stopping_patience}
+    options |= {"canary": canary, "canary_max_rise": canary_max_rise} if canary else {}
     options |= {"new_languages": new_languages} if new_languages else {}
     options |= {"add_tokens": add_tokens} if add_tokens else {}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
+    canary_cuts = {name: load_cuts([path]) for name, path in canaries.items()}
     processor = load_processor(base_model)
     gained = _extend(processor.tokenizer, cuts["train"], new_languages, add_tokens, batches)
     with built_whole(trainer):
@@ -135,7 +146,7 @@ def train(
     set_seed(trainer.seed)  # before the adapters draw their weights
     finished = output_dir / ("adapter" if method == "lora" else "model")
     only_a_look = dry_run or find_max_duration
-    described = describe_run(trainer, [*train_cuts, *dev_cuts], **options)
+    described = describe_run(trainer, [*train_cuts, *dev_cuts, *canaries.values()], **options)
     with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
@@ -148,10 +159,18 @@ def train(
                 start = (output_dir, described, finished)
                 checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
         cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
-        evaluation = Evaluation(eval_wer_steps, patience=early_stopping_patience)
-        if eval_wer_steps:
-            sample = cuts["dev"], processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances
-            evaluation.rates = ErrorRates(*sample, batches.max_duration, batches.spare_frames)
+        measured = processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances, batches.max_duration
+        evaluation = Evaluation(
+            eval_wer_steps,
+            early_stopping_patience,
+            length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
+            length_before=input_length(base_model),
+            canary_max_rise=canary_max_rise,
+            rates=ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None,
+        )
+        for name, found in canary_cuts.items():
+            kept = _trainable(found, f"canary_{name}", processor.tokenizer, model, output_dir)
+            evaluation.canaries[name] = ErrorRates(kept, *measured)
         if cache_encoder:
             model.to(trainer.device)
             for split, paths in manifests.items():
@@ -177,6 +196,7 @@ def train(
         record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
         run.train_from(checkpoint)
         record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+        record |= {"canaries": run.canary_rates()} if canary else {}
         with gathered(model):
             if is_main_process():
                 write_curves(output_dir, run.state.log_history)
@@ -249,5 +269,5 @@ def _trainable(
         message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
         log_and_print(message)
     if next(iter(kept), None) is None:
-        raise RecipeError("no cut is left to train on", where=listed, cure="cut the audio into shorter pieces")
+        raise RecipeError("no cut is left", where=listed, cure="cut the audio into shorter pieces")
     return kept

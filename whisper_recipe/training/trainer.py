@@ -34,7 +34,7 @@ from whisper_recipe.training.augment import TrainingAugmentation
 from whisper_recipe.training.batches import BatchOptions, encoder_input, make_loader
 from whisper_recipe.training.checkpoints import POSITION, WholeCheckpoints
 from whisper_recipe.training.deepspeed import load_other_partitions
-from whisper_recipe.training.evaluation import Evaluation
+from whisper_recipe.training.evaluation import CANARY, Evaluation
 from whisper_recipe.training.logs import LogCallback, log_and_print
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
@@ -163,7 +163,12 @@ class WhisperTrainer(WholeCheckpoints):
             args.max_steps = steps + math.ceil(left / (args.world_size * args.gradient_accumulation_steps))
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        """Take a pass over the batches; none where a run was killed after its last step, or it would make one more."""
+        """Take a pass over the batches; none where a run was killed after its last step, or it would make one more.
+
+        Before the first of all the canaries are measured.
+        """
+        if self.state.global_step == 0 and self.evaluation.canaries and not self.canaries_at(0):
+            self._log_canaries(self.evaluation.measure_canaries(self.model, before=True))
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
@@ -188,11 +193,52 @@ class WhisperTrainer(WholeCheckpoints):
         # transformers' own is the mean over batches, of which short ones would weigh more.
         total, tokens = self.measured.tolist()
         output.metrics[f"{metric_key_prefix}_loss"] = total / tokens
-        step, every = self.state.global_step, self.evaluation.wer_steps
-        if every and (step % every == 0 or step == self.state.max_steps):
-            rates = self.evaluation.rates.measure(self.model)
+        if self.evaluation.is_due(self.state.global_step, self.state.max_steps):
+            rates = self.evaluation.measure(self.model, before=self.state.global_step == 0)
             output.metrics.update({f"{metric_key_prefix}_{name}": rate for name, rate in rates.items()})
         return output
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
+        """Return whether a checkpoint is the best so far; none is where a canary has risen too much.
+
+        Where no checkpoint is chosen in the end, that stops the run.
+        """
+        before, now = self.canaries_at(0), self.canaries_at(self.state.global_step)
+        risen = self.evaluation.risen(before, now) if now else []
+        if not risen:
+            return super()._determine_best_metric(metrics, trial)
+        what = f"step {self.state.global_step}: {', '.join(risen)}"
+        if self.args.load_best_model_at_end:
+            log_and_print(f"{what}: not a checkpoint to choose")
+        else:
+            log_and_print(f"{what}: the run stops")
+            self.control.should_training_stop = True
+        return False
+
+    def canaries_at(self, step: int) -> dict[str, float]:
+        """Return the canaries' error rates after a step, canary_<name>; nothing where they were not measured."""
+        rows = [row for row in self.state.log_history if row["step"] == step]
+        prefix = f"eval_{CANARY}"
+        return {key.removeprefix("eval_"): row[key] for row in rows for key in row if key.startswith(prefix)}
+
+    def canary_rates(self) -> dict[str, dict[str, float]]:
+        """Return each canary's error rate before the training and of the model that it ends with."""
+        chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if self.args.load_best_model_at_end and not chosen:
+            log_and_print("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
+        step = self.state.best_global_step if chosen else self.state.global_step
+        after = self.canaries_at(step)
+        if not after:
+            after = self.evaluation.measure_canaries(self.model)
+            if step == self.state.global_step:
+                self._log_canaries(after)
+        return {
+            name.removeprefix(CANARY): {"before": before, "after": after[name]}
+            for name, before in self.canaries_at(0).items()
+        }
+
+    def _log_canaries(self, rates: dict[str, float]) -> None:
+        self.log({f"eval_{name}": rate for name, rate in rates.items()})
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of `trainer.optim`, with the learning rates of encoder and decoder."""

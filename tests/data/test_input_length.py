@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from whisper_recipe.decoding.input_length import InputLength, input_length
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_processor
 from whisper_recipe.training.batches import load_cuts, make_loader
