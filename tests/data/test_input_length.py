@@ -44,11 +44,11 @@ def test_training_adds_them_and_its_budget_counts_them(corpus, tiny_model):
     tokenizer = load_processor(str(tiny_model)).tokenizer
     cuts = load_cuts([corpus])
     plain, spare = (
-        BatchOptions(max_duration=12, num_workers=0, num_buckets=2, spare_frames=count) for count in (0, 100)
+        BatchOptions(max_duration=8, num_workers=0, num_buckets=2, spare_frames=count) for count in (0, 100)
     )
     for batch in make_loader(cuts, tokenizer, spare, shuffle=False):
         durations = [cut.duration + 1 for cut in cuts if cut.id in batch["cuts"]]
-        assert len(durations) == 1 or sum(durations) <= 12
+        assert len(durations) == 1 or sum(durations) <= 8
         assert batch["input_features"].shape[-1] == pytest.approx(100 * max(durations), abs=2)
     count = [sum(1 for _ in make_loader(cuts, tokenizer, options, shuffle=False)) for options in (plain, spare)]
     assert count[0] < count[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_recipe.errors import RecipeError
 from whisper_recipe.export.target import Transcriber, needed
 from whisper_recipe.files import atomic_write, require
 
@@ -55,7 +56,8 @@ def files(folder: Path, quantization: str) -> tuple[Path, Path]:
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
     """Write a Whisper folder as sherpa-onnx reads it; inputs, outputs and metadata are those of its own exporter.
 
-    See scripts/whisper/export-onnx.py of k2-fsa/sherpa-onnx. Any vocabulary will do.
+    See scripts/whisper/export-onnx.py of k2-fsa/sherpa-onnx. Any vocabulary will do that has its
+    text tokens before the others.
 
     Args:
         model: a Hugging Face Whisper folder.
@@ -63,15 +65,19 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         quantization: type of the stored matrices: float32 or int8.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or the package onnx is missing.
+        RecipeError: the folder is not a whole Whisper model, has added pieces of text, or the package onnx is missing.
     """
     from whisper_recipe.model.generation import complete_generation_config
     from whisper_recipe.model.load import load_model, load_processor
+    from whisper_recipe.text.additions import added_pieces
     from whisper_recipe.text.vocabulary import token_bytes
 
     needed("onnx", "sherpa")
     require(model, "train or merge it first (stages 4 and 5)")
     loaded, tokenizer = load_model(model), load_processor(model).tokenizer
+    if added_pieces(tokenizer):
+        what = "sherpa-onnx can't use this model: pieces of text were added to its vocabulary after the time tokens"
+        raise RecipeError(what, where=model, cure="export it --to ct2 or hf")
     complete_generation_config(loaded, tokenizer)
     with atomic_write(out) as aside:
         aside.mkdir()
