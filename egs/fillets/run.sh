@@ -15,7 +15,7 @@ corpus=                         # folder with Debian's packages, the upstream ar
 url=https://downloads.sourceforge.net/fillets # where the upstream archive is, for where apt-get has no packages
 backends=ct2                    # what decodes
 exports=ct2:int8                # exports, program:type
-beam_size=0                     # beam of one more decoding; 0 for none
+beam_size=5                     # beam of one more decoding; 0 for none
 recordings=data/joined          # what stage 9 transcribes: by default the test set as one long recording
 
 make_data() {

@@ -13,7 +13,6 @@ method=full                     # lora, full, or both in quotes
 corpus=                         # a clone of the repository; else stage 0 clones it
 url=https://github.com/besacier/mboshi-french-parallel-corpus # of the repository
 backends=ct2                    # what decodes
-quantizations=int8              # CTranslate2 exports
 beam_size=5                     # beam of one more decoding; 0 for none
 decode_options="--new_languages.mdw ln" # what the base model, which has not learned mdw, is asked for
 score_options="--bleu fr"       # French texts are translations
