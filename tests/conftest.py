@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,18 @@ def whisper_base() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the weights of {folder} are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def launch_chromium() -> Iterator[Callable]:
+    """Start Debian's Chromium with some options, under the one Playwright that a process can have."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        yield lambda *options: driver.chromium.launch(executable_path=program, args=[*options, *sandbox])
 
 
 @pytest.fixture(scope="session")

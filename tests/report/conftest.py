@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,17 +9,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator:
-    """Debian's Chromium under Playwright; sound may play without a click, as after one."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
-    options = ["--autoplay-policy=no-user-gesture-required", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
+def chromium(launch_chromium) -> Iterator:
+    """A browser in which sound may play without a click, as after one."""
+    browser = launch_chromium("--autoplay-policy=no-user-gesture-required")
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -31,22 +30,15 @@ def microphone(tmp_path_factory, shared_data):
 
 
 @pytest.fixture(scope="module")
-def chromium(microphone) -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
-    options = [
+def chromium(launch_chromium, microphone) -> Iterator:
+    browser = launch_chromium(
         "--autoplay-policy=no-user-gesture-required",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}%noloop",
-        *(["--no-sandbox"] if os.geteuid() == 0 else []),
-    ]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
+    )
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")
