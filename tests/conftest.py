@@ -64,9 +64,12 @@ def whisper_base() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch_chromium() -> Iterator[Callable]:
-    """Start Debian's Chromium with some options, under the one Playwright that a process can have."""
+    """Start Debian's Chromium with some options, under the one Playwright that a process can have.
+
+    It ends with the module: processes that other tests fork would keep its driver alive.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(launch_chromium) -> Iterator:
     """A browser in which sound may play without a click, as after one."""
     browser = launch_chromium("--autoplay-policy=no-user-gesture-required")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jiwer
@@ -25,12 +24,6 @@ from whisper_recipe.serving.turns import TurnDetector
 
 RATE = 16000
 SHORT = SearchOptions(max_new_tokens=12)
-
-
-def run_apart(coroutine):
-    """Return what a coroutine returns; in a thread of its own, since Playwright leaves its loop running in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
 
 
 def blocks(samples, size=1600):
@@ -101,7 +94,7 @@ def test_the_committed_text_is_that_of_the_same_audio(tiny_model):
     session = {"type": "transcription", "audio": {"input": {**audio, "turn_detection": None}}}
     completed = "conversation.item.input_audio_transcription.completed"
     with running([f"tiny={tiny_model}"], search=SHORT, api_key="secret") as url:
-        events = run_apart(conversation(url, samples, RATE, "tiny", session, (completed, 1)))
+        events = asyncio.run(conversation(url, samples, RATE, "tiny", session, (completed, 1)))
     count = len(heard) // 512 * 512
     (expected,) = Transcriber(tiny_model, search=SHORT).transcribe([Recording("", heard[:count])], "en")
     assert events[-1].transcript == expected.text
@@ -135,7 +128,7 @@ def test_partial_text_is_what_two_hypotheses_agree_on_and_stays(language, hypoth
 
     monkeypatch.setattr(Session, "_transcript", transcript)
     session = Session(SimpleNamespace(send_text=keep), SimpleNamespace(search=SHORT, models={"": None}), "")
-    run_apart(guess())
+    asyncio.run(guess())
     assert sent == deltas
 
 
@@ -157,7 +150,7 @@ def test_what_is_wrong_with_an_event_is_said_and_the_session_continues(tiny_mode
             return found
 
     with running([f"tiny={tiny_model}"], search=SHORT) as url:
-        *wrong, last = run_apart(talk(url))
+        *wrong, last = asyncio.run(talk(url))
         assert [event.type for event in wrong] == ["error"] * 4
         assert [event.error.param for event in wrong[:3]] == ["audio", "type", "audio.input.format.rate"]
         assert wrong[3].error.code == "model_not_found"
@@ -172,7 +165,7 @@ def test_a_wrong_key_and_a_full_queue_close_the_connection(tiny_model):
     with running([f"tiny={tiny_model}"], {"max_queue": 0}, api_key="secret") as url:
         for key, status in (("wrong", 401), ("secret", 429)):
             with pytest.raises(Exception, match=f"HTTP {status}"):  # of the websockets package
-                run_apart(connect(url, key))
+                asyncio.run(connect(url, key))
 
 
 @pytest.mark.slow
@@ -182,7 +175,7 @@ def test_speech_is_heard_turn_by_turn(base_int8, sentences):
     kind = "conversation.item.input_audio_transcription"
     session = {"type": "transcription", "audio": {"input": {"transcription": {"model": "base", "language": "en"}}}}
     with running([f"base={base_int8}"]) as url:
-        events = run_apart(conversation(url, samples, rate, "base", session, (f"{kind}.completed", 2), pace=0.05))
+        events = asyncio.run(conversation(url, samples, rate, "base", session, (f"{kind}.completed", 2), pace=0.05))
     text = " ".join(event.transcript for event in events if event.type == f"{kind}.completed")
     said = "as you know and as i have given you proof i have the greatest admiration in the world"
     assert jiwer.wer(said, re.sub(r"[^a-z ]", "", text.lower())[: len(said)]) < 0.2
