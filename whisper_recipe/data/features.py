@@ -24,6 +24,7 @@ N_FFT = 400  # samples of a window: 25 ms
 HOP_LENGTH = 160  # samples between frames: 10 ms
 MAX_SAMPLES = MAX_SECONDS * SAMPLING_RATE
 MAX_FRAMES = MAX_SAMPLES // HOP_LENGTH
+FRAMES_PER_SECOND = SAMPLING_RATE // HOP_LENGTH
 DYNAMIC_RANGE = 2.0  # silence lies this far under the loudest value: 8 decades, divided by 4 in the scaling
 LOWEST = -1.5  # of all values: mel energies are at least 1e-10
 

@@ -164,7 +164,8 @@ def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
 
 def load(folder: Path, natural_length: bool) -> Transcriber:
     """Load an export with ONNX Runtime, which optimum and transformers.js run it by; see target.Target."""
-    from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, log_mel
+    from whisper_recipe.data.features import log_mel
+    from whisper_recipe.data.input_length import InputLength
     from whisper_recipe.decoding.search import SearchOptions
     from whisper_recipe.files import read_json
     from whisper_recipe.model.load import load_processor
@@ -176,10 +177,10 @@ def load(folder: Path, natural_length: bool) -> Transcriber:
     tokenizer, bins = processor.tokenizer, processor.feature_extractor.feature_size
     generation = read_json(folder / "generation_config.json")
     suppressed, begin = generation["suppress_tokens"], generation["begin_suppress_tokens"]
-    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    end, length = tokenizer.convert_tokens_to_ids(END_OF_TEXT), InputLength(pad_to_30s=not natural_length)
 
     def transcribe(samples: np.ndarray, language: str, task: str) -> str:
-        features = collate_fbank([log_mel(samples, bins)], None if natural_length else MAX_FRAMES).numpy()
+        features = length.collate([log_mel(samples, bins)]).numpy()
         step = sessions.start(features)
         logits = step(prompt_ids(tokenizer, language, task))
         logits[begin] = -np.inf

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from whisper_recipe.data.audio import MAX_SECONDS
 from whisper_recipe.data.grouping import by_length
 from whisper_recipe.decoding.backends import usual_batch_duration
 from whisper_recipe.decoding.formats import Segment, Transcript
@@ -213,7 +212,7 @@ class Batcher:
         """Return the window that is due first, and those that can share its batch."""
         first = min(self._waiting, key=lambda one: one.due)
         alike = [one for one in self._waiting if one.is_like(first)]
-        padded = MAX_SECONDS if first.job.settings.model.pad_to_30s else None
+        padded = first.job.settings.model.length.seconds
         groups = by_length(alike, lambda one: one.window.duration, self.batch_duration, padded)
         group = next(group for group in groups if first in group)
         # Threads that would idle get their share.
@@ -240,7 +239,7 @@ class Batcher:
             with self.models.loaded(settings.model) as backend:
                 transcriber = Transcriber(
                     settings.model.folder,
-                    pad_to_30s=settings.model.pad_to_30s,
+                    pad_to_30s=settings.model.length.pad_to_30s,
                     task=settings.task,
                     word_timestamps=settings.words,
                     scored=settings.scored,

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.decoding.backends import Backend, load_backend
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
 from whisper_recipe.model.ctranslate2_folder import is_ctranslate2
-from whisper_recipe.model.load import is_hub_name, natural_length, timestamps
+from whisper_recipe.model.load import is_hub_name, timestamps
 
 FIRST = "whisper-1"  # OpenAI's name, by which clients ask for the first model where they are not told another
 ADAPTER = "adapter_config.json"
@@ -35,14 +36,14 @@ class Served:
         folder: the model's, or the adapter's; what it was trained for is recorded there.
         weights: the folder or hub name to load: the adapter's base, or the model itself.
         timestamps: it may be asked for timestamps.
-        pad_to_30s: its inputs are padded.
+        length: of its inputs.
     """
 
     name: str
     folder: str
     weights: str
     timestamps: bool
-    pad_to_30s: bool
+    length: InputLength
 
     @property
     def is_adapter(self) -> bool:
@@ -186,10 +187,8 @@ def _described(text: str, pad_to_30s: bool | None) -> Served:
             raise RecipeError("CTranslate2 has no adapters", where=path, cure=cure)
     elif path.exists():
         require(path / "config.json", "a model folder holds config.json, weights and a tokenizer")
-    padded = not natural_length(folder) if pad_to_30s is None else pad_to_30s
-    return Served(
-        name or (path.resolve().name if path.exists() else folder), folder, weights, timestamps(folder), padded
-    )
+    name = name or (path.resolve().name if path.exists() else folder)
+    return Served(name, folder, weights, timestamps(folder), input_length(folder, pad_to_30s))
 
 
 def _size(weights: str) -> int:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 from tqdm import tqdm
 
+from whisper_recipe.data.features import FRAMES_PER_SECOND
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.trainer import LESS_MEMORY, WhisperTrainer
 
 log = logging.getLogger(__name__)
-FRAMES_PER_SECOND = 100
 # Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
 # columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}

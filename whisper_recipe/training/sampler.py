@@ -16,12 +16,11 @@ from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import Sampler
 
 from whisper_recipe.data.audio import MAX_SECONDS
-from whisper_recipe.data.features import check_spare_frames
+from whisper_recipe.data.features import FRAMES_PER_SECOND, check_spare_frames
 from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import draw_epoch, draw_rates, selected
 
-FRAMES_PER_SECOND = 100
 CUTS_PER_BUCKET = 10  # at least
 
 
