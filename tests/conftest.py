@@ -79,6 +79,38 @@ def launch_chromium() -> Iterator[Callable]:
         yield lambda *options: driver.chromium.launch(executable_path=program, args=[*options, *sandbox])
 
 
+@pytest.fixture
+def open_page() -> Iterator[Callable]:
+    """Open an address in a window of its own; the test fails where the page reports an error or asks for anything else.
+
+    Other requests than to what begins as `own` are complaints, and so are errors and warnings but those with a text
+    that is `expected`.
+    """
+    contexts, complaints = [], []
+
+    def open_page(browser, address: str, own: tuple[str, ...], expected: tuple[str, ...] = (), **window):
+        context = browser.new_context(**window)
+        contexts.append(context)
+        page = context.new_page()
+
+        def complain(line):
+            if line.type in ("error", "warning") and not any(one in line.text for one in expected):
+                complaints.append(line.text)
+
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", complain)
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda one: None if one.url.startswith(own) else complaints.append(one.url))
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
 @pytest.fixture(scope="session")
 def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Kaldi `text` file for the tokenizers of tiny models."""

@@ -17,23 +17,11 @@ def chromium(launch_chromium) -> Iterator:
 
 
 @pytest.fixture
-def opened(chromium) -> Iterator[Callable]:
-    """Open a file in a window of its own; the test fails where the page reports an error or asks for anything."""
-    contexts, complaints = [], []
+def opened(chromium, open_page) -> Callable:
+    """Open a file, which may ask for nothing."""
 
     def opened(path: Path, hash: str = "", width: int = 1400, scheme: str = "light"):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda one: None if one.url.startswith(("file:", "blob:")) else complaints.append(one.url))
-        page.goto(path.as_uri() + hash)
-        page.wait_for_selector("body[data-ready]")
-        return page
+        window = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+        return open_page(chromium, path.as_uri() + hash, ("file:", "blob:"), **window)
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return opened

@@ -52,36 +52,15 @@ def url(tiny_model, full_vocabulary_model, tmp_path_factory):
 
 
 @pytest.fixture
-def opened(chromium, url) -> Iterator[Callable]:
-    """Open the page; the test fails where it reports an error, or asks for anything that is not the server's."""
-    contexts, complaints = [], []
+def opened(chromium, url, open_page) -> Callable:
+    """Open the page, which may ask its server alone."""
 
     def opened(address=url, width=1200, locale="en-GB", scheme="light", expected=()):
-        permissions = ["microphone", "clipboard-read", "clipboard-write"]
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, locale=locale, permissions=permissions
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        window = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "locale": locale}
+        window["permissions"] = ["microphone", "clipboard-read", "clipboard-write"]
+        return open_page(chromium, address, (address, "blob:", "data:"), expected, **window)
 
-        def complain(line):
-            if line.type in ("error", "warning") and not any(one in line.text for one in expected):
-                complaints.append(line.text)
-
-        page.on("console", complain)
-        page.on(
-            "request",
-            lambda one: None if one.url.startswith((address, "blob:", "data:")) else complaints.append(one.url),
-        )
-        page.goto(address)
-        page.wait_for_selector("body[data-ready]")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return opened
 
 
 def eventually(page, condition):
