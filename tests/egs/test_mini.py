@@ -41,7 +41,8 @@ def whole(request):
 
 @pytest.fixture(scope="module")
 def scale(whole):
-    return "--scale", "1.0" if whole else "0.5"
+    """The options of each run; the sound of reports is encoded in tests/report."""
+    return "--scale", "1.0" if whole else "0.5", "--score_options", "--audio none"
 
 
 @pytest.fixture(scope="module")
