@@ -169,7 +169,7 @@ def test_search_filters_and_sorting(small, opened):
     page.click("#clear")
     page.select_option("select[name=sort]", "duration")
     assert ids(page) == ["left-out", "wrong", "right", "made up"]
-    page.click("button[aria-label='Turn the order round']")
+    page.click("button[aria-label='Reverse the order']")
     assert ids(page) == ["made up", "right", "wrong", "left-out"]
 
 

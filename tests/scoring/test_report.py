@@ -94,7 +94,7 @@ def test_learning_curves_come_from_the_run(tmp_path):
     losses, rates = learning_curves("lora", tmp_path)
     assert losses["series"][0] == {"name": "loss", "points": [[10, 2.5], [20, 1.5]]}
     assert [one["name"] for one in rates["series"]] == ["eval_wer_en", "eval_wer_cs"]
-    assert rates["series"][1]["points"] == [[20, 0.25]]
+    assert rates["series"][1]["points"] == [[20, 25]]
     assert learning_curves("none", tmp_path / "none") == []
 
 

@@ -11,8 +11,7 @@ from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import REPORTED, System, write_report
-from whisper_recipe.scoring.score import ALL
+from whisper_recipe.scoring.report import ALL, REPORTED, System, named_groups, write_report
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
@@ -130,7 +129,9 @@ def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_li
             cure = "run whisper-recipe score again (stage 7)"
             raise RecipeError("no alignments in it", where=folder / "utterances.jsonl", cure=cure)
         systems[name] = System(folder, metrics, rows)
-    tested, notes = _differences(scored, _groups(scored)) if len(scored) > 1 else (None, [])
+    tested, notes = (
+        _differences(scored, named_groups(run.metrics for run in scored.values())) if len(scored) > 1 else (None, [])
+    )
     write_report(path, f"{sets[0]}: {', '.join(scored)}", systems, audio, audio_limit_mb, tested, notes)
     print(f"report: {path}")
 
@@ -176,16 +177,11 @@ def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     return tabulate(rows, headers, tablefmt, missingval="–", disable_numparse=True)
 
 
-def _groups(scored: dict[str, Run]) -> list[str]:
-    groups = dict.fromkeys(group for run in scored.values() for group in run.metrics["groups"])
-    return sorted(groups, key=lambda group: (group == ALL, group))
-
-
 def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
     """Return a set's part of the page: its heading, the table, and the differences of its runs."""
     from tabulate import tabulate
 
-    groups = _groups(scored)
+    groups = named_groups(run.metrics for run in scored.values())
     normalizers = ", ".join(dict.fromkeys(run.metrics.get("normalizer", "unknown") for run in scored.values()))
     parts = [f"## {name}", _table(scored, groups, tablefmt)]
     parts.append(f"Normalizer: {normalizers}.")
