@@ -271,7 +271,7 @@ def subset(
 
 
 def listed_in(path: Path, rows: list[Utterance]) -> list[Utterance]:
-    """Return the rows whose ids stand at the beginning of a file's lines; an id alone names its languages and tasks too.
+    """Return the rows whose ids begin a file's lines; an id without language and task names all of its rows.
 
     Raises:
         RecipeError: the file can't be read, is empty, or names an id that no row has.

@@ -139,7 +139,7 @@ def _words(alignment: Alignment, text: list[int], tokenizer: WhisperTokenizer, l
             "tokens": piece,
             "start": times[first],
             "end": times[last],
-            # Of all its tokens together; openai/whisper has their mean, which is high for a long word with one wrong piece.
+            # Of all tokens together; openai/whisper has the mean, which is high for a long word with one wrong piece.
             "probability": np.prod(alignment.probabilities[first:last]),
         }
         for string, piece, first, last in zip(strings[:-1], pieces[:-1], bounds, bounds[1:], strict=False)

@@ -312,7 +312,7 @@ function lines({ title, note, x, y, series, diagonal = false }) {
   }
   for (const tick of ticks(x0, x1)) drawing.append(text(place([tick, y0])[0], height - bottom + 16, "middle", tick));
   drawing.append(text(width - right, height - 4, "end", x));
-  if (diagonal) drawing.append(svg("path", { class: "axis", d: `M${place([0, 0])}L${place([1, 1])}` }));
+  if (diagonal) drawing.append(svg("path", { class: "diagonal", d: `M${place([0, 0])}L${place([1, 1])}` }));
   const colour = (one, index) => systemClass(one.system ?? index);
   const heaviest = Math.max(...all.map((point) => point[2] ?? 0));
   series.forEach((one, index) => {

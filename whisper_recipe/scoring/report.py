@@ -35,8 +35,8 @@ COUNTS = {"total": "reference length", "utterances": "utterances"}
 REPORTED = {"language", "task", "speaker", "duration", "unit", "reference", "hypothesis", "alignment"}
 REPORTED |= {"reference_units", "hypothesis_units"}
 RATES_NOTE = (
-    "Rates are in %. Errors are counted in words (WER) or, for languages without spaces, in characters (CER); mixed text "
-    "in both. Intervals are 95 % bootstrap intervals. MER: errors divided by all aligned positions, insertions included."
+    "Rates are in %. Errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
+    "Intervals are 95 % bootstrap intervals. MER: errors divided by all aligned positions, insertions included."
 )
 
 
@@ -49,7 +49,7 @@ class System(NamedTuple):
 
 
 def named_groups(metrics: Iterable[dict]) -> list[str]:
-    """Return the groups of several metrics.json, the whole set last; without it where it is the same as the only group."""
+    """Return the groups of several metrics.json; the whole set comes last, or not at all beside a single group."""
     found = dict.fromkeys(group for one in metrics for group in one["groups"])
     parts = sorted(group for group in found if group != ALL)
     return parts if len(parts) == 1 else [*parts, *(group for group in found if group == ALL)]
