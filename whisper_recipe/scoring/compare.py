@@ -18,8 +18,8 @@ LEGEND = (
     "RTFx is its inverse."
 )
 DIFFERENCE_LEGEND = (
-    "Points of error rate against the first row, with 95 % interval and two-sided p by the paired bootstrap: both "
-    "systems on the same draws of speakers, where ten or more are known, else of utterances."
+    "Difference in error rate from the first row, in percentage points, with 95 % interval and two-sided p value of the "
+    "paired bootstrap: both systems on the same random draws of speakers if ten or more are known, else of utterances."
 )
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
@@ -247,7 +247,7 @@ def _differences(scored: dict[str, Run], groups: list[str]) -> tuple[Table | Non
             rows.append([row, *(_difference(base, counts, group) for group in groups)])
     if not rows:
         return None, notes
-    return Table(f"Differences to {first}", [f"minus {first}", *groups], rows, note=DIFFERENCE_LEGEND), notes
+    return Table(f"Differences from {first}", [f"minus {first}", *groups], rows, note=DIFFERENCE_LEGEND), notes
 
 
 def _read_counts(folder: Path) -> dict[str, Counts]:

@@ -121,6 +121,8 @@ def _merged(systems: dict[str, System]) -> list[dict]:
 
 def _utterance(rows: list[dict]) -> dict:
     row = rows[0]
+    words = [word for one in rows for word in one.get("words") or () if word]
+    sure = [word[2] for word in words if word[2] is not None]
     results = [
         {
             "hypothesis": one["hypothesis_units"],
@@ -130,7 +132,6 @@ def _utterance(rows: list[dict]) -> dict:
         }
         for one in rows
     ]
-    sure = [word[2] for word in row.get("words") or () if word and word[2] is not None]
     return {
         **{key: row[key] for key in ("id", "language", "task", "speaker", "duration", "unit")},
         "text_language": text_language(row["language"].partition("→")[0], row["task"]),
