@@ -139,7 +139,7 @@ def write_corpus_report(
             "histograms": [
                 _histogram("Durations", "seconds", [row.duration for row in rows]),
                 _histogram("Speed of speech", "characters/s", rates),
-                _histogram("Level", "root mean square in dB below full scale", [level for level, _ in levels.values()]),
+                _histogram("Level", "root mean square in dB, 0 is full scale", [level for level, _ in levels.values()]),
             ],
             "utterances": [_shown(row, kinds, levels.get(row.id)) for row, kinds in listed],
         },
