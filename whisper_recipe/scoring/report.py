@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -307,6 +308,7 @@ def learning_curves(name: str, run: Path) -> list[dict]:
     series = {}
     for column in columns:
         points = [[float(row["step"]), float(row[column])] for row in rows if row[column]]
+        points = [point for point in points if isfinite(point[1])]  # a loss may be nan
         if points:
             series[column] = points
     losses = {column: points for column, points in series.items() if column in ("loss", "eval_loss")}
