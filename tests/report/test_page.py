@@ -184,6 +184,8 @@ def test_charts_and_confusions_filter_the_utterances(small, opened):
     page.click("#confusions tr:has(bdi:text-is('的')) button")
     assert ids(page) == ["left-out"]
     assert "deletion: 的 → ∅" in page.inner_text("#count")
+    page.click("figure button:text-is('bob')")  # who says no such thing: the other filter gives way
+    assert ids(page) == ["made up", "wrong"]
 
 
 def test_tables_sort_by_any_column(small, opened):

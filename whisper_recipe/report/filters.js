@@ -257,14 +257,22 @@ function chips() {
     );
 }
 
-/** Set a filter from a chart or table, and go to the list. */
+/** Set a filter from a chart or table, and go to the list; the other filters stay where that leaves anything to see. */
 function filterBy(name, value) {
+  setFilter(name, value);
+  if (!view.order.length) {
+    clearFilters();
+    setFilter(name, value);
+  }
+  byId("section-utterances").scrollIntoView();
+  byId("count").focus?.();
+}
+
+function setFilter(name, value) {
   filters[name] = value;
   const field = byId("filters").elements[name];
   if (field) field.value = value;
   apply();
-  byId("section-utterances").scrollIntoView();
-  byId("count").focus?.();
 }
 
 function clearFilters() {
