@@ -27,7 +27,12 @@ function confusionTables() {
       ...(kind === "d" ? [] : [unit("hypothesis", kind === "i")]),
       ...(languages.size > 1 ? [{ name: "language", minor: true, value: (row) => row.language }] : []),
       ...(SYSTEMS.length > 1
-        ? SYSTEMS.map((system, index) => ({ name: system, number: true, value: (row) => row.times[index] }))
+        ? SYSTEMS.map((system, index) => ({
+            name: system,
+            number: true,
+            minor: SYSTEMS.length > 2,
+            value: (row) => row.times[index],
+          }))
         : []),
       { name: SYSTEMS.length > 1 ? "sum" : "times", number: true, value: sum },
     ];
@@ -108,7 +113,7 @@ function colourKey() {
 function start() {
   const found = charts();
   byId("charts").append(...found);
-  byId("charts").classList.toggle("many", SYSTEMS.length > 2); // their tables need room
+  for (const id of ["charts", "confusions"]) byId(id).classList.toggle("many", SYSTEMS.length > 2); // tables need room
   byId("section-charts").hidden = !found.length;
   byId("section-utterances").hidden = !UTTERANCES.length;
   buildFilters();
