@@ -200,7 +200,7 @@ def _rates(systems: dict[str, System]) -> Table:
     ]
     texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
     columns = [*texts, *RATES.values(), *COUNTS.values()]
-    minor = ("unit", "normalizer", "MER", "sentences right", *COUNTS.values())
+    minor = ("unit", "normalizer", "ins", "del", "sub", "MER", "sentences right", *COUNTS.values())
     return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
