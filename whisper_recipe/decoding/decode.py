@@ -258,7 +258,7 @@ class _CutDecoder:
             "word": word.word.strip(),
             "start": round(word.start, 3),
             "end": round(word.end, 3),
-            "probability": round(calibrated(word.probability, self.temperature), 4),
+            "probability": float(f"{calibrated(word.probability, self.temperature):.4g}"),
         }
 
     def _language(self, cut: Cut) -> str:
