@@ -1,4 +1,4 @@
-"""Adapting an encoder to inputs at their own length: against transformers' own encoder on 30 s."""
+"""Adapting a model to inputs at their own length: against transformers' own model on 30 s."""
 
 import json
 
@@ -10,9 +10,9 @@ from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGenerati
 from whisper_recipe.cli import main
 from whisper_recipe.data.features import MAX_FRAMES, collate_fbank, load_fbank
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.load import load_model, natural_length, timestamps
+from whisper_recipe.model.load import load_model, load_processor, natural_length, timestamps
 from whisper_recipe.training.adapt import adapt
-from whisper_recipe.training.batches import BatchOptions
+from whisper_recipe.training.batches import BatchOptions, training_example
 
 
 def run(corpus, model, folder, steps, *more):
@@ -23,24 +23,30 @@ def run(corpus, model, folder, steps, *more):
     return main(["adapt", "--base_model", *map(str, [model, *options])])
 
 
-def distance(model, teacher, cuts):
-    """Mean squared distance of the states of `model` on utterances alone from transformers' own encoder on 30 s."""
-    encoder, total = load_model(model).eval().get_encoder(), []
-    theirs = WhisperForConditionalGeneration.from_pretrained(teacher).eval().get_encoder()
+def divergence(model, teacher, cuts):
+    """Mean divergence of the predictions of `model` on utterances alone from those of transformers' own on 30 s."""
+    ours, tokenizer, total = load_model(model).eval(), load_processor(teacher).tokenizer, []
+    theirs = WhisperForConditionalGeneration.from_pretrained(teacher).eval()
     with torch.no_grad():
         for cut in cuts:
             features = load_fbank(cut)
-            states = encoder(features.T[None]).last_hidden_state
-            whole = theirs(collate_fbank([features], MAX_FRAMES)).last_hidden_state
-            total.append((states - whole[:, : states.shape[1]]).square().mean())
+            inputs = torch.tensor([training_example(tokenizer, cut)[0]])
+            expected = theirs(collate_fbank([features], MAX_FRAMES), decoder_input_ids=inputs).logits.softmax(-1)
+            found = ours(features.T[None], decoder_input_ids=inputs).logits.log_softmax(-1)
+            total.append((expected * (expected.log() - found)).sum(-1).mean())
     return float(torch.stack(total).mean())
 
 
 @pytest.mark.slow
-def test_states_come_nearer_to_those_of_30_s_and_the_folder_says_what_it_is_for(corpus, tiny_model, tmp_path):
-    assert run(corpus, tiny_model, tmp_path / "run", 12) == 0
+def test_predictions_approach_those_of_30_s_and_the_folder_says_what_it_is_for(corpus, tiny_model, tmp_path):
+    evaluated = "--trainer.eval_strategy", "steps", "--trainer.eval_steps", 6
+    assert run(corpus, tiny_model, tmp_path / "run", 12, *evaluated) == 0
     cuts = CutSet.from_file(corpus)
-    assert distance(tmp_path / "run/model", tiny_model, cuts) < 0.8 * distance(tiny_model, tiny_model, cuts)
+    before, after = (divergence(model, tiny_model, cuts) for model in (tiny_model, tmp_path / "run/model"))
+    assert after < 0.8 * before
+    state = json.loads((tmp_path / "run/checkpoint-12/trainer_state.json").read_text())
+    losses = [row["eval_loss"] for row in state["log_history"] if "eval_loss" in row]
+    assert losses[-1] < losses[0]
     assert natural_length(tmp_path / "run/model")
     assert timestamps(tmp_path / "run/model")
     before, after = (
