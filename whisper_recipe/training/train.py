@@ -173,9 +173,7 @@ def train(
                 )
         loaders = make_loaders(*splits.values(), tokenizer, batches, model.config.num_mel_bins, trainer, augment)
         if method == "lora":
-            if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
-                model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
-            model = add_lora(model, lora, trainer.max_steps, gained)
+            model = _with_adapters(model, lora, trainer, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
@@ -217,6 +215,14 @@ def _extend(
         log_and_print(f"{len(pieces)} pieces of the training text are new tokens")
         gained |= pieces
     return gained
+
+
+def _with_adapters(
+    model: WhisperForConditionalGeneration, lora: LoraOptions, trainer: Seq2SeqTrainingArguments, gained: Sources
+) -> PeftModel:
+    if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
+        model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
+    return add_lora(model, lora, trainer.max_steps, gained)
 
 
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
