@@ -1,8 +1,9 @@
 """`whisper-recipe adapt`: make a stock Whisper fit for inputs at their own length, without labels.
 
 A stock Whisper has only seen inputs of 30 s; given an utterance alone, its decoder does not find the end and loops.
-Here the encoder learns states from which the frozen decoder predicts what it predicts from the utterance padded to 30 s:
-the idea of FUTO's whisper-acft (https://github.com/futo-org/whisper-acft), which matches the decoder's hidden states.
+Here the encoder learns states from which the frozen decoder predicts what it predicts from the utterance padded to
+30 s: the idea of FUTO's whisper-acft (https://github.com/futo-org/whisper-acft), which matches the decoder's hidden
+states.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from lhotse import CutSet
 from peft import PeftModel
 from transformers import (
     Seq2SeqTrainingArguments,
+    WhisperForConditionalGeneration,
     WhisperProcessor,
     WhisperTokenizer,
     set_seed,
