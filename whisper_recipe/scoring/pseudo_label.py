@@ -120,6 +120,6 @@ def _labelled(cut: Cut, row: dict) -> Cut:
         text=row["text"],
         language=row["language"],
         speaker=supervision_of(cut, labelled=False).speaker,
-        custom={"task": row["task"]},
+        custom={"task": row["task"]} | ({"segments": row["segments"]} if row.get("segments") else {}),
     )
     return fastcopy(cut, supervisions=[supervision])

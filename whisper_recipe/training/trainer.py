@@ -274,7 +274,7 @@ class WhisperTrainer(WholeCheckpoints):
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Return the loss of a micro-batch, as the Trainer asks for it."""
-        loss = self.mean_loss(outputs, labels, num_items_in_batch)
+        loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor * self.model.training)
         if self.model.training:
             # The Trainer multiplies by the number of processes, since their gradients are averaged.
             share = self.current_gradient_accumulation_steps * self.accelerator.num_processes
@@ -282,12 +282,6 @@ class WhisperTrainer(WholeCheckpoints):
         tokens = (labels != IGNORED).sum()
         self.measured += torch.stack([loss * tokens, tokens]).cpu()
         return loss
-
-    def mean_loss(
-        self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
-        """Return the cross entropy as `token_loss` does, in training with label smoothing."""
-        return token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor * self.model.training)
 
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:
         for key, reason in unreadable.items():
