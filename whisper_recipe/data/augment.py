@@ -28,14 +28,14 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph"})
 
 @dataclass
 class Augmentation:
-    """Changed copies of the waveforms; none by default.
+    """Augmented copies of the waveforms; none by default.
 
     Args:
-        speed: factors (0.9 1.1); each cut is there once more at each speed, as <id>_sp0.9.
-        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into cuts.
-        noise_snr: speech over noise in dB, from and to.
+        speed: factors (0.9 1.1); adds a copy of each cut at each speed, as <id>_sp0.9.
+        noise: a folder of audio files, or a Lhotse recordings manifest (such as MUSAN's); noise is mixed into the cuts.
+        noise_snr: range of the signal-to-noise ratio in dB.
         noise_probability: share of the cuts that get noise.
-        seed: of what is drawn for a cut; with its id it decides.
+        seed: random seed; together with the cut's id it determines the augmentation.
     """
 
     speed: list[float] = field(default_factory=list)

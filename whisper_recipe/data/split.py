@@ -32,20 +32,20 @@ def split(
     allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
-    """Split a corpus into parts that share no speaker (or recording), of about the shares of hours asked for.
+    """Split a corpus into parts by hours, so that no speaker (or recording) is in two parts.
 
-    Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order
-    and wherever it stands. A Lhotse manifest is cut into num_parts pieces in its order; `combine` puts them together.
+    Writes OUT/<part>/, or OUT/<part>.jsonl for a list. The same seed gives the same parts, independent of the corpus's
+    order and location. A Lhotse manifest is split into num_parts consecutive parts; `combine` concatenates them.
 
     Args:
         corpus: a Kaldi data directory, a list that ends in .json or .jsonl, or a Lhotse manifest (.jsonl.gz).
         out: the folder for the parts.
         parts: name=share of each part.
-        num_parts: so many equal parts instead, named 1, 2 and so on.
-        by: what stays together: all of a speaker, of a recording, or of an utterance (the rows of its tasks, which
-            stay together in any case).
-        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
-        seed: another one gives other parts.
+        num_parts: write this many equal parts instead, named 1, 2 and so on.
+        by: what must not be split: a speaker, a recording, or an utterance (the rows of its tasks, which are never
+            split).
+        allow_pipes: run the shell commands given in place of audio files, if the duration is not known otherwise.
+        seed: random seed.
 
     Raises:
         RecipeError: the corpus has problems, no speakers, or fewer of them than there are to be parts.
@@ -231,19 +231,19 @@ def subset(
     allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
-    """Write a part of a corpus: by exactly one of utterances, hours, ids and speakers.
+    """Write a subset of a corpus, selected by exactly one of utterances, hours, ids and speakers.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        out: what to write, chosen in the same way.
-        utterances: how many, drawn at random. Of the same seed, fewer are among the more.
-        hours: how many at most, drawn at random.
-        ids: a file with an id at the beginning of each line, as in any table of Kaldi's. An id without language and
-            task means all its rows.
-        speakers: their names, or one file with a name at the beginning of each line.
-        shortest: take the shortest utterances instead of drawing.
-        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
-        seed: another one draws others.
+        out: the corpus to write; its name selects the format in the same way.
+        utterances: number of random utterances. With the same seed, a smaller subset is contained in a larger one.
+        hours: maximum hours of random utterances.
+        ids: a file with an id at the beginning of each line, as in Kaldi's tables. An id without language and task
+            selects all its rows.
+        speakers: names of speakers, or one file with a name at the beginning of each line.
+        shortest: select the shortest utterances instead of random ones.
+        allow_pipes: run the shell commands given in place of audio files, if the duration is not known otherwise.
+        seed: random seed.
 
     Raises:
         RecipeError: the corpus has problems or less than is asked for, or an id or speaker is not in it.
@@ -317,14 +317,14 @@ def _first(rows: list[Utterance], count: int | None, hours: float | None, where:
 
 
 def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: bool = False) -> None:
-    """Write several corpora as one.
+    """Combine several corpora into one.
 
     Args:
-        corpora: Kaldi data directories and lists, in any mixture; or Lhotse manifests (.jsonl.gz).
-        out: what to write: a directory, a list that ends in .json or .jsonl, or a manifest.
-        prefix: put each corpus' name before its ids, speakers and recordings, so that the same names in two corpora
-            stay apart.
-        allow_pipes: take shell commands for audio; they are copied and not run.
+        corpora: Kaldi data directories and lists, in any combination; or Lhotse manifests (.jsonl.gz).
+        out: the output: a directory, a list that ends in .json or .jsonl, or a manifest.
+        prefix: prefix ids, speakers and recordings with the name of their corpus, to keep equal names in different
+            corpora apart.
+        allow_pipes: accept shell commands in place of audio files; they are copied, not run.
 
     Raises:
         RecipeError: a corpus has problems; or two corpora have the same id, or other audio under the same recording.

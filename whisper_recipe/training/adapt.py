@@ -76,19 +76,19 @@ def adapt(
     trainer: Seq2SeqTrainingArguments,
     batches: BatchOptions = BatchOptions(),  # noqa: B008 (never written to; jsonargparse shows its values as defaults)
 ) -> None:
-    """Make a stock Whisper fit for inputs at their own length, from speech without labels.
+    """Adapt a stock Whisper to inputs at natural length, using speech without transcripts.
 
-    Its encoder learns to give for an utterance alone the states that it gives for the utterance padded to 30 s; texts
-    are not read. Writes output_dir/model, which records that it decodes at natural length, with timestamps or without.
-    The same command resumes a run that was killed.
+    Trains the encoder to output the same states for an unpadded utterance as for the utterance padded to 30 s; texts
+    are not read. Writes output_dir/model, which records that it is decoded at natural length, with or without
+    timestamps. Run the same command again to resume an interrupted run.
 
     Args:
-        base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests, from `whisper-recipe fbank`, of the languages that the model is for.
-        dev_cuts: cut manifests for eval_loss, the distance of the states.
+        base_model: a Whisper folder, or a name on the Hub (openai/whisper-small).
+        train_cuts: cut manifests, from `whisper-recipe fbank`, in the languages that the model is for.
+        dev_cuts: cut manifests for eval_loss, the distance between the states.
         output_dir: the folder of the run, exp/<name>.
-        trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
-        batches: how cuts become batches; pad_to_30s must be 0.
+        trainer: transformers' Seq2SeqTrainingArguments, with the same names (its output_dir is the one above).
+        batches: how cuts are batched; pad_to_30s must be 0.
 
     Raises:
         RecipeError: an input is missing or does not fit the model.

@@ -22,24 +22,27 @@ from whisper_recipe.errors import RecipeError, check_proportion
 
 @dataclass
 class TrainingAugmentation(Augmentation):
-    """Changes drawn again whenever a cut is seen; none by default. Those of waveforms need the audio beside the cuts.
+    """Augmentation drawn again each time a cut is loaded; none by default.
+
+    Waveform augmentation needs the audio of the cuts.
 
     Args:
         speed: factors to draw from (0.9 1.0 1.1).
-        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into waveforms.
-        noise_snr: speech over noise in dB, from and to.
+        noise: a folder of audio files, or a Lhotse recordings manifest (such as MUSAN's); noise is mixed into the
+            waveforms.
+        noise_snr: range of the signal-to-noise ratio in dB.
         noise_probability: share of the cuts that get noise.
-        volume: factors of the amplitude, from and to (0.125 2.0).
+        volume: range of the amplitude factor (0.125 2.0).
         reverberation: a folder of impulse responses, or a Lhotse recordings manifest of them.
-        reverberation_probability: share of the cuts that sound as in a room.
-        spec_augment: share of the cuts whose features are masked and warped in time, by lhotse's SpecAugment.
-        time_warp: of SpecAugment: frames to warp by at most; 0 for none.
-        frequency_masks: of SpecAugment: masks of neighbouring mel bins.
-        frequency_mask_bins: of SpecAugment: bins in a mask at most.
-        time_masks: of SpecAugment: masks of neighbouring frames.
-        time_mask_frames: of SpecAugment: frames in a mask at most.
-        time_masked: of SpecAugment: share of the frames that is masked at most.
-        seed: beside trainer.seed.
+        reverberation_probability: share of the cuts that get reverberation.
+        spec_augment: share of the cuts whose features are masked and time-warped by lhotse's SpecAugment.
+        time_warp: SpecAugment: maximum number of frames to warp by; 0 disables warping.
+        frequency_masks: SpecAugment: number of frequency masks.
+        frequency_mask_bins: SpecAugment: maximum number of mel bins per mask.
+        time_masks: SpecAugment: number of time masks.
+        time_mask_frames: SpecAugment: maximum number of frames per mask.
+        time_masked: SpecAugment: maximum share of the frames that are masked.
+        seed: random seed, in addition to trainer.seed.
     """
 
     volume: list[float] = field(default_factory=list)
