@@ -1,14 +1,14 @@
-# The stages that all recipes share; a recipe's run.sh sets its variables and then sources this file with "$@".
+# The stages shared by all recipes. A recipe's run.sh sets its variables, then sources this file with "$@".
 #
 #   0 corpus -> Kaldi data directories   1 validation and Lhotse manifests   2 fbank features and statistics
 #   3 base model                         4 fine-tuning                       5 merging
 #   6 export for other programs          7 decoding and scoring              8 table of results
 #   9 transcription of recordings
 #
-# A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
-# a base model itself. It may define make_data (stage 0) and make_base_model (stage 3). A step is done when its outputs
-# stand; it is done again only when its command or its inputs change, or with --overwrite true. A recipe's cmd.sh, where
-# there is one, sets where training and decoding run (train_cmd, decode_cmd).
+# A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets if it trains a
+# base model. It may define make_data (stage 0) and make_base_model (stage 3). A step is skipped if its outputs exist and
+# its command and inputs have not changed, unless --overwrite true is given. A recipe's optional cmd.sh sets the commands
+# that launch training and decoding (train_cmd, decode_cmd).
 #
 # shellcheck shell=bash
 # shellcheck disable=SC2046,SC2086 # names of sets, methods and types have no spaces, and lists are split on purpose
@@ -16,7 +16,7 @@ set -euo pipefail
 : "${train_sets:?the recipe must set it}" "${dev_sets:?the recipe must set it}" "${test_sets:?the recipe must set it}"
 
 recipe=$(dirname "$0")
-# Options of recipes that are paths of the user's.
+# Options of recipes that are the user's paths.
 given="corpus from_json aishell"
 # shellcheck source=egs/template/cmd.sh
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
@@ -26,21 +26,21 @@ ct2_exports="ct2:float32 ct2:int8"
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-9}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
-base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the hub, or OpenAI's .pt
-conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
+base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the Hub, or OpenAI's .pt
+conf=${conf:-conf}               # folder with train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
-num_jobs=${num_jobs:-2}          # processes for features
+num_jobs=${num_jobs:-2}          # number of processes that compute features
 exports=${exports:-$ct2_exports} # exports, program:type: ct2, hf, openai, ggml, onnx, sherpa-onnx, vllm; "ct2:int8 ggml:q5_0 onnx"
-backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or both; the first decodes the base model
-beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
-max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
-train_options=${train_options:-} # more options of the training, such as "--trainer.num_train_epochs 1"
-decode_options=${decode_options:-} # more options of the decodings, such as "--new_languages.mdw ln"
-score_options=${score_options:-} # more options of the scoring, such as "--bleu fr"
+backends=${backends:-transformers ct2} # decoding backends: transformers, ct2, or both; the first decodes the base model
+beam_size=${beam_size:-5}        # beam size of an additional CTranslate2 decoding; 0 for none
+max_new_tokens=${max_new_tokens:-224} # maximum tokens per hypothesis
+train_options=${train_options:-} # further options of train, such as "--trainer.num_train_epochs 1"
+decode_options=${decode_options:-} # further options of decode, such as "--new_languages.mdw ln"
+score_options=${score_options:-} # further options of score, such as "--bleu fr"
 recordings=${recordings:-}       # audio file, folder or list to transcribe with the fine-tuned model (stage 9)
-overwrite=${overwrite:-false}    # do again what is done already
-train_cmd=${train_cmd:-}         # what starts a training: nothing for here, else srun or sbatch with their options
-decode_cmd=${decode_cmd:-}       # what starts a decoding, likewise
+overwrite=${overwrite:-false}    # run finished steps again
+train_cmd=${train_cmd:-}         # command that launches training: empty for this machine, or srun or sbatch with options
+decode_cmd=${decode_cmd:-}       # command that launches decoding, likewise
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
 # shellcheck source=tools/parse_options.sh
