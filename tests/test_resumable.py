@@ -84,7 +84,10 @@ def test_what_a_failed_task_left_is_done_by_the_command_without_a_part(corpus, t
         assert main([*command, "--part", part]) == 0
     assert not (tmp_path / "out/cuts_noise.jsonl.gz").exists()
     assert main([*command, "--num_mel_bins", "128", "--part", "2/3"]) == 1
-    assert "there is unfinished work with other num_mel_bins; if nobody is at it" in capsys.readouterr().err
+    assert (
+        "there is unfinished work with other num_mel_bins; if no other process is working on it"
+        in capsys.readouterr().err
+    )
     assert main(command) == 0
     assert "4 parts of 2 cuts are done" in capsys.readouterr().out
     assert ids(tmp_path / "out/cuts_noise.jsonl.gz") == ids(corpus)

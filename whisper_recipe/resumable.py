@@ -59,7 +59,7 @@ class ResumableWork:
                 continue
             if self.in_parts:
                 what = f"there is unfinished work with other {self._difference(other)}"
-                raise RecipeError(what, where=other, cure="if nobody is at it, remove the folder")
+                raise RecipeError(what, where=other, cure="if no other process is working on it, remove the folder")
             if self.leads:
                 print(f"{other}: unfinished, with other {self._difference(other)}: starting over", flush=True)
                 shutil.rmtree(other)

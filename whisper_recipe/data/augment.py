@@ -47,7 +47,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for factor in self.speed:
             if not 0.5 <= factor <= 2 or factor == 1:
-                raise RecipeError(f"{factor} is not another speed", where="augment.speed", cure="give 0.9 1.1")
+                raise RecipeError(f"must be 0.5 to 2, not 1, got {factor}", where="augment.speed", cure="give 0.9 1.1")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
             raise RecipeError(f"{self.noise_snr} is not a range", where="augment.noise_snr", cure="give 5 20")
         check_proportion(self.noise_probability, "augment.noise_probability")
@@ -135,7 +135,7 @@ def load_samples(cut: Cut) -> np.ndarray:
     transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [cut]
     for transform in transforms:
         if not isinstance(transform, Resample | Speed):
-            what = f"{type(transform).__name__} of lhotse's is not applied here"
+            what = f"lhotse's {type(transform).__name__} is not supported here"
             raise RecipeError(what, where=cut.id, cure="write the audio first (CutSet.save_audios), or store features")
     factor = float(np.prod([transform.factor for transform in transforms if isinstance(transform, Speed)]))
     source = next((source for source in cut.recording.sources if cut.channel in source.channels), None)

@@ -66,7 +66,7 @@ def read_corpus(
         raise RecipeError(
             f"{problems[0].kind}: {problems[0].what}{more}",
             where=problems[0].where,
-            cure=f"whisper-recipe validate {path} lists them all, whisper-recipe fix leaves them out",
+            cure=f"whisper-recipe validate {path} lists them all, whisper-recipe fix drops them",
         )
     return scan.utterances
 

@@ -122,7 +122,7 @@ def fbank(
             print(f"{path}: part {part} is done; the one that ends last puts them together")
             return
         dropped += _finish(work, path, final)
-    list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are left out")
+    list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are dropped")
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
 
@@ -160,7 +160,7 @@ def mel_bins(model: str) -> int:
     Raises:
         RecipeError: there is no such model, or it is no Whisper.
     """
-    cure = "give a Whisper folder, or a name on the hub"
+    cure = "give a Whisper folder, or a name on the Hub"
     if Path(model).is_dir():
         config = read_json(Path(model) / "config.json", cure)
     else:

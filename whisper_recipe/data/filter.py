@@ -69,7 +69,7 @@ class Rules:
     def _require(self, name: str, holds: Callable[[float], bool], cure: str) -> None:
         value = getattr(self, name)
         if value is not None and not holds(value):
-            raise RecipeError(f"{value} can't be", where=f"rules.{name}", cure=cure)
+            raise RecipeError(f"invalid value {value}", where=f"rules.{name}", cure=cure)
 
     def given(self) -> list[str]:
         """Return the names of the rules that are given."""
@@ -103,7 +103,7 @@ def filter_corpus(
     if not rules.given():
         raise RecipeError("no rule is given", where="rules", cure="see whisper-recipe filter --help")
     if Path(out).resolve() == Path(corpus).resolve():
-        raise RecipeError("is read and can't be written too", where=out, cure="give another --out")
+        raise RecipeError("is also the input and would be overwritten", where=out, cure="give another --out")
     utterances = sorted(read_corpus(corpus, allow_pipes, language), key=lambda row: row.id.encode())
     durations = {row.id: _duration(row) for row in tqdm(utterances, "durations", unit="utt", delay=1)}
     broken = _all_broken(utterances, durations, rules, num_jobs)

@@ -1,4 +1,4 @@
-"""`whisper-recipe fix`: a corpus that validates, and lists of what had to be left out or changed."""
+"""`whisper-recipe fix`: a corpus that validates, and lists of dropped and changed utterances."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _read_corrections(path: Path, known: set[str]) -> dict[str, str | None]:
         key, text = row.get("id"), row.get("text", 0)
         if not isinstance(key, str) or not isinstance(text, str | None):
             cure = "save it with report.html, or write {'id': ..., 'text': ...} a line"
-            raise RecipeError("not a correction", where=f"{path}:{line}", cure=cure)
+            raise RecipeError("invalid correction", where=f"{path}:{line}", cure=cure)
         if key not in known:
             cure = "correct the corpus that was decoded"
             raise RecipeError(f"{key} is not in the corpus", where=f"{path}:{line}", cure=cure)
@@ -87,6 +87,6 @@ def _correct(scan: Scan, texts: dict[str, str | None]) -> None:
     for utterance in scan.utterances:
         text = texts.get(utterance.id, utterance.text)
         if text is None:
-            scan.lose(utterance.row, "correction: left out")
+            scan.lose(utterance.row, "correction: dropped")
         elif text != utterance.text:
             scan.change("correction", utterance.row, "another text", utterance.row, text=text, segments=None)

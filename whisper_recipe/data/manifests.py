@@ -82,7 +82,7 @@ def prepare(
         write_jsonl(supervisions, (_supervision(utterance, located).to_dict() for utterance, located in read))
     if not any(copies.iterdir()):
         copies.rmdir()
-    list_dropped(Path(out) / f"dropped_{split}.tsv", dropped, "recordings can't be read and are left out")
+    list_dropped(Path(out) / f"dropped_{split}.tsv", dropped, "recordings can't be read and are dropped")
     durations = [located.info.duration for located in found.values() if located]
     print(f"{out}: {split}: {len(read)} supervisions of {len(durations)} recordings, {sum(durations) / 3600:.2f} h")
 

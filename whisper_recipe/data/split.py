@@ -60,12 +60,12 @@ def split(
     utterances = _read_with_durations(corpus, allow_pipes)
     alone = sum(row.speaker == _base(row.id) for row in utterances) if by == "speaker" else 0
     if alone == len(utterances):
-        raise RecipeError("it names no speakers", where=corpus, cure="write utt2spk, or split --by recording")
+        raise RecipeError("it has no speakers", where=corpus, cure="write utt2spk, or split --by recording")
     chosen = assign(utterances, shares, by, seed, corpus)
     for name, rows in chosen.items():
         write_corpus(rows, paths[name])
     if alone:
-        print(f"{alone} of {len(utterances)} utterances name no speaker; each counts as a speaker of its own")
+        print(f"{alone} of {len(utterances)} utterances have no speaker; each counts as a separate speaker")
     _print_table(chosen)
 
 
@@ -79,7 +79,7 @@ def parse_shares(parts: list[str]) -> dict[str, float]:
         except ValueError:
             shares[name] = 0.0
         if not 0 < shares[name] <= 1 or not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise RecipeError(f"{part!r} is not name=share", where="parts", cure="give such as train=0.9 test=0.1")
+            raise RecipeError(f"{part!r} is not name=share", where="parts", cure="use e.g. train=0.9 test=0.1")
     # 0.333 three times is meant as a third each.
     if len(shares) < len(parts) or not abs(sum(shares.values()) - 1) < 0.01:
         what = f"{' '.join(parts)} are not shares of one whole"
@@ -99,7 +99,7 @@ def _refuse_to_overwrite(corpora: Iterable[Path], outs: Iterable[Path]) -> None:
     sources = {Path(corpus).resolve() for corpus in corpora}
     for out in outs:
         if Path(out).resolve() in sources:
-            raise RecipeError("it would be written over the corpus itself", where=out, cure="give another --out")
+            raise RecipeError("it would overwrite the corpus", where=out, cure="give another --out")
 
 
 def _read_with_durations(corpus: Path, allow_pipes: bool) -> list[Utterance]:
@@ -141,7 +141,7 @@ def assign(
     groups = {min(row.id for row in rows): rows for rows in _groups(utterances, by)}
     if len(groups) < len(shares):
         what = f"{len(groups)} {by}{'s' * (len(groups) != 1)} can't fill {len(shares)} parts"
-        raise RecipeError(what, where=where, cure="ask for fewer parts, or split --by something smaller")
+        raise RecipeError(what, where=where, cure="use fewer parts, or split --by something smaller")
     # fsum, because a sum that depends on the order of its terms would make the parts depend on the corpus' order.
     seconds = {name: fsum(map(utterance_duration, rows)) for name, rows in groups.items()}
     wanted = {part: share * fsum(seconds.values()) for part, share in shares.items()}
@@ -250,10 +250,10 @@ def subset(
     """
     asked = sum(option is not None for option in (utterances, hours, ids, speakers or None))
     if asked != 1:
-        what = f"{asked} of utterances, hours, ids and speakers are given, not one"
+        what = f"needs exactly one of utterances, hours, ids and speakers, got {asked}"
         raise RecipeError(what, where="command line", cure="see whisper-recipe subset --help")
     if shortest and utterances is None and hours is None:
-        raise RecipeError("it goes with utterances or hours", where="shortest", cure="leave it out")
+        raise RecipeError("it only applies to utterances or hours", where="shortest", cure="leave it out")
     _refuse_to_overwrite([corpus], [out])
     rows = _read_with_durations(corpus, allow_pipes)
     if ids is not None:
@@ -298,17 +298,17 @@ def _first(rows: list[Utterance], count: int | None, hours: float | None, where:
     """Yield so many of the rows, or as many as the hours hold."""
     if count is not None:
         if not 0 < count <= len(rows):
-            raise RecipeError(f"{count} of {len(rows)} utterances are asked for", where=where, cure="ask for others")
+            raise RecipeError(f"can't select {count} of {len(rows)} utterances", where=where, cure="use a valid number")
         yield from rows[:count]
         return
     seconds = list(map(utterance_duration, rows))
     total, left = fsum(seconds), 3600 * hours + 1e-6  # more for rounding
     if not hours > 0 or left < seconds[0]:
-        what = f"{hours:g} hours are asked for, and the first utterance alone has {seconds[0]:.2f} s"
-        raise RecipeError(what, where=where, cure="ask for more")
+        what = f"can't select {hours:g} hours: the first utterance has {seconds[0]:.2f} s"
+        raise RecipeError(what, where=where, cure="use more")
     if 3600 * hours > total + 1:
-        what = f"{hours:g} of {total / 3600:.3f} hours are asked for"
-        raise RecipeError(what, where=where, cure="ask for fewer")
+        what = f"can't select {hours:g} of {total / 3600:.3f} hours"
+        raise RecipeError(what, where=where, cure="use fewer")
     for row, length in zip(rows, seconds, strict=True):
         left -= length
         if left < 0:

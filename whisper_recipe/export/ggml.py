@@ -26,7 +26,7 @@ HEADER = ("n_vocab", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_la
 POSITIONS = ("encoder.positional_embedding", "decoder.positional_embedding")  # matrices that stay in float32
 POSITIONS_PER_SECOND = 50  # of the encoder: one for two frames of 10 ms
 # https://github.com/ggml-org/whisper.cpp/issues/2557; later sources take such kernels of convolutions.
-F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files they take everywhere"
+F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files work everywhere"
 
 EXAMPLE = """\
 ```bash

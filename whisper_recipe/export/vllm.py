@@ -61,7 +61,7 @@ def _check_languages(model: Path, record: dict) -> None:
     # Its own lists are transformers' (vllm/model_executor/models/whisper_utils.py).
     for language in sorted({row["language"] for row in record.get("data", [])}):
         if language not in LANGUAGES:
-            what = f"vLLM takes the codes of Whisper's own languages alone, and the model was trained on {language}"
+            what = f"vLLM only accepts Whisper's own languages, but the model was trained on {language}"
             raise RecipeError(what, where=model, cure="export it --to ct2, hf, onnx or sherpa-onnx")
 
 

@@ -44,7 +44,7 @@ def average(
             raise RecipeError("checkpoints have no weights", where="weights", cure="give BASE and TUNED, or no weights")
         _average_checkpoints(models[0], checkpoints, choose, out or models[0] / "average")
     elif out is None:
-        raise RecipeError("several models, and no folder to write", where="out", cure="give --out")
+        raise RecipeError("averaging several models needs an output folder", where="out", cure="give --out")
     else:
         interpolate([str(model) for model in models], shares_of(weights, len(models)), out)
 
@@ -111,7 +111,7 @@ def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -
     steps = {int(path.name.rpartition("-")[2]): path for path in exp.glob("checkpoint-*")}
     if len(steps) < count or count < 1:
         cure = "train with trainer.save_strategy: steps and trainer.save_total_limit as high"
-        raise RecipeError(f"{len(steps)} checkpoints, and {count} are asked for", where=exp, cure=cure)
+        raise RecipeError(f"{len(steps)} checkpoints, but {count} requested", where=exp, cure=cure)
     order = sorted(steps)
     if choose == "best":
         losses = _eval_losses(steps[order[-1]])

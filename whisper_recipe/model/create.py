@@ -54,7 +54,7 @@ def init_model(
     """
     if d_model % attention_heads or d_model % 2:
         raise RecipeError(
-            f"d_model {d_model} can't be shared out among {attention_heads} heads",
+            f"d_model {d_model} can't be divided among {attention_heads} heads",
             where="d_model",
             cure="use an even multiple of attention_heads",
         )

@@ -241,9 +241,9 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     path = Path(name)
     if not path.is_dir():
         if not is_hub_name(name):  # then it was meant as a path
-            raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
+            raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the Hub")
         return _cached(str(name), any_of) or str(name)
-    require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
+    require(path / "config.json", "a Whisper folder has config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
         raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model again")
     return str(path)

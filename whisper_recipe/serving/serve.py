@@ -72,7 +72,7 @@ def serve(
     with found.loaded(found[""]) as backend:
         print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
     place = f"http://{'localhost' if is_loopback(host) else host}:{port}"
-    print(f"{place}/ is a page to try it, {place}/v1 OpenAI's interface", flush=True)
+    print(f"web page: {place}/, OpenAI's interface: {place}/v1", flush=True)
     if not is_loopback(host):
         print(exposure(host, api_key), file=sys.stderr)
     config = uvicorn.Config(

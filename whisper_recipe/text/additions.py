@@ -62,7 +62,7 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
             model knows English alone.
     """
     if declared and is_english_only(tokenizer):
-        raise RecipeError("the model knows English alone", where="new_languages", cure="use a multilingual model")
+        raise RecipeError("the model is English-only", where="new_languages", cure="use a multilingual model")
     known, sources = language_ids(tokenizer), {}
     for name, how in declared.items():
         option = f"new_languages.{name}"

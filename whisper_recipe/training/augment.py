@@ -63,7 +63,7 @@ class TrainingAugmentation(Augmentation):
         if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
             raise RecipeError(f"{self.volume} is not a range", where="augment.volume", cure="give 0.125 2.0")
         if self.time_masks < 1 or self.time_masked == 0:
-            what = "lhotse's SpecAugment masks one stretch of time at least"
+            what = "lhotse's SpecAugment needs at least one time mask"
             raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")
         for name in ("reverberation_probability", "spec_augment", "time_masked"):
             check_proportion(getattr(self, name), f"augment.{name}")
@@ -124,7 +124,7 @@ class Augmenter:
     def _waveform(self, cut: Cut, draw: random.Random) -> tuple[Cut, np.ndarray]:
         if not cut.has_recording:
             cure = "keep the recordings beside the cuts, or use spec_augment alone"
-            raise RecipeError("features without audio, and the waveform shall change", where=cut.id, cure=cure)
+            raise RecipeError("waveform augmentation needs audio, not only features", where=cut.id, cure=cure)
         cut = cut.drop_features()
         factor = draw.choice(self.options.speed or [1.0])
         if factor != 1 and not is_longer(cut.duration / factor):

@@ -161,6 +161,6 @@ def _split(batches: list[Planned], count: int) -> list[Planned]:
         places, padded = batches[largest]
         if len(places) < 2:
             cure = "use fewer batches.num_workers, or shards of the same size, several for each"
-            raise RecipeError("the shards can't be dealt out evenly", where="train_cuts", cure=cure)
+            raise RecipeError("the shards can't be distributed evenly", where="train_cuts", cure=cure)
         batches[largest : largest + 1] = [Planned(places[::2], padded), Planned(places[1::2], padded)]
     return batches

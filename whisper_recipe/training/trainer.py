@@ -135,7 +135,7 @@ class WhisperTrainer(WholeCheckpoints):
                 f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them"
             )
         if self.unreadable:
-            log_and_print(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
+            log_and_print(f"{len(self.unreadable)} cuts could not be read and were dropped; the log lists them")
 
     def position(self) -> dict[str, int]:
         """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
@@ -286,7 +286,7 @@ class WhisperTrainer(WholeCheckpoints):
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:
         for key, reason in unreadable.items():
             if key not in self.unreadable:
-                log.warning("step %d: cut %s can't be read and is left out: %s", self.state.global_step, key, reason)
+                log.warning("step %d: cut %s can't be read and is dropped: %s", self.state.global_step, key, reason)
         self.unreadable |= unreadable.keys()
         if len(self.unreadable) > MOST_UNREADABLE:
             what = f"more than {MOST_UNREADABLE} cuts can't be read, {min(self.unreadable)} first"
@@ -331,7 +331,7 @@ class WhisperTrainer(WholeCheckpoints):
                 f"the loss or a gradient was not finite in {self.skipped_in_a_row} steps in a row, the last with cuts "
                 f"{_names(cuts)}",
                 where=f"step {step}",
-                cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 in place of fp16",
+                cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 instead of fp16",
             )
         return norm
 
