@@ -97,7 +97,7 @@ def test_ctranslate2_and_faster_whisper_load_it_and_the_card_says_what_they_can_
     assert reader.hf_tokenizer.token_to_id("<|startoflm|>") == OWN
     card = (lora / "ct2/README.md").read_text()
     assert r"`<\|mdw\|>`" in card
-    assert "can't be used: the first knows Whisper's codes alone" in card
+    assert "not possible: the first only accepts Whisper's codes" in card
     hypotheses = []
     for model in ("model", "ct2"):
         out = lora / f"decode_{model}"

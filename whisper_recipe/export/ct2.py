@@ -31,7 +31,7 @@ segments, info = model.transcribe("audio.wav"{arguments})
 print("".join(segment.text for segment in segments))
 ```"""
 OWN_TOKEN = """\
-faster-whisper takes Whisper's languages alone; this program takes {language} too:
+faster-whisper only accepts Whisper's languages; whisper-recipe also accepts {language}:
 
 ```bash
 whisper-recipe transcribe audio.wav --model path/of/this/folder --language {language} --out transcripts

@@ -34,9 +34,9 @@ whisper-cli --model path/of/this/folder/{weights} --file audio.wav {arguments}
 ```"""
 NATURAL = """
 
-This model was trained on inputs at their own length: set `--audio-ctx` to {rate} for each second of the audio, rounded
-up (`{five}` for 5 s; 1500, the whole 30 s, is the most), and give one utterance at a time. Set `--no-flash-attn` too:
-with flash attention whisper.cpp 1.8.5 fills up the audio's keys to a multiple of 256 and attends to the filling."""
+This model was trained on inputs at natural length: set `--audio-ctx` to {rate} for each second of audio, rounded up
+(`{five}` for 5 s; the maximum is 1500 for 30 s), and decode one utterance at a time. Also set `--no-flash-attn`: with
+flash attention, whisper.cpp 1.8.5 pads the audio's keys to a multiple of 256 and attends to the padding."""
 
 
 class Type(NamedTuple):

@@ -19,8 +19,8 @@ LEGEND = (
     "RTFx is its inverse."
 )
 DIFFERENCE_LEGEND = (
-    "Points of error rate against the first row, with 95 % interval and two-sided p by the paired bootstrap: both "
-    "systems on the same draws of speakers, where ten or more are known, else of utterances."
+    "Difference in error rate (points) to the first row, with 95 % interval and two-sided p from a paired bootstrap, "
+    "which resamples speakers if there are at least ten, otherwise utterances."
 )
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
