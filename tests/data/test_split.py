@@ -230,7 +230,7 @@ def test_an_id_means_all_rows_of_its_tasks(make_data_dir, tmp_path):
     ("options", "message"),
     [
         ({}, "needs exactly one of utterances, hours, ids and speakers, got 0"),
-        ({"utterances": 1, "hours": 1.0}, "2 of utterances"),
+        ({"utterances": 1, "hours": 1.0}, "got 2"),
         ({"utterances": 9}, "9 of 8 utterances"),
         ({"hours": 0.0001}, "can't select 0.0001 hours: the first utterance has"),
         ({"hours": -1.0}, "can't select -1 hours"),
