@@ -23,7 +23,7 @@ fail() {
 [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] || fail "no job array; submit it with sbatch --array=1-8 tools/slurm.sh COMMAND"
 ((SLURM_ARRAY_TASK_ID >= 1)) || fail "tasks are counted from 1; submit it with --array=1-N"
 parts=${PARTS:-$SLURM_ARRAY_TASK_MAX}
-[[ $parts =~ ^[0-9]+$ ]] || fail "PARTS is a number, not '$parts'"
+[[ $parts =~ ^[0-9]+$ ]] || fail "PARTS must be a number, got '$parts'"
 ((SLURM_ARRAY_TASK_ID <= parts)) || fail "there is no part $SLURM_ARRAY_TASK_ID of $parts; set PARTS to the number of all"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
 echo "$(date '+%Y-%m-%d %H:%M:%S') $(hostname): $(printf '%q ' "$@" --part "$SLURM_ARRAY_TASK_ID/$parts")"

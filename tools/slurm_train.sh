@@ -22,7 +22,7 @@ fail() {
 [[ ${1:-} == whisper-recipe && ${2:-} == train ]] || fail "no training; give whisper-recipe train --config ..."
 [[ -n ${SLURM_JOB_NODELIST:-} ]] || fail "no Slurm job; submit it with sbatch --nodes=2 tools/slurm_train.sh COMMAND"
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
-[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is a number, not '$processes'"
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES must be a number, got '$processes'"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${nodes%%$'\n'*}

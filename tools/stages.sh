@@ -105,12 +105,12 @@ step() {
   key=$({ printf '%q ' "$@" && state "${inputs[@]}"; } | sha256sum)
   stamp=exp/.done/${outputs[0]//\//_}
   if [[ $overwrite == false && -f $stamp && $(<"$stamp") == "$key" ]] && all_exist "${outputs[@]}"; then
-    log "${outputs[0]} is there already"
+    log "${outputs[0]} is up to date"
     return
   fi
   rm -f "$stamp"
   "$@" || fail "stage $current failed while making ${outputs[0]} (its command is above)"
-  all_exist "${outputs[@]}" || fail "stage $current has not made all of ${outputs[*]}"
+  all_exist "${outputs[@]}" || fail "stage $current did not write all of ${outputs[*]}"
   mkdir -p exp/.done
   echo "$key" >"$stamp"
 }
@@ -154,7 +154,7 @@ recipe_options() {
 stage_data() {
   local outputs
   if ! declare -F make_data >/dev/null; then
-    log "this recipe makes no data: data/<set> are the user's"
+    log "this recipe has no make_data: using your data/<set>"
     return
   fi
   outputs=$(all_sets | sed 's|^|data/|' | tr '\n' ' ')
@@ -191,7 +191,7 @@ stage_base_model() {
   if [[ -n $checkpoint ]]; then
     step "$base_model" "$checkpoint" run whisper-recipe import "$checkpoint" --out "$base_model"
   elif [[ -z $(local_model "$base_model") ]]; then
-    run bash "$root/tools/hf_download.sh" "$base_model" || fail "stage 3 has not got $base_model (see above)"
+    run bash "$root/tools/hf_download.sh" "$base_model" || fail "stage 3 could not download $base_model (see above)"
   elif [[ $base_model == exp/* ]] && declare -F make_base_model >/dev/null; then
     step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model "$(recipe_options)"
   else
@@ -215,7 +215,7 @@ stage_merge() {
   local name
   for name in $method; do
     if [[ $name == full ]]; then
-      log "exp/full/model is whole already: there is nothing to merge"
+      log "exp/full/model needs no merging"
     else
       step "exp/$name/model" "exp/$name/adapter" run whisper-recipe merge "exp/$name"
     fi
@@ -298,19 +298,19 @@ fi
 parse_options "$@"
 ((stage <= stop_stage)) || fail "--stage $stage is after --stop_stage $stop_stage"
 for name in $method; do
-  [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
+  [[ $name == lora || $name == full ]] || fail "--method must be lora, full or both in quotes, got '$name'"
 done
 for name in $backends; do
-  [[ $name == transformers || $name == ct2 ]] || fail "--backends is transformers, ct2 or both in quotes, not '$name'"
+  [[ $name == transformers || $name == ct2 ]] || fail "--backends must be transformers, ct2 or both in quotes, got '$name'"
 done
 # of_ct2: those of the exports that are for CTranslate2.
 of_ct2=()
 for name in $exports; do
   [[ " ct2 hf openai ggml onnx sherpa-onnx vllm " == *" ${name%%:*} "* ]] ||
-    fail "--exports are program:type, such as ct2:int8 ggml:q5_0 onnx, not '$name'"
+    fail "--exports must be program:type, e.g. ct2:int8 ggml:q5_0 onnx, got '$name'"
   [[ ${name%%:*} != ct2 ]] || of_ct2+=("$name")
 done
-[[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, such as ct2:int8"
+[[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, e.g. ct2:int8"
 cd "$recipe"
 # A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
 for name in base_model recordings $given; do

@@ -332,8 +332,8 @@ def test_a_step_that_fails_stops_the_run_and_is_not_taken_for_done(recipe):
     [
         (["--stages", "1"], "unknown option --stages"),
         (["--stage"], "--stage has no value"),
-        (["--stage", "one"], "--stage is a number, not 'one'"),
-        (["--overwrite", "yes"], "--overwrite is true or false, not 'yes'"),
+        (["--stage", "one"], "--stage must be a number, got 'one'"),
+        (["--overwrite", "yes"], "--overwrite must be true or false, got 'yes'"),
         (["stage", "1"], "stage is not an option"),
         (["--stage", "3", "--stop_stage", "2"], "after --stop_stage"),
         (["--method", "magic"], "--method is lora, full or both"),
