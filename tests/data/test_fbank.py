@@ -247,7 +247,7 @@ def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
     said = capsys.readouterr().out
-    assert "unfinished, with other num_mel_bins: starting over" in said
+    assert "unfinished, with different num_mel_bins: starting over" in said
     assert "resuming" not in said
     assert load(tmp_path)["a"].num_features == 128
 

@@ -91,7 +91,7 @@ def test_pieces_shorten_the_texts_that_they_were_learned_on_and_leave_all_other_
         ({"english": "new"}, r"new_languages.english: the model knows english already"),
         ({"mdw": "like lua"}, r"new_languages.mdw: the model does not know the language lua"),
         ({"mdw": "lingalla"}, r"new_languages.mdw: unknown language 'lingalla'; did you mean lingala"),
-        ({"mdw": "as ln"}, r"new_languages.mdw: 'as ln' is not a way to write it; use CODE, new, or 'like CODE'"),
+        ({"mdw": "as ln"}, r"new_languages.mdw: 'as ln' is not a valid value; use CODE, new, or 'like CODE'"),
         ({"mdw": "like"}, r"new_languages.mdw: unknown language 'like'"),
         ({"mdw": ""}, r"new_languages.mdw: unknown language ''"),
     ],

@@ -415,7 +415,7 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(corpus, tiny_model, tmp
     assert train(corpus, tiny_model, tmp_path, *saving) == 0
     shutil.rmtree(tmp_path / "model")  # as if it had been killed before its end
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.learning_rate", "0.5") == 1
-    assert "a run with another trainer.learning_rate" in capsys.readouterr().err
+    assert "a run with a different trainer.learning_rate" in capsys.readouterr().err
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.logging_steps", "2") == 0
     assert "resuming from" in capsys.readouterr().out
 

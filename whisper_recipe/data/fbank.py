@@ -95,7 +95,7 @@ def fbank(
     """
     own_part = parse_part(part)
     if storage == "none" and (part or dask):
-        raise RecipeError("storage none computes nothing", where="--part, --dask", cure="leave them out")
+        raise RecipeError("nothing to compute with --storage none", where="--part, --dask", cure="leave them out")
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
     path = manifest_path(out, "cuts", split)
     count, seconds = _total(manifests, split)

@@ -108,9 +108,7 @@ def stats(
         RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
     """
     if part and (out is None or dask):
-        raise RecipeError(
-            "the parts need a place, and no cluster", where="--part", cure="give --out FILE, and no --dask"
-        )
+        raise RecipeError("it needs --out, and excludes --dask", where="--part", cure="give --out FILE, and no --dask")
     if part:
         settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
         work = ResumableWork(Path(out), settings, parse_part(part))

