@@ -132,7 +132,7 @@ class WhisperTrainer(WholeCheckpoints):
             raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         if self.skipped:
             log_and_print(
-                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them"
+                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log lists them"
             )
         if self.unreadable:
             log_and_print(f"{len(self.unreadable)} cuts could not be read and were dropped; the log lists them")
@@ -209,7 +209,7 @@ class WhisperTrainer(WholeCheckpoints):
             return super()._determine_best_metric(metrics, trial)
         what = f"step {self.state.global_step}: {', '.join(risen)}"
         if self.args.load_best_model_at_end:
-            log_and_print(f"{what}: not a checkpoint to choose")
+            log_and_print(f"{what}: the checkpoint is excluded")
         else:
             log_and_print(f"{what}: the run stops")
             self.control.should_training_stop = True
@@ -225,7 +225,7 @@ class WhisperTrainer(WholeCheckpoints):
         """Return each canary's error rate before the training and of the model that it ends with."""
         chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
         if self.args.load_best_model_at_end and not chosen:
-            log_and_print("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
+            log_and_print("no checkpoint keeps the canaries within canary_max_rise: using the last weights")
         step = self.state.best_global_step if chosen else self.state.global_step
         after = self.canaries_at(step)
         if not after:
