@@ -49,7 +49,7 @@ def test_texts_and_languages_are_the_decodings(corpus, tiny_model, decoding, tmp
             before[key].recording, before[key].features, before[key].duration)  # fmt: skip
         assert (cut.load_features() == before[key].load_features()).all()
     printed = capsys.readouterr().out
-    assert "12 cuts = 3 labelled + 9 left out" in printed
+    assert "12 cuts = 3 labelled + 9 dropped" in printed
     assert "5 no hypothesis" in printed  # utt07 to utt11
     listed = dict(line.split("\t") for line in (tmp_path / "dropped_replay.tsv").read_text().splitlines())
     assert listed["utt00"] == "no text"

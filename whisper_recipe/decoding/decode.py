@@ -58,39 +58,39 @@ def decode(
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
 
-    When it was interrupted, the same command resumes after the last finished batch. `accelerate launch` (or torchrun)
-    shares the set out among several processes, and --part among several commands.
+    Run the same command again to resume an interrupted run after the last finished batch. `accelerate launch` (or
+    torchrun) splits the set among several processes, and --part among several commands.
 
     Args:
-        model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
+        model: a Whisper folder, a CTranslate2 folder, or a name on the Hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: seconds of audio in a batch at most. By default 120 for each 2 GB of a GPU's memory, up to
-            1920, and 40 on a CPU, where CTranslate2 decodes a batch on each core.
-        compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
-        pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
+        batch_duration: maximum seconds of audio per batch. By default 120 for each 2 GB of a GPU's memory, up to 1920,
+            and 40 on a CPU, where CTranslate2 decodes one batch per core.
+        compute_type: default, float32, float16, int8, int8_float16 and so on, if supported by backend and device.
+        pad_to_30s: pad every utterance to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest utterance of a batch that is not padded to 30 s. By
-            default as the model folder records.
-        language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
-            for all cuts, a Whisper code or an English name.
-        task: given is the cut's; or one for all cuts.
-        assistant_model: a smaller Whisper of the same vocabulary that guesses ahead: the same hypotheses, sooner where
-            it often guesses right. transformers only, one utterance at a time.
-        part: 2/8 decodes the second eighth. All eight are started, at any times and on any machines that share OUT,
-            with the same other options; the one that ends last writes the hypotheses. Give --batch_duration where the
-            machines differ.
-        timestamps: let the model write times, and write the segments between them to hyp.jsonl, as `pseudo-label` keeps
-            them.
-        confidence: write the probability and times of each word too. The hypotheses are run through the model once
-            more, which tells how likely each token is after those before it.
-        calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
-            probabilities true.
-        new_languages: languages whose tokens others borrow, {mdw: ln}, where the model has not been trained on these.
-        search: how hypotheses are searched for.
+            default as recorded in the model folder.
+        language: given uses the cut's language, detect lets the model choose (which runs the encoder once more); or one
+            language for all cuts, a Whisper code or an English name.
+        task: given uses the cut's task; or one task for all cuts.
+        assistant_model: a smaller Whisper of the same vocabulary for speculative decoding: the same hypotheses, faster
+            if its guesses are often right. transformers only, one utterance at a time.
+        part: 2/8 decodes the second eighth. Start all eight, at any time and on any machines that share OUT, with the
+            same other options; the one that finishes last writes the hypotheses. Set --batch_duration if the machines
+            differ.
+        timestamps: let the model write timestamps, and write the segments between them to hyp.jsonl, from where
+            `pseudo-label` takes them.
+        confidence: also write the probability and times of each word. This runs the hypotheses through the model once
+            more to get the probability of each token given those before it.
+        calibration: metrics.json of a dev set that was decoded with --confidence and scored; its temperature calibrates
+            the probabilities.
+        new_languages: languages that borrow the token of another, {mdw: ln}, for a model that was not trained on them.
+        search: options of the search for hypotheses.
 
     Raises:
-        RecipeError: an input is missing, the cuts' features don't fit the model, it has not learned the timestamps that
-            are asked for, or no cut can be read.
+        RecipeError: an input is missing, the cuts' features don't fit the model, timestamps are requested
+            of a model trained without, or no cut can be read.
         PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")

@@ -86,7 +86,7 @@ def checkpoint_to_resume(output_dir: Path, run: dict, finished: Path) -> Path | 
         others = sorted(key for key in run.keys() | before.keys() if run.get(key) != before.get(key))
         if others:
             raise RecipeError(
-                f"the checkpoints there are of a run with another {', '.join(others[:3])}",
+                f"the checkpoints are of a run with a different {', '.join(others[:3])}",
                 where=output_dir,
                 cure="repeat its command to resume, give another output_dir, or remove it to start over",
             )

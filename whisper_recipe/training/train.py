@@ -75,43 +75,44 @@ def train(
 ) -> None:
     """Fine-tune a Whisper model on cuts.
 
-    Writes output_dir/model (full) or output_dir/adapter (lora) when the training is over, and while it runs train.log,
-    TensorBoard events and checkpoints. The same command resumes from the newest checkpoint of a run that was killed,
-    and ends with the weights that it would have had.
+    Writes output_dir/model (full) or output_dir/adapter (lora) at the end of training, and train.log, TensorBoard
+    events and checkpoints during training. Run the same command again to resume an interrupted run from its newest
+    checkpoint; it ends with the same weights as an uninterrupted one.
 
     Args:
-        base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests, from `whisper-recipe fbank`; with weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) they are
-            mixed, see docs/scale.md.
+        base_model: a Whisper folder, or a name on the Hub (openai/whisper-small).
+        train_cuts: cut manifests, from `whisper-recipe fbank`; weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) mix them, see
+            docs/scale.md.
         dev_cuts: cut manifests for eval_loss and error rates.
         output_dir: the folder of the run, exp/<name>.
-        trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
-        method: full trains every parameter, lora small matrices beside the frozen ones.
+        trainer: transformers' Seq2SeqTrainingArguments, with the same names (its output_dir is the one above).
+        method: full trains every parameter, lora trains adapters on a frozen model.
         lora: options of method lora.
-        parameters: what is frozen, and learning rates of encoder and decoder.
-        batches: how cuts become batches.
-        augment: changes of the training data, drawn again whenever a cut is seen.
-        new_languages: how languages are written that the base model lacks, {mdw: ln}: CODE borrows the token of that
-            language, new adds a token, and `like CODE` adds one that begins as that language's (docs/training.md).
-        add_tokens: pieces of text that the tokenizer learns from the training text at most, for a script that it spells
-            out byte by byte. Programs that take ids after the time tokens for times can't read them (docs/training.md).
+        parameters: frozen parameters, and learning rates of encoder and decoder.
+        batches: how cuts are batched.
+        augment: augmentation of the training data, drawn again each time a cut is loaded.
+        new_languages: tokens for languages that the base model lacks, {mdw: ln}: CODE borrows the token of that
+            language, new adds a token, and `like CODE` adds one initialised to that language's (docs/training.md).
+        add_tokens: maximum number of tokens that the tokenizer learns from the training text, for a script that it
+            encodes byte by byte. Programs that treat all ids after the time tokens as times can't read them
+            (docs/training.md).
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
-        eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
-            They are in the logs as eval_wer_en and so on, and together as eval_error_rate.
-        eval_wer_utterances: utterances of each language and task that error rates are measured on.
-        early_stopping_patience: evaluations without a better trainer.metric_for_best_model, after which the run stops;
-            0 for none.
-        canary: other sets as NAME=CUTS, to see what the model forgets: their error rates are measured before the first
-            step, every eval_wer_steps and at the end, and are in the logs as eval_canary_<name>.
-        canary_max_rise: points of error rate; a canary that rises by more than that stops the run, or, with
-            trainer.load_best_model_at_end, rules the checkpoint out.
-        max_skipped_steps: steps in a row that are skipped because the loss or a gradient is not finite, after which the
-            run stops.
-        auto_precision: train in bfloat16 where the GPU has it, else in float32 with TF32, unless trainer.bf16 or
-            trainer.fp16 is set; false trains as trainer says.
-        dry_run: print steps, parameters, expected memory and the first batch as text, and stop.
-        find_max_duration: measure the largest batches.max_duration that fits into the memory, print it, and stop.
+        eval_wer_steps: steps between measurements of error rates (WER or CER by language) on a fixed part of the dev
+            cuts; 0 disables them. They are logged as eval_wer_en and so on, and combined as eval_error_rate.
+        eval_wer_utterances: utterances per language and task to measure error rates on.
+        early_stopping_patience: stop the run after this many evaluations without a better
+            trainer.metric_for_best_model; 0 disables early stopping.
+        canary: other sets as NAME=CUTS, to detect what the model forgets: their error rates are measured before the
+            first step, every eval_wer_steps and at the end, and logged as eval_canary_<name>.
+        canary_max_rise: points of error rate; a canary that rises by more stops the run, or, with
+            trainer.load_best_model_at_end, excludes the checkpoint.
+        max_skipped_steps: stop the run after this many successive steps skipped because the loss or a gradient is not
+            finite.
+        auto_precision: train in bfloat16 if the GPU supports it, otherwise in float32 with TF32, unless trainer.bf16 or
+            trainer.fp16 is set; if false, only the options of trainer apply.
+        dry_run: print steps, parameters, expected memory and the first batch as text, and exit.
+        find_max_duration: measure the largest batches.max_duration that fits into memory, print it, and exit.
 
     Raises:
         RecipeError: an input is missing or does not fit the model, or options contradict each other.
