@@ -56,6 +56,15 @@ def run(corpus, tmp_path, **rules):
     return dropped
 
 
+def test_listed_utterances_are_dropped(make_corpus, tmp_path):
+    corpus = make_corpus(("a", "en", 1.0), ("b", "en", 2.0))
+    (tmp_path / "ids.txt").write_text("u1\n")
+    assert run(corpus, tmp_path, exclude=tmp_path / "ids.txt") == {"u1": f"exclude: listed in {tmp_path / 'ids.txt'}"}
+    (tmp_path / "ids.txt").write_text("u1\nu7\n")
+    with pytest.raises(RecipeError, match="1 of 2 are not in the corpus: u7"):
+        filter_corpus(corpus, tmp_path / "out", Rules(exclude=tmp_path / "ids.txt"))
+
+
 def test_durations(make_corpus, tmp_path):
     corpus = make_corpus(("a", "en", 0.99), ("b", "en", 1.0), ("c", "en", 20.0), ("d", "en", 20.01))
     assert run(corpus, tmp_path, min_duration=1.0, max_duration=20.0) == {

@@ -93,7 +93,7 @@ def test_differences_to_the_first_run_have_interval_and_p(systems, capsys):
 def test_a_run_does_not_differ_from_itself(systems, tmp_path, capsys):
     capsys.readouterr()
     assert main(["compare", f"one={tmp_path / 'one'}", f"again={tmp_path / 'one'}"]) == 0
-    assert differences(capsys.readouterr().out)["again"]["all"] == "+0.00 [+0.00, +0.00] p=1.000"
+    assert differences(capsys.readouterr().out)["again"]["en transcribe"] == "+0.00 [+0.00, +0.00] p=1.000"
 
 
 def test_what_can_not_be_paired_is_told_and_not_tested(systems, tmp_path, score, capsys):

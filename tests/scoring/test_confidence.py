@@ -65,7 +65,9 @@ def test_score_writes_the_calibration_and_the_page_draws_it(tmp_path, capsys):
     assert found["ece_calibrated"] < 0.01
     assert read_temperature(tmp_path / "exp/metrics.json") == found["temperature"] > 1
     assert "expected calibration error 6.67 %" in capsys.readouterr().out
-    assert "Probability of words" in (tmp_path / "exp/report.html").read_text()
+    page = (tmp_path / "exp/report.html").read_text()
+    chart = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["lines"][0]
+    assert [chart["title"], chart["series"][0]["points"]] == ["Word probabilities", found["bins"]]
 
 
 @pytest.mark.parametrize("metrics", [{}, {"confidence": None}, {"confidence": {"temperature": 0}}])

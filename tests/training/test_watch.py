@@ -18,13 +18,17 @@ def line(second, step, values):
 def test_what_training_logs_is_shown(tmp_path, capsys):
     with log_to_file(tmp_path):
         callback = LogCallback(logging.getLogger("whisper_recipe"))
-        for step, logs in ((10, {"loss": 2.5, "learning_rate": 1e-5}), (20, {"eval_loss": 1.25, "eval_wer_cs": 0.5})):
+        for step, logs in (
+            (10, {"loss": 2.5, "learning_rate": 1e-5, "eval_canary_en": 0.2}),
+            (20, {"eval_loss": 1.25, "eval_wer_cs": 0.5, "eval_canary_en": 0.3}),
+        ):
             state = TrainerState(global_step=step, max_steps=40)
             callback.on_log(None, state, TrainerControl(), logs={**logs, "epoch": 0.5})
         logging.getLogger("whisper_recipe").warning("step 20: cut x can't be read and is dropped: gone")
     assert main(["watch", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "step 20/40 ██████████░░░░░░░░░░ 50%" in printed
+    assert "eval_canary_en  0.3        first 0.2 " in printed
     rows = {row.split()[0]: row.split()[1] for row in printed.splitlines() if row and " " in row}
     assert (rows["loss"], rows["eval_loss"], rows["eval_wer_cs"]) == ("2.5", "1.25", "0.5")
     assert "1 warnings, the last:" in printed and "cut x can't be read" in printed

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from whisper_recipe.data.corpus import Dropped, read_corpus, utterance_duration, write_corpus
+from whisper_recipe.data.split import listed_in
 from whisper_recipe.data.text_rules import (
     count_characters,
     looks_like_machine_text,
@@ -43,6 +44,7 @@ class Rules:
         language_model: a Whisper folder or a name on the Hub that identifies the language of the audio; utterances
             detected as another language than their label are dropped.
         min_language_probability: minimum probability (0 to 1) of the detected language for dropping an utterance.
+        exclude: a file with an id at the beginning of each line, as report.html saves them; these utterances are dropped.
     """
 
     min_duration: float | None = None
@@ -55,6 +57,7 @@ class Rules:
     min_script_share: float | None = None
     language_model: str | None = None
     min_language_probability: float = 0.5
+    exclude: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("near_duplicates", "min_script_share"):
@@ -137,6 +140,8 @@ def _all_broken(
         for key, rule, what in found:
             broken[key].append((rule, what))
 
+    if rules.exclude is not None:
+        note((row.id, "exclude", f"listed in {rules.exclude}") for row in listed_in(rules.exclude, utterances))
     for row in utterances:
         note(_outside(row.id, "duration", durations[row.id], "s", rules))
     for row in tqdm(spoken, "texts", unit="utt", delay=1):

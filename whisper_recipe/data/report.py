@@ -95,12 +95,19 @@ def write_scan_report(
     counts = Counter(problem.kind for problem in scan.problems)
     rows = [[kind, f"{count:,}"] for kind, count in counts.most_common()]
     tables = [Table("Problems", ["problem", "count"], rows)] if rows else []
+    notes = ["The list starts with the utterances that have problems."] if rows else ["No problems were found."]
     spoken = list(spoken_in_corpus(scan, durations))
-    write_corpus_report(path, Path(scan.path).name, spoken, tables, audio, audio_limit_mb)
+    write_corpus_report(path, f"{Path(scan.path).name}: validation", spoken, tables, audio, audio_limit_mb, notes)
 
 
 def write_corpus_report(
-    path: Path, title: str, rows: list[Spoken], tables: list[Table], audio: AudioMode, audio_limit_mb: float
+    path: Path,
+    title: str,
+    rows: list[Spoken],
+    tables: list[Table],
+    audio: AudioMode,
+    audio_limit_mb: float,
+    remarks: Iterable[str] = (),
 ) -> None:
     """Write the page: histograms of all utterances, and those with problems and the extreme ones in a list.
 
@@ -111,6 +118,7 @@ def write_corpus_report(
         tables: that are shown at the top.
         audio: where the sound of the listed utterances is to be.
         audio_limit_mb: megabytes of sound.
+        remarks: what else is to be said at the top.
     """
     from whisper_recipe.data.audio import SAMPLING_RATE
 
@@ -118,11 +126,10 @@ def write_corpus_report(
     levels = _levels(random.Random(0).sample(audible, min(len(audible), LISTENED)))
     rates = [_rate(row) for row in rows if row.text and row.duration]
     listed = _listed(rows, levels)
-    notes = [
-        f"{len(rows):,} utterances. The list has those with problems, and the {EXTREMES} most extreme of each kind."
-    ]
+    kinds = "the longest, shortest, fastest, slowest, quietest and most clipped"
+    notes = [f"{len(rows):,} utterances. The list below has {kinds}, {EXTREMES} of each at most.", *remarks]
     if len(levels) < len(rows):
-        notes.append(f"Levels are those of {len(levels):,} utterances, drawn from the ones whose audio can be read.")
+        notes.append(f"Levels and clipping were measured on {len(levels):,} utterances whose audio could be read.")
     page = Page(
         title=title,
         notes=notes,

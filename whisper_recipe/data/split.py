@@ -257,7 +257,7 @@ def subset(
     _refuse_to_overwrite([corpus], [out])
     rows = _read_with_durations(corpus, allow_pipes)
     if ids is not None:
-        chosen = _named(rows, _first_column(ids), lambda row: {row.id, _base(row.id)}, ids)
+        chosen = listed_in(ids, rows)
     elif speakers:
         file = speakers[0] if len(speakers) == 1 and Path(speakers[0]).is_file() else None
         names = _first_column(file) if file else dict.fromkeys(speakers)
@@ -268,6 +268,15 @@ def subset(
     write_corpus(chosen, out)
     _print_table({str(out): chosen})
     print(f"{len(rows)} utterances = {len(chosen)} written + {len(rows) - len(chosen)} left out")
+
+
+def listed_in(path: Path, rows: list[Utterance]) -> list[Utterance]:
+    """Return the rows whose ids begin a file's lines; an id without language and task names all of its rows.
+
+    Raises:
+        RecipeError: the file can't be read, is empty, or names an id that no row has.
+    """
+    return _named(rows, _first_column(path), lambda row: {row.id, _base(row.id)}, path)
 
 
 def _first_column(path: str | Path) -> dict[str, None]:

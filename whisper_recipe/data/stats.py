@@ -25,6 +25,7 @@ from whisper_recipe.resumable import ResumableWork
 PERCENTILES = (25, 50, 75, 99, 99.5, 99.9)
 RATE_PERCENTILES = (1, 50, 99)
 ALL = "all"
+MINOR = ("task", "mean", "std", "25%", "75%", "99.5%", "99.9%", "chars/s 1%", "empty text")  # columns for wide screens
 PIECE = 10_000  # cuts that are tokenized and counted at a time
 Row = tuple[float, str, str, str]  # seconds, language, task, text
 Groups = dict[tuple[str, str], "Group"]  # by language and task
@@ -131,7 +132,7 @@ def stats(
         from whisper_recipe.data.report import spoken_in_cuts, write_corpus_report
 
         title = ", ".join(path.name.removeprefix("cuts_").partition(".")[0] for path in cuts)
-        write_corpus_report(report, title, list(spoken_in_cuts(cuts)), tables, audio, audio_limit_mb)
+        write_corpus_report(report, f"{title}: statistics", list(spoken_in_cuts(cuts)), tables, audio, audio_limit_mb)
 
 
 def _count_part(cuts: list[Path], tokenizer: str | None, work: ResumableWork) -> bool:
@@ -196,7 +197,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
         rows = [columns(*key, group) for key, group in groups.items()]
         align = ["left", "left", *["right"] * (len(rows[0]) - 2)]
         tables.append(tabulate(rows, headers="keys", disable_numparse=True, colalign=align) + "\n")
-        shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2))
+        shown.append(Table(title, list(rows[0]), [list(row.values()) for row in rows], texts=2, minor=MINOR))
     print(*tables, sep="\n")
     if out is not None:
         with atomic_write(out) as aside:

@@ -16,7 +16,10 @@ from whisper_recipe.text.normalize import text_language
 
 
 class Word(NamedTuple):
-    """A word and when it was spoken, in seconds from the beginning of the audio; probability is the model's, 0 to 1."""
+    """A word and when it was spoken, in seconds from the beginning of the audio.
+
+    probability is the model's of all the word's tokens, punctuation aside; openai/whisper has the mean over the tokens.
+    """
 
     start: float
     end: float

@@ -139,7 +139,8 @@ def _words(alignment: Alignment, text: list[int], tokenizer: WhisperTokenizer, l
             "tokens": piece,
             "start": times[first],
             "end": times[last],
-            "probability": np.mean(alignment.probabilities[first:last]),
+            # Of all tokens together; openai/whisper has the mean, which is high for a long word with one wrong piece.
+            "probability": np.prod(alignment.probabilities[first:last]),
         }
         for string, piece, first, last in zip(strings[:-1], pieces[:-1], bounds, bounds[1:], strict=False)
     ]

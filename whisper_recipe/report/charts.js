@@ -52,7 +52,7 @@ function breakdown({ name, parts }) {
       cell: (row) => el("button", { type: "button", class: "link", onclick: () => filterBy(name, row.part) }, row.part),
     },
     {
-      name: "error rate with 95 % interval",
+      name: "with 95 % interval",
       kind: "bars",
       value: (row) => row.systems[0]?.rate,
       cell: (row) =>
@@ -118,10 +118,14 @@ function rateDistribution() {
   for (const utterance of UTTERANCES)
     utterance.results.forEach((result, system) => counts[rateRange(result.rate)][system]++);
   const name = (range) =>
-    range === 0 ? "no error" : range === RATE_EDGES.length ? "over 100 %" : `to ${100 * RATE_EDGES[range]} %`;
+    range === 0
+      ? "no error"
+      : range === RATE_EDGES.length
+        ? "over 100 %"
+        : `${100 * RATE_EDGES[range - 1]}–${100 * RATE_EDGES[range]} %`;
   return histogram(
-    "Error rate of single utterances",
-    "Utterances by their error rate.",
+    "Error rates of single utterances",
+    "How many utterances have an error rate in each range.",
     counts.map((of, range) => ({
       label: name(range),
       counts: of,
@@ -148,27 +152,25 @@ function errorKinds() {
             type: "button",
             class: `kind-${kind}`,
             onclick: () => filterBy("kind", kind),
-            title: `${sums[system][kind]} ${KINDS[kind]}s`,
+            title: plural(sums[system][kind], KINDS[kind]),
+            "aria-label": `${name}: ${plural(sums[system][kind], KINDS[kind])}`,
           },
-          KINDS[kind].slice(0, 3),
         );
-        part.setAttribute("aria-label", `${name}: ${sums[system][kind]} ${KINDS[kind]}s`);
         part.style.flexGrow = sums[system][kind];
         return part;
       }),
     );
     bar.style.width = `${(100 * (sums[system].s + sums[system].d + sums[system].i)) / top}%`;
-    const rates = ["s", "d", "i"].map(
-      (kind) => `${KINDS[kind].slice(0, 3)} ${percent(sums[system][kind] / Math.max(1, sums[system].total))}`,
+    const rates = ["s", "d", "i"].map((kind) =>
+      el(
+        "span",
+        { class: `kind-${kind}` },
+        `${KINDS[kind]}s ${percent(sums[system][kind] / Math.max(1, sums[system].total))}`,
+      ),
     );
-    return el(
-      "div",
-      { class: "range" },
-      el("span", {}, SYSTEMS.length > 1 ? name : "%"),
-      el("div", {}, bar, el("small", {}, rates.join(" · "))),
-    );
+    return el("div", {}, SYSTEMS.length > 1 ? name : null, bar, el("div", { class: "rates" }, ...rates));
   });
-  return figure("Kinds of errors", null, el("div", { class: "histogram" }, ...rows));
+  return figure("Kinds of errors (%)", null, el("div", { class: "histogram" }, ...rows));
 }
 
 /** Return the plot of the hypothesis' length against the reference's: loops stand high, omissions low. */
@@ -192,17 +194,17 @@ function lengths() {
   const canvas = el("canvas", {
     class: "scatter",
     role: "img",
-    "aria-label": "Length of the hypothesis against the reference's",
+    "aria-label": "Length of each hypothesis and of its reference",
   });
   const tip = el(
     "p",
     { class: "note tip", "aria-hidden": "true" },
-    "Point at a dot to see which utterance it is, click to go there.",
+    "Point at a dot to see which utterance it is; click to go there.",
   );
-  const pad = 34;
+  const pad = 36;
   const place = (point) => [
     pad + (point.x / limit) * (canvas.clientWidth - pad - 8),
-    canvas.clientHeight - pad - (Math.min(point.y, top) / top) * (canvas.clientHeight - pad - 8),
+    canvas.clientHeight - pad - (Math.min(point.y, top) / top) * (canvas.clientHeight - pad - 18),
   ];
   function draw() {
     const scale = window.devicePixelRatio || 1;
@@ -221,23 +223,27 @@ function lengths() {
       context.lineTo(...place(to));
       context.stroke();
     };
-    line({ x: 0, y: 0 }, { x: limit, y: 0 });
-    line({ x: 0, y: 0 }, { x: 0, y: top });
     const diagonal = Math.min(limit, top);
     line({ x: 0, y: 0 }, { x: diagonal, y: diagonal });
-    context.fillText("0", pad - 12, canvas.clientHeight - pad + 14);
     context.textAlign = "right";
-    context.fillText(`${limit}`, canvas.clientWidth - 8, canvas.clientHeight - pad + 14);
-    context.fillText(`${top}`, pad - 4, 18);
-    context.fillText("units of the reference", canvas.clientWidth - 8, canvas.clientHeight - 4);
-    context.textAlign = "left";
-    context.fillText("units of the hypothesis", pad + 6, 16);
-    context.globalAlpha = points.length > 2000 ? 0.4 : 0.75;
-    for (const point of points) {
-      const [x, y] = place(point);
-      context.fillStyle = style.getPropertyValue(`--system-${point.system % 6}`);
-      context.fillRect(x - 2, y - 2, 4, 4);
+    for (const tick of ticks(0, top)) {
+      line({ x: 0, y: tick }, { x: limit, y: tick });
+      context.fillText(`${tick}`, pad - 5, place({ x: 0, y: tick })[1] + 4);
     }
+    context.textAlign = "center";
+    for (const tick of ticks(0, limit)) context.fillText(`${tick}`, place({ x: tick, y: 0 })[0], place({ x: 0, y: 0 })[1] + 15);
+    context.textAlign = "right";
+    context.fillText("length of the reference", canvas.clientWidth - 8, canvas.clientHeight - 3);
+    context.textAlign = "left";
+    context.fillText("length of the hypothesis", pad + 6, 12);
+    // Dots at one place would hide how many there are, and the systems each other: they are scattered a little.
+    context.globalAlpha = points.length > 2000 ? 0.4 : 0.7;
+    points.forEach((point, index) => {
+      const [x, y] = place(point);
+      const [right, down] = [((index * 7) % 9) - 4, ((index * 5) % 7) - 3];
+      context.fillStyle = style.getPropertyValue(`--system-${point.system % 6}`);
+      context.fillRect(x + right - 1.5, y + down - 1.5, 3, 3);
+    });
   }
   const nearest = (event) =>
     points.reduce(
@@ -251,7 +257,7 @@ function lengths() {
   canvas.addEventListener("mousemove", (event) => {
     const point = nearest(event);
     canvas.classList.toggle("hand", Boolean(point));
-    if (point) tip.textContent = `${UTTERANCES[point.index].id}: ${point.y} for ${point.x}`;
+    if (point) tip.textContent = `${UTTERANCES[point.index].id}: length ${point.y}, reference ${point.x}`;
   });
   canvas.addEventListener("click", (event) => {
     const point = nearest(event);
@@ -259,8 +265,8 @@ function lengths() {
   });
   redraws.push(draw);
   return figure(
-    "Length against the reference's",
-    "Above the line too much was written (loops, made-up text), below it too little.",
+    "Length of hypothesis and reference",
+    `In ${UTTERANCES.every((one) => one.unit === "WER") ? "words" : "words or characters"}. Far above the diagonal: loops and made-up text; far below it: omissions.`,
     legend(),
     canvas,
     tip,
@@ -268,9 +274,24 @@ function lengths() {
 }
 const redraws = [];
 
-/** Return a line chart: {title, note, x, y, series: [{name, points: [[x, y]]}], diagonal}. */
+/** Return some round numbers from `low` to `high`. */
+function ticks(low, high) {
+  const rough = (high - low) / 5 || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => power * factor >= rough * 0.999);
+  const from = Math.ceil(low / step - 1e-9);
+  const count = Math.floor(high / step + 1e-9) - from + 1;
+  return Array.from({ length: Math.max(0, count) }, (_, index) => Number(((from + index) * step).toPrecision(6)));
+}
+
+/**
+ * Return a line chart: {title, note, x, y, series: [{name, points: [[x, y]]}], diagonal}.
+ *
+ * With a diagonal both axes go from 0 to 1, and points may have a third number, their weight. A series may have the
+ * number of the `system` whose colour it has.
+ */
 function lines({ title, note, x, y, series, diagonal = false }) {
-  const [width, height, left, bottom] = [460, 240, 52, 34];
+  const [width, height, left, right, bottom] = [460, 240, 48, 16, 34];
   const all = series.flatMap((one) => one.points);
   const range = (axis) => [Math.min(...all.map((point) => point[axis])), Math.max(...all.map((point) => point[axis]))];
   const [[x0, x1], [y0, y1]] = diagonal
@@ -280,41 +301,34 @@ function lines({ title, note, x, y, series, diagonal = false }) {
       ]
     : [range(0), [Math.min(0, range(1)[0]), range(1)[1]]];
   const place = ([px, py]) => [
-    left + ((px - x0) / (x1 - x0 || 1)) * (width - left - 8),
+    left + ((px - x0) / (x1 - x0 || 1)) * (width - left - right),
     height - bottom - ((py - y0) / (y1 - y0 || 1)) * (height - bottom - 10),
   ];
-  const number = (value) =>
-    Math.abs(value) >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toPrecision(3);
   const text = (px, py, anchor, value) => svg("text", { x: px, y: py, "text-anchor": anchor }, value);
-  const drawing = svg(
-    "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}, ${y}` },
-    svg("path", { class: "axis", d: `M${left},10V${height - bottom}H${width - 8}` }),
-    text(left - 6, 18, "end", number(y1)),
-    text(left - 6, height - bottom, "end", number(y0)),
-    text(left, height - bottom + 16, "middle", number(x0)),
-    text(width - 8, height - bottom + 16, "end", number(x1)),
-    text(width - 8, height - 4, "end", x),
-  );
-  if (diagonal) drawing.append(svg("path", { class: "axis", d: `M${place([0, 0])}L${place([1, 1])}` }));
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}, ${y}` });
+  for (const tick of ticks(y0, y1)) {
+    const [px, py] = place([x0, tick]);
+    drawing.append(svg("path", { class: "axis", d: `M${px},${py}H${width - right}` }), text(px - 6, py + 4, "end", tick));
+  }
+  for (const tick of ticks(x0, x1)) drawing.append(text(place([tick, y0])[0], height - bottom + 16, "middle", tick));
+  drawing.append(text(width - right, height - 4, "end", x));
+  if (diagonal) drawing.append(svg("path", { class: "diagonal", d: `M${place([0, 0])}L${place([1, 1])}` }));
+  const colour = (one, index) => systemClass(one.system ?? index);
+  const heaviest = Math.max(...all.map((point) => point[2] ?? 0));
   series.forEach((one, index) => {
-    drawing.append(svg("path", { class: `curve ${systemClass(index)}`, d: `M${one.points.map(place).join("L")}` }));
+    drawing.append(svg("path", { class: `curve ${colour(one, index)}`, d: `M${one.points.map(place).join("L")}` }));
     if (one.points.length < 60)
       for (const point of one.points) {
         const [cx, cy] = place(point);
-        drawing.append(
-          svg(
-            "circle",
-            { class: systemClass(index), cx, cy, r: 3 },
-            svg("title", {}, `${one.name}: ${point.map(number).join(", ")}`),
-          ),
-        );
+        const r = heaviest ? 2 + 6 * Math.sqrt(point[2] / heaviest) : 3;
+        const said = point.map((value) => Number(value.toPrecision(3))).join(", ");
+        drawing.append(svg("circle", { class: colour(one, index), cx, cy, r }, svg("title", {}, `${one.name}: ${said}`)));
       }
   });
   const names = el(
     "p",
     { class: "legend" },
-    ...series.map((one, index) => el("span", { class: systemClass(index) }, one.name)),
+    ...series.map((one, index) => el("span", { class: colour(one, index) }, one.name)),
   );
   return figure(`${title} (${y})`, note, series.length > 1 ? names : null, drawing);
 }

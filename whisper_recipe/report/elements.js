@@ -4,6 +4,8 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
+const MORE_ROWS = 100; // rows that a table adds at a time
+
 /** Return a new element; `on...` attributes are listeners, true and false say whether an attribute is there. */
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -43,7 +45,7 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
     type: "button",
     class: "more",
     onclick: () => {
-      shown = rows.length;
+      shown += MORE_ROWS;
       fill();
     },
   });
@@ -91,7 +93,8 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
         ),
     );
     more.hidden = shown >= rows.length;
-    more.textContent = `Show all ${rows.length.toLocaleString("en")}`;
+    const hidden = rows.length - shown;
+    more.textContent = `Show ${Math.min(MORE_ROWS, hidden)} more of ${hidden.toLocaleString("en")}`;
   }
   fill();
   return el(

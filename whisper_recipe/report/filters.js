@@ -42,7 +42,7 @@ const SORTS = SYSTEMS.length
         : {}),
     }
   : {
-      "problems first": (utterance) => -BY_ID.get(utterance.id),
+      "order of the list": (utterance) => -BY_ID.get(utterance.id),
       ...Object.fromEntries(
         (DATA.measures ?? []).map(({ key, name }) => [name, (utterance) => utterance.measures[key]]),
       ),
@@ -101,7 +101,7 @@ function buildFilters() {
     "button",
     {
       type: "button",
-      "aria-label": "Turn the order round",
+      "aria-label": "Reverse the order",
       onclick: () => {
         order.down = !order.down;
         direction.textContent = order.down ? "↓" : "↑";
@@ -119,7 +119,7 @@ function buildFilters() {
     ["d", "deletion"],
   ];
   const outcomes = [
-    ["differ", "not all the same"],
+    ["differ", "hypotheses differ"],
     ...SYSTEMS.slice(1).flatMap((name, index) => [
       [`better ${index + 1}`, `${name} better than ${SYSTEMS[0]}`],
       [`worse ${index + 1}`, `${name} worse than ${SYSTEMS[0]}`],
@@ -234,7 +234,7 @@ function apply() {
 /** Return what is filtered by that no field of the form shows, with a button to remove it. */
 function chips() {
   const texts = {
-    range: filters.range === null ? null : "error rate in the range chosen above",
+    range: filters.range === null ? null : "error rate: one range of the chart",
     confusion:
       filters.confusion &&
       `${KINDS[filters.confusion.kind]}: ${filters.confusion.reference || "∅"} → ${filters.confusion.hypothesis || "∅"}`,
@@ -257,14 +257,22 @@ function chips() {
     );
 }
 
-/** Set a filter from a chart or table, and go to the list. */
+/** Set a filter from a chart or table, and go to the list; the other filters stay where that leaves anything to see. */
 function filterBy(name, value) {
+  setFilter(name, value);
+  if (!view.order.length) {
+    clearFilters();
+    setFilter(name, value);
+  }
+  byId("section-utterances").scrollIntoView();
+  byId("count").focus?.();
+}
+
+function setFilter(name, value) {
   filters[name] = value;
   const field = byId("filters").elements[name];
   if (field) field.value = value;
   apply();
-  byId("section-utterances").scrollIntoView();
-  byId("count").focus?.();
 }
 
 function clearFilters() {

@@ -5,40 +5,41 @@
 //   of a corpus: measures: [{key, name, unit, digits}], and in each utterance measures: {key: number}, problems: [name]
 //   of either: durations: [range], histograms, lines
 
-function confusionsTable() {
-  const rows = confusions(UTTERANCES.keys());
-  if (!rows.length) return null;
-  const sum = (row) => row.times.reduce((one, other) => one + other, 0);
-  const columns = [
-    {
-      name: "kind",
-      value: (row) => KINDS[row.kind],
+/** Return a table for each kind of error, the most frequent ones first; a click shows the utterances with an error. */
+function confusionTables() {
+  const all = confusions(UTTERANCES.keys());
+  const languages = new Set(all.map((row) => row.language));
+  return Object.entries(KINDS).flatMap(([kind, name]) => {
+    const rows = all.filter((row) => row.kind === kind);
+    if (!rows.length) return [];
+    const sum = (row) => row.times.reduce((one, other) => one + other, 0);
+    const unit = (side, links) => ({
+      name: side,
+      kind: "unit",
+      value: (row) => row[side],
       cell: (row) =>
-        el(
-          "button",
-          {
-            type: "button",
-            class: "link",
-            onclick: () => filterBy("confusion", row),
-            "aria-label": `Show utterances with the ${KINDS[row.kind]} ${row.reference} ${row.hypothesis}`,
-          },
-          KINDS[row.kind],
-        ),
-    },
-    { name: "reference", kind: "unit", value: (row) => row.reference, cell: (row) => shortUnit(row.reference) },
-    { name: "hypothesis", kind: "unit", value: (row) => row.hypothesis, cell: (row) => shortUnit(row.hypothesis) },
-    { name: "language", minor: true, value: (row) => row.language },
-    ...(SYSTEMS.length > 1
-      ? SYSTEMS.map((name, system) => ({ name, number: true, value: (row) => row.times[system] }))
-      : []),
-    { name: SYSTEMS.length > 1 ? "all" : "times", number: true, value: sum },
-  ];
-  return sortedTable(
-    "Frequent errors",
-    columns,
-    rows.filter((row) => sum(row) > 1).length > 20 ? rows.filter((row) => sum(row) > 1) : rows,
-    { limit: 20, by: columns.length - 1 },
-  );
+        links
+          ? el("button", { type: "button", class: "link", onclick: () => filterBy("confusion", row) }, shortUnit(row[side]))
+          : shortUnit(row[side]),
+    });
+    const columns = [
+      ...(kind === "i" ? [] : [unit("reference", true)]),
+      ...(kind === "d" ? [] : [unit("hypothesis", kind === "i")]),
+      ...(languages.size > 1 ? [{ name: "language", minor: true, value: (row) => row.language }] : []),
+      ...(SYSTEMS.length > 1
+        ? SYSTEMS.map((system, index) => ({
+            name: system,
+            number: true,
+            minor: SYSTEMS.length > 2,
+            value: (row) => row.times[index],
+          }))
+        : []),
+      { name: SYSTEMS.length > 1 ? "sum" : "times", number: true, value: sum },
+    ];
+    return [
+      figure(`${name[0].toUpperCase()}${name.slice(1)}s`, null, sortedTable(`${name}s`, columns, rows, { limit: 10, by: columns.length - 1 })),
+    ];
+  });
 }
 
 const shortUnit = (text) => el("bdi", {}, text ? (text.length > 60 ? `${text.slice(0, 60)}…` : text) : "∅");
@@ -90,7 +91,7 @@ function colourKey() {
   return el(
     "p",
     { class: "note key" },
-    "The reference, and below it what differs: ",
+    "Below the reference stands what the model wrote: ",
     el("span", { class: "substituted" }, "substituted"),
     " ",
     el("span", { class: "deleted" }, "∅ deleted"),
@@ -99,8 +100,8 @@ function colourKey() {
     ".",
     ...(sure
       ? [
-          " Probability of words: ",
-          ...["under 0.2", "0.4", "0.6", "0.8"].flatMap((text, index) => [
+          " Underlined by the model's probability of the word: ",
+          ...["under 0.2", "under 0.4", "under 0.6", "under 0.8"].flatMap((text, index) => [
             el("span", { class: `sure-${index}` }, text),
             " ",
           ]),
@@ -112,6 +113,7 @@ function colourKey() {
 function start() {
   const found = charts();
   byId("charts").append(...found);
+  for (const id of ["charts", "confusions"]) byId(id).classList.toggle("many", SYSTEMS.length > 2); // tables need room
   byId("section-charts").hidden = !found.length;
   byId("section-utterances").hidden = !UTTERANCES.length;
   buildFilters();
@@ -119,9 +121,9 @@ function start() {
     el(
       "p",
       { class: "note keys" },
-      `Keys: j and k go to the next and previous utterance, space plays it, / searches${SYSTEMS.length ? ", x marks its reference as wrong" : ""}. `,
+      `Keys: j next utterance, k previous one, space play or pause, / search${SYSTEMS.length ? ", x mark the reference as wrong" : ""}. `,
       SYSTEMS.length && UTTERANCES.some((utterance) => utterance.clip)
-        ? "A click on a word plays it: where word times are not known, from about there."
+        ? "Click a word to hear it; its place is estimated where word times are unknown."
         : "",
     ),
   );
@@ -133,9 +135,9 @@ function start() {
   // What takes longer comes after the first sight of the page.
   setTimeout(() => {
     redraws.forEach((draw) => draw());
-    const table = SYSTEMS.length ? confusionsTable() : null;
-    if (table) byId("confusions").append(table);
-    byId("section-confusions").hidden = !table;
+    const tables = SYSTEMS.length ? confusionTables() : [];
+    byId("confusions").append(...tables);
+    byId("section-confusions").hidden = !tables.length;
     for (const section of document.querySelectorAll("main > section:not([hidden])"))
       if (section.id) byId("nav").append(el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent));
     document.body.dataset.ready = "";

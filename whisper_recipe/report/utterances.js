@@ -190,7 +190,7 @@ function correction(utterance) {
               changed();
             },
           },
-          SYSTEMS.length > 1 ? `Take ${SYSTEMS[system]}` : "Take the hypothesis",
+          SYSTEMS.length > 1 ? `Use ${SYSTEMS[system]}` : "Use the hypothesis",
         ),
       ),
       el(
@@ -243,7 +243,7 @@ function show(from) {
     el(
       "button",
       { type: "button", class: "more", id: "earlier", onclick: () => show(Math.max(0, view.from - STEP)) },
-      "Show the ones before",
+      "Show previous ones",
     ),
     el("div", { id: "items" }),
     el("button", { type: "button", class: "more", id: "later", onclick: extend }, "Show more"),

@@ -11,16 +11,15 @@ from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import REPORTED, System, write_report
-from whisper_recipe.scoring.score import ALL
+from whisper_recipe.scoring.report import ALL, REPORTED, System, named_groups, write_report
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
     "RTFx is its inverse."
 )
 DIFFERENCE_LEGEND = (
-    "Difference in error rate (points) to the first row, with 95 % interval and two-sided p from a paired bootstrap, "
-    "which resamples speakers if there are at least ten, otherwise utterances."
+    "Difference in error rate from the first row, in percentage points, with 95 % interval and two-sided p value of "
+    "the paired bootstrap: both systems on the same random draws of speakers if ten are known, else of utterances."
 )
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
@@ -133,7 +132,9 @@ def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_li
             cure = "run whisper-recipe score again (stage 7)"
             raise RecipeError("no alignments in it", where=folder / "utterances.jsonl", cure=cure)
         systems[name] = System(folder, metrics, rows)
-    tested, notes = _differences(scored, _groups(scored)) if len(scored) > 1 else (None, [])
+    tested, notes = (
+        _differences(scored, named_groups(run.metrics for run in scored.values())) if len(scored) > 1 else (None, [])
+    )
     write_report(path, f"{sets[0]}: {', '.join(scored)}", systems, audio, audio_limit_mb, tested, notes)
     print(f"report: {path}")
 
@@ -179,16 +180,11 @@ def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     return tabulate(rows, headers, tablefmt, missingval="–", disable_numparse=True)
 
 
-def _groups(scored: dict[str, Run]) -> list[str]:
-    groups = dict.fromkeys(group for run in scored.values() for group in run.metrics["groups"])
-    return sorted(groups, key=lambda group: (group == ALL, group))
-
-
 def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
     """Return a set's part of the page: its heading, the table, and the differences of its runs."""
     from tabulate import tabulate
 
-    groups = _groups(scored)
+    groups = named_groups(run.metrics for run in scored.values())
     normalizers = ", ".join(dict.fromkeys(run.metrics.get("normalizer", "unknown") for run in scored.values()))
     parts = [f"## {name}", _table(scored, groups, tablefmt)]
     parts.append(f"Normalizer: {normalizers}.")
@@ -254,7 +250,7 @@ def _differences(scored: dict[str, Run], groups: list[str]) -> tuple[Table | Non
             rows.append([row, *(_difference(base, counts, group) for group in groups)])
     if not rows:
         return None, notes
-    return Table(f"Differences to {first}", [f"minus {first}", *groups], rows, note=DIFFERENCE_LEGEND), notes
+    return Table(f"Differences from {first}", [f"minus {first}", *groups], rows, note=DIFFERENCE_LEGEND), notes
 
 
 def _read_counts(folder: Path) -> dict[str, Counts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from whisper_recipe.scoring.references import JSON_LINES
 from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, duration_range
 from whisper_recipe.text.normalize import text_language
 
+ALL = "all"  # the group that is the whole set
 RATES = {
     "error_rate": "error rate",
     "interval_95": "95 % interval",
@@ -29,13 +31,13 @@ RATES = {
     "match_error_rate": "MER",
     "sentence_correct_rate": "sentences right",
 }
-COUNTS = ("insertions", "deletions", "substitutions", "total", "utterances")
+COUNTS = {"total": "reference length", "utterances": "utterances"}
 # What the page needs of an utterance's row in utterances.jsonl.
 REPORTED = {"language", "task", "speaker", "duration", "unit", "reference", "hypothesis", "alignment"}
 REPORTED |= {"reference_units", "hypothesis_units"}
 RATES_NOTE = (
-    "Rates are in %; errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
-    "Intervals are 95 % bootstrap intervals. MER: errors as a share of all aligned positions, insertions among them."
+    "Rates are in %. Errors are counted in words (WER) or, for languages without spaces, in characters (CER). "
+    "Intervals are 95 % bootstrap intervals. MER: errors divided by all aligned positions, insertions included."
 )
 
 
@@ -45,6 +47,13 @@ class System(NamedTuple):
     folder: Path
     metrics: dict
     rows: dict[str, dict]
+
+
+def named_groups(metrics: Iterable[dict]) -> list[str]:
+    """Return the groups of several metrics.json; the whole set comes last, or not at all beside a single group."""
+    found = dict.fromkeys(group for one in metrics for group in one["groups"])
+    parts = sorted(group for group in found if group != ALL)
+    return parts if len(parts) == 1 else [*parts, *(group for group in found if group == ALL)]
 
 
 def percent(value: float | list[float] | None) -> str:
@@ -90,9 +99,7 @@ def write_report(
             "signs": SIGNS,
             "breakdowns": _breakdowns([system.metrics["breakdowns"] for system in systems.values()]),
             "durations": [duration_range(edge) for edge in DURATION_EDGES],
-            "lines": [
-                chart for name, system in systems.items() for chart in learning_curves(name, system.folder.parent)
-            ],
+            "lines": [*_reliability(systems), *_curves(systems)],
             "utterances": utterances,
         },
         sounds=collect(ordered, audio, audio_limit_mb, path, SAMPLING_RATE),
@@ -115,6 +122,8 @@ def _merged(systems: dict[str, System]) -> list[dict]:
 
 def _utterance(rows: list[dict]) -> dict:
     row = rows[0]
+    words = [word for one in rows for word in one.get("words") or () if word]
+    sure = [word[2] for word in words if word[2] is not None]
     results = [
         {
             "hypothesis": one["hypothesis_units"],
@@ -124,7 +133,6 @@ def _utterance(rows: list[dict]) -> dict:
         }
         for one in rows
     ]
-    sure = [word[2] for word in row.get("words") or () if word and word[2] is not None]
     return {
         **{key: row[key] for key in ("id", "language", "task", "speaker", "duration", "unit")},
         "text_language": text_language(row["language"].partition("→")[0], row["task"]),
@@ -153,19 +161,19 @@ def _worst_first(utterances: list[dict]) -> list[dict]:
 
 def _notes(systems: dict[str, System], count: int) -> list[str]:
     names = ", ".join(dict.fromkeys(system.metrics["normalizer"] for system in systems.values()))
-    notes = [f"Normalizer: {names} (the table names it for each row). {RATES_NOTE}"]
+    notes = [f"Normalizer: {names}; the table names the one of each language. {RATES_NOTE}"]
     for name, (_, metrics, rows) in systems.items():
         about = f"{name}: " if len(systems) > 1 else ""
         if "RTF" in metrics:
-            speed = (
-                f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster), RTFx {metrics['RTFx']:g}."
-            )
-            notes.append(about + speed)
+            speed = f"RTF {metrics['RTF']:.4f} (processing time / audio time, smaller is faster)"
+            notes.append(f"{about}{speed}, RTFx {metrics['RTFx']:g}.")
         if metrics["missing_hypotheses"]:
             what = "utterances have no hypothesis and count as deletions; missing.txt lists them."
             notes.append(f"{about}{metrics['missing_hypotheses']} {what}")
         if len(rows) > count:
-            notes.append(f"{about}{len(rows) - count} utterances are not in all runs and not in the list below.")
+            notes.append(
+                f"{about}{len(rows) - count} utterances are missing from another run and left out of the list below."
+            )
         for group, values in metrics["groups"].items():
             if "bleu" in values:
                 bleu = f"BLEU {values['bleu']:.2f} ({values['bleu_signature']})"
@@ -176,7 +184,7 @@ def _notes(systems: dict[str, System], count: int) -> list[str]:
 
 def _rates(systems: dict[str, System]) -> Table:
     """Return the error rates of each language and task; systems stand below one another."""
-    groups = dict.fromkeys(group for system in systems.values() for group in system.metrics["groups"])
+    groups = named_groups(system.metrics for system in systems.values())
     several = len(systems) > 1
     rows = [
         [
@@ -191,8 +199,8 @@ def _rates(systems: dict[str, System]) -> Table:
         if (values := system.metrics["groups"].get(group)) is not None
     ]
     texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
-    columns = [*texts, *RATES.values(), *COUNTS]
-    minor = ("unit", "normalizer", "MER", "sentences right", *COUNTS)
+    columns = [*texts, *RATES.values(), *COUNTS.values()]
+    minor = ("unit", "normalizer", "ins", "del", "sub", "MER", "sentences right", *COUNTS.values())
     return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
@@ -260,21 +268,33 @@ def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list
 
 
 def _reliability(systems: dict[str, System]) -> list[dict]:
-    """Return the chart of how far the words' probabilities are true, where the systems have any."""
+    """Return the chart of how often words of a probability are right, where the systems have probabilities."""
     known = {name: found for name, one in systems.items() if (found := one.metrics.get("confidence"))}
-    errors = ", ".join(f"{percent(found['ece'])} % ({name})" for name, found in known.items())
+    errors = ", ".join(
+        f"{percent(found['ece'])} %" + (f" ({name})" if len(systems) > 1 else "") for name, found in known.items()
+    )
     chart = {
-        "title": "Probability of words",
-        "note": f"On the line, probabilities are true. Expected calibration error: {errors}.",
+        "title": "Word probabilities",
+        "note": "Calibrated probabilities lie on the diagonal; below it the model is overconfident. "
+        f"Larger dots stand for more words. Expected calibration error: {errors}.",
         "x": "probability",
-        "y": "share of words that are right",
+        "y": "share of correct words",
         "diagonal": True,
         "series": [
-            {"name": name, "points": [[probability, share] for probability, share, _ in found["bins"]]}
+            {"name": name, "system": list(systems).index(name), "points": found["bins"]}
             for name, found in known.items()
         ],
     }
     return [chart] if known else []
+
+
+def _curves(systems: dict[str, System]) -> list[dict]:
+    """Return the learning curves of the runs that the decodings stand in, each once."""
+    runs: dict[Path, str] = {}
+    for name, system in systems.items():
+        run = system.folder.absolute().parent
+        runs.setdefault(run, name if len(systems) > 1 else run.name)
+    return [chart for run, name in runs.items() for chart in learning_curves(name, run)]
 
 
 def learning_curves(name: str, run: Path) -> list[dict]:
@@ -288,17 +308,22 @@ def learning_curves(name: str, run: Path) -> list[dict]:
     series = {}
     for column in columns:
         points = [[float(row["step"]), float(row[column])] for row in rows if row[column]]
+        points = [point for point in points if isfinite(point[1])]  # a loss may be nan
         if points:
             series[column] = points
-    losses = [column for column in series if column in ("loss", "eval_loss")]
-    rates = [column for column in series if column.startswith("eval_") and column not in losses]
+    losses = {column: points for column, points in series.items() if column in ("loss", "eval_loss")}
+    rates = {
+        column: [[step, 100 * rate] for step, rate in points]
+        for column, points in series.items()
+        if column.startswith("eval_") and column not in losses
+    }
     return [
         {
-            "title": f"{title} of {name}",
+            "title": f"Training of {name}: {title}",
             "x": "step",
             "y": unit,
-            "series": [{"name": column, "points": series[column]} for column in chosen],
+            "series": [{"name": column, "points": points} for column, points in chosen.items()],
         }
-        for title, unit, chosen in (("Losses", "cross entropy", losses), ("Error rates in training", "rate", rates))
+        for title, unit, chosen in (("loss", "cross entropy", losses), ("error rates", "%", rates))
         if chosen
     ]

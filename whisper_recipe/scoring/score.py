@@ -13,7 +13,7 @@ from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import JSON_LINES, hypotheses_file, read_hypotheses, read_references
-from whisper_recipe.scoring.report import System, percent, unit_times, write_report
+from whisper_recipe.scoring.report import ALL, System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
     ScoredUtterance,
@@ -25,7 +25,6 @@ from whisper_recipe.scoring.utterances import (
 from whisper_recipe.text.error_rates import alignment_code, alignment_lines, steps, units_of
 from whisper_recipe.text.normalize import NormalizerName, get_normalizer, text_language
 
-ALL = "all"
 KINDS = {"substitute": "substitutions", "insert": "insertions", "delete": "deletions"}
 MOST_FREQUENT = 100  # errors of each kind in frequent_errors.txt
 

@@ -78,12 +78,21 @@ def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str
     widest = max(map(len, keys), default=0)
     for key in keys:
         values = list(measured[key].values())
-        best = "" if key in ("learning_rate", "grad_norm") else f"best {min(values):<10.4g}"
-        parts.append(f"{key:{widest}}  {values[-1]:<10.4g} {best:15} {_sparkline(values, max(8, width - widest - 32))}")
+        parts.append(
+            f"{key:{widest}}  {values[-1]:<10.4g} {_against(key, values):15} "
+            f"{_sparkline(values, max(8, width - widest - 32))}"
+        )
     warnings = [line for line in lines if " WARNING " in line or " ERROR " in line]
     if warnings:
         parts += ["", f"{len(warnings)} warnings, the last:", *(line[:width] for line in warnings[-WARNINGS:])]
     return "\n".join(part.rstrip() for part in parts)
+
+
+def _against(key: str, values: list[float]) -> str:
+    """Return what the last value is compared with: the best one, or a canary's before the training."""
+    if key in ("learning_rate", "grad_norm"):
+        return ""
+    return f"first {values[0]:.4g}" if key.startswith("eval_canary") else f"best {min(values):.4g}"
 
 
 def _parse(line: str) -> Logged | None:
