@@ -44,7 +44,7 @@ class Rules:
         language_model: a Whisper folder or a name on the Hub that identifies the language of the audio; utterances
             detected as another language than their label are dropped.
         min_language_probability: minimum probability (0 to 1) of the detected language for dropping an utterance.
-        exclude: a file with an id at the beginning of each line, as report.html saves them; these utterances are dropped.
+        exclude: a file with an id at the beginning of each line, as report.html saves them; those are dropped.
     """
 
     min_duration: float | None = None
