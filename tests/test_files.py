@@ -58,7 +58,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
             (aside / "mine").write_text(text)
     assert (folder / "mine").read_text() == "two"
     (folder / "thesis").write_text("the user's")
-    with pytest.raises(RecipeError, match=r"folder: holds other files \(thesis\)"), atomic_write(folder) as aside:
+    with pytest.raises(RecipeError, match=r"folder: contains other files \(thesis\)"), atomic_write(folder) as aside:
         aside.mkdir()
         (aside / "mine").write_text("three")
     assert sorted((path.name, path.read_text()) for path in folder.iterdir()) == [

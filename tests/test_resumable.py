@@ -84,7 +84,9 @@ def test_what_a_failed_task_left_is_done_by_the_command_without_a_part(corpus, t
         assert main([*command, "--part", part]) == 0
     assert not (tmp_path / "out/cuts_noise.jsonl.gz").exists()
     assert main([*command, "--num_mel_bins", "128", "--part", "2/3"]) == 1
-    assert "there is unfinished work with other num_mel_bins; if nobody is at it" in capsys.readouterr().err
+    assert (
+        "unfinished work with different num_mel_bins; if no other process is working on it" in capsys.readouterr().err
+    )
     assert main(command) == 0
     assert "4 parts of 2 cuts are done" in capsys.readouterr().out
     assert ids(tmp_path / "out/cuts_noise.jsonl.gz") == ids(corpus)
@@ -173,7 +175,7 @@ def test_only_one_puts_together(tmp_path):
 def test_only_work_of_the_same_name_is_started_over(tmp_path, capsys):
     for name, settings in (("train", {"a": 1}), ("train.clean", {"a": 1}), ("train", {"a": 2})):
         ResumableWork(tmp_path / name, settings).open()
-    assert "unfinished, with other a: starting over" in capsys.readouterr().out
+    assert "unfinished, with different a: starting over" in capsys.readouterr().out
     assert sorted(path.name.rpartition(".")[0] for path in tmp_path.iterdir()) == [
         ".unfinished_train",
         ".unfinished_train.clean",

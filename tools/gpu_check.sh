@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Proves the GPU road, in about eight minutes on an H100: bash tools/gpu_check.sh OUT
+# Tests and measures the project on a GPU, in about eight minutes on an H100: bash tools/gpu_check.sh OUT
 #
-#   OUT            folder of the results: report.md, and a JSON file for each part, written after every row
-#   WHEELS=DIR     folder of wheels of what the machine lacks; they are installed for this run alone, from there alone, and
-#                  the machine's own torch and transformers stay (pip's --no-index --no-deps)
-#   PYTHON=PATH    the Python that has torch (default: that of .venv where there is one, else python3)
-#   LIMIT_TESTS, LIMIT_TRAINING, LIMIT_DECODING, LIMIT_BENCH=SECONDS    after which a part is cut off; what it has measured stays
+#   OUT            folder of the results: report.md, and a JSON file per part, written after every row
+#   WHEELS=DIR     folder of wheels of missing packages; they are installed for this run only, from this folder only, and
+#                  keep the machine's own torch and transformers (pip's --no-index --no-deps)
+#   PYTHON=PATH    the Python that has torch (default: .venv's if it exists, otherwise python3)
+#   LIMIT_TESTS, LIMIT_TRAINING, LIMIT_DECODING, LIMIT_BENCH=SECONDS    time limit of a part; its results so far are kept
 #
-# Without a GPU the same parts run small on the CPU. The exit status is 1 where a part failed or was cut off.
+# Without a GPU the same parts run at a small size on the CPU. The exit status is 1 if a part failed or exceeded its limit.
 set -euo pipefail
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)

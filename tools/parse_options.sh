@@ -48,9 +48,9 @@ parse_options() {
     name=${name//-/_}
     [[ $name =~ ^[a-z][a-z0-9_]*$ && -v "option_help[$name]" ]] || fail "unknown option --$name (--help lists them)"
     if [[ ${!name} == true || ${!name} == false ]]; then
-      [[ $value == true || $value == false ]] || fail "--$name is true or false, not '$value'"
+      [[ $value == true || $value == false ]] || fail "--$name must be true or false, got '$value'"
     elif [[ ${!name} =~ ^[0-9]+$ ]]; then
-      [[ $value =~ ^[0-9]+$ ]] || fail "--$name is a number, not '$value'"
+      [[ $value =~ ^[0-9]+$ ]] || fail "--$name must be a number, got '$value'"
     fi
     printf -v "$name" '%s' "$value"
   done

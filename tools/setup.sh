@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of the project: bash tools/setup.sh [--dev]
+# Creates the project's virtual environment: bash tools/setup.sh [--dev]
 #
-#   --dev        also what the tests need
-#   VENV=DIR     where it is (default: .venv in the project)
+#   --dev        also install the requirements of the tests
+#   VENV=DIR     folder of the environment (default: .venv in the project)
 #
-# It does nothing where the environment has what the requirements ask for. uv is used where it is installed (seconds instead
-# of minutes), else Python 3.11 or newer with venv and pip. On Linux without a GPU PyTorch comes from its index of CPU-only
-# wheels, which saves gigabytes. Settings of pip (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) win over both:
-# PIP_INDEX_URL=https://pypi.org/simple takes PyTorch with CUDA where the GPU is not there yet, as in an image.
+# Does nothing if the environment is up to date. Uses uv if it is installed (seconds instead of minutes), otherwise Python
+# 3.11 or newer with venv and pip. On Linux without a GPU, PyTorch comes from its index of CPU-only wheels, which saves
+# gigabytes. pip's settings (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) override both: PIP_INDEX_URL=https://pypi.org/simple
+# installs PyTorch with CUDA on a machine without a GPU, for example in a container image.
 set -euo pipefail
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
@@ -109,10 +109,10 @@ rm -f "$venv"/.installed-*
 cd "$root"
 if [[ $configured == false && $(uname) == Linux ]] && ! has_gpu; then
   PIP_RETRIES=1 install_packages --index-url "$cpu_wheels" "$(grep -oE '^torch==[0-9.]+' requirements.txt)" ||
-    echo "setup.sh: no CPU-only PyTorch from $cpu_wheels (see above): the larger one of the package index is taken"
+    echo "setup.sh: no CPU-only PyTorch from $cpu_wheels (see above): installing the larger one from the package index"
 fi
 if ! install_packages -r "$requirements" || ! install_packages --no-deps -e .; then
-  fail "the installation failed: see above; the next call resumes it"
+  fail "the installation failed (see above); run again to resume"
 fi
 echo "$wanted" >"$stamp"
 echo "setup.sh: done in $SECONDS s"

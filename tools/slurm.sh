@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Each task of a Slurm job array does its part of one command (fbank, stats or decode), on whichever node it gets:
+# Runs one command (fbank, stats or decode) as a Slurm job array; each task does one part, on any node:
 #
 #   sbatch --array=1-8 --cpus-per-task=4 tools/slurm.sh whisper-recipe fbank train --manifests data/manifests --num_jobs 4
 #   sbatch --array=1-4 --gpus-per-task=1 tools/slurm.sh whisper-recipe decode exp/lora/model --cuts ... --out ...
 #
-#   PARTS=N      into how many parts the command is cut (default: the highest number of the array)
+#   PARTS=N      number of parts (default: the highest number of the array)
 #   VENV=DIR     the environment with whisper-recipe (default: .venv where sbatch was called)
 #
-# The task that ends last puts the parts together. What a task that failed has left undone is done by submitting it again
-# (PARTS=8 sbatch --array=3 ...), or by the command itself, without this script.
+# The task that finishes last merges the parts. To resume a failed task, submit it again (PARTS=8 sbatch --array=3 ...), or run
+# the command itself, without this script.
 #SBATCH --job-name=whisper-recipe
 #SBATCH --ntasks=1
 #SBATCH --output=slurm-%x-%A_%a.log
@@ -19,11 +19,11 @@ fail() {
   exit 1
 }
 
-(($#)) || fail "no command; give such as whisper-recipe fbank train"
+(($#)) || fail "no command; use e.g. whisper-recipe fbank train"
 [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] || fail "no job array; submit it with sbatch --array=1-8 tools/slurm.sh COMMAND"
 ((SLURM_ARRAY_TASK_ID >= 1)) || fail "tasks are counted from 1; submit it with --array=1-N"
 parts=${PARTS:-$SLURM_ARRAY_TASK_MAX}
-[[ $parts =~ ^[0-9]+$ ]] || fail "PARTS is a number, not '$parts'"
+[[ $parts =~ ^[0-9]+$ ]] || fail "PARTS must be a number, got '$parts'"
 ((SLURM_ARRAY_TASK_ID <= parts)) || fail "there is no part $SLURM_ARRAY_TASK_ID of $parts; set PARTS to the number of all"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
 echo "$(date '+%Y-%m-%d %H:%M:%S') $(hostname): $(printf '%q ' "$@" --part "$SLURM_ARRAY_TASK_ID/$parts")"

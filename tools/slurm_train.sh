@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains on all GPUs of the nodes that Slurm gives, with one command:
+# Trains on all GPUs of the nodes allocated by Slurm:
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=32 tools/slurm_train.sh whisper-recipe train --config ...
 #
-#   PROCESSES=N   processes on each node (default: its GPUs, or 1)
-#   PORT=N        port of the first node at which all meet (default: 29500)
+#   PROCESSES=N   processes per node (default: the number of its GPUs, or 1)
+#   PORT=N        rendezvous port on the first node (default: 29500)
 #   VENV=DIR      the environment with whisper-recipe (default: .venv where sbatch was called)
 #
-# All nodes must see the recipe's folder. A job that was killed resumes from its last checkpoint when it is submitted
-# again, also with another number of nodes.
+# All nodes must see the recipe's folder. To resume a killed job from its last checkpoint, submit it again, also with a
+# different number of nodes.
 #SBATCH --job-name=whisper-recipe
 #SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
@@ -22,7 +22,7 @@ fail() {
 [[ ${1:-} == whisper-recipe && ${2:-} == train ]] || fail "no training; give whisper-recipe train --config ..."
 [[ -n ${SLURM_JOB_NODELIST:-} ]] || fail "no Slurm job; submit it with sbatch --nodes=2 tools/slurm_train.sh COMMAND"
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
-[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is a number, not '$processes'"
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES must be a number, got '$processes'"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${nodes%%$'\n'*}

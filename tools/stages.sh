@@ -1,14 +1,14 @@
-# The stages that all recipes share; a recipe's run.sh sets its variables and then sources this file with "$@".
+# The stages shared by all recipes. A recipe's run.sh sets its variables, then sources this file with "$@".
 #
 #   0 corpus -> Kaldi data directories   1 validation and Lhotse manifests   2 fbank features and statistics
 #   3 base model                         4 fine-tuning                       5 merging
 #   6 export for other programs          7 decoding and scoring              8 table of results
 #   9 transcription of recordings
 #
-# A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets where it trains
-# a base model itself. It may define make_data (stage 0) and make_base_model (stage 3). A step is done when its outputs
-# stand; it is done again only when its command or its inputs change, or with --overwrite true. A recipe's cmd.sh, where
-# there is one, sets where training and decoding run (train_cmd, decode_cmd).
+# A recipe must set train_sets, dev_sets and test_sets (names of directories under data/), and base_sets if it trains a
+# base model. It may define make_data (stage 0) and make_base_model (stage 3). A step is skipped if its outputs exist and
+# its command and inputs have not changed, unless --overwrite true is given. A recipe's optional cmd.sh sets the commands
+# that launch training and decoding (train_cmd, decode_cmd).
 #
 # shellcheck shell=bash
 # shellcheck disable=SC2046,SC2086 # names of sets, methods and types have no spaces, and lists are split on purpose
@@ -16,7 +16,7 @@ set -euo pipefail
 : "${train_sets:?the recipe must set it}" "${dev_sets:?the recipe must set it}" "${test_sets:?the recipe must set it}"
 
 recipe=$(dirname "$0")
-# Options of recipes that are paths of the user's.
+# Options of recipes that are the user's paths.
 given="corpus from_json aishell"
 # shellcheck source=egs/template/cmd.sh
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
@@ -26,21 +26,21 @@ ct2_exports="ct2:float32 ct2:int8"
 stage=${stage:-0}                # first stage
 stop_stage=${stop_stage:-9}      # last stage
 method=${method:-lora full}      # fine-tuning methods, one run each: lora, full, or both
-base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the hub, or OpenAI's .pt
-conf=${conf:-conf}               # folder of train_lora.yaml and train_full.yaml
+base_model=${base_model:-}       # base model: a folder (transformers or CTranslate2), a name on the Hub, or OpenAI's .pt
+conf=${conf:-conf}               # folder with train_lora.yaml and train_full.yaml
 num_mel_bins=${num_mel_bins:-80} # mel bins of the base model: 80, or 128 for large-v3
-num_jobs=${num_jobs:-2}          # processes for features
+num_jobs=${num_jobs:-2}          # number of processes that compute features
 exports=${exports:-$ct2_exports} # exports, program:type: ct2, hf, openai, ggml, onnx, sherpa-onnx, vllm; "ct2:int8 ggml:q5_0 onnx"
-backends=${backends:-transformers ct2} # what decodes: transformers, ct2, or both; the first decodes the base model
-beam_size=${beam_size:-5}        # beam of one more CTranslate2 decoding; 0 for none
-max_new_tokens=${max_new_tokens:-224} # tokens of a hypothesis at most
-train_options=${train_options:-} # more options of the training, such as "--trainer.num_train_epochs 1"
-decode_options=${decode_options:-} # more options of the decodings, such as "--new_languages.mdw ln"
-score_options=${score_options:-} # more options of the scoring, such as "--bleu fr"
+backends=${backends:-transformers ct2} # decoding backends: transformers, ct2, or both; the first decodes the base model
+beam_size=${beam_size:-5}        # beam size of an additional CTranslate2 decoding; 0 for none
+max_new_tokens=${max_new_tokens:-224} # maximum tokens per hypothesis
+train_options=${train_options:-} # further options of train, such as "--trainer.num_train_epochs 1"
+decode_options=${decode_options:-} # further options of decode, such as "--new_languages.mdw ln"
+score_options=${score_options:-} # further options of score, such as "--bleu fr"
 recordings=${recordings:-}       # audio file, folder or list to transcribe with the fine-tuned model (stage 9)
-overwrite=${overwrite:-false}    # do again what is done already
-train_cmd=${train_cmd:-}         # what starts a training: nothing for here, else srun or sbatch with their options
-decode_cmd=${decode_cmd:-}       # what starts a decoding, likewise
+overwrite=${overwrite:-false}    # run finished steps again
+train_cmd=${train_cmd:-}         # command that launches training: empty for this machine, or srun or sbatch with options
+decode_cmd=${decode_cmd:-}       # command that launches decoding, likewise
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd .. && pwd)
 # shellcheck source=tools/parse_options.sh
@@ -105,12 +105,12 @@ step() {
   key=$({ printf '%q ' "$@" && state "${inputs[@]}"; } | sha256sum)
   stamp=exp/.done/${outputs[0]//\//_}
   if [[ $overwrite == false && -f $stamp && $(<"$stamp") == "$key" ]] && all_exist "${outputs[@]}"; then
-    log "${outputs[0]} is there already"
+    log "${outputs[0]} is up to date"
     return
   fi
   rm -f "$stamp"
   "$@" || fail "stage $current failed while making ${outputs[0]} (its command is above)"
-  all_exist "${outputs[@]}" || fail "stage $current has not made all of ${outputs[*]}"
+  all_exist "${outputs[@]}" || fail "stage $current did not write all of ${outputs[*]}"
   mkdir -p exp/.done
   echo "$key" >"$stamp"
 }
@@ -154,7 +154,7 @@ recipe_options() {
 stage_data() {
   local outputs
   if ! declare -F make_data >/dev/null; then
-    log "this recipe makes no data: data/<set> are the user's"
+    log "this recipe has no make_data: using your data/<set>"
     return
   fi
   outputs=$(all_sets | sed 's|^|data/|' | tr '\n' ' ')
@@ -191,7 +191,7 @@ stage_base_model() {
   if [[ -n $checkpoint ]]; then
     step "$base_model" "$checkpoint" run whisper-recipe import "$checkpoint" --out "$base_model"
   elif [[ -z $(local_model "$base_model") ]]; then
-    run bash "$root/tools/hf_download.sh" "$base_model" || fail "stage 3 has not got $base_model (see above)"
+    run bash "$root/tools/hf_download.sh" "$base_model" || fail "stage 3 could not download $base_model (see above)"
   elif [[ $base_model == exp/* ]] && declare -F make_base_model >/dev/null; then
     step "$base_model" "conf/train_base.yaml $(cuts $base_sets)" make_base_model "$(recipe_options)"
   else
@@ -215,7 +215,7 @@ stage_merge() {
   local name
   for name in $method; do
     if [[ $name == full ]]; then
-      log "exp/full/model is whole already: there is nothing to merge"
+      log "exp/full/model needs no merging"
     else
       step "exp/$name/model" "exp/$name/adapter" run whisper-recipe merge "exp/$name"
     fi
@@ -298,19 +298,19 @@ fi
 parse_options "$@"
 ((stage <= stop_stage)) || fail "--stage $stage is after --stop_stage $stop_stage"
 for name in $method; do
-  [[ $name == lora || $name == full ]] || fail "--method is lora, full or both in quotes, not '$name'"
+  [[ $name == lora || $name == full ]] || fail "--method must be lora, full or both in quotes, got '$name'"
 done
 for name in $backends; do
-  [[ $name == transformers || $name == ct2 ]] || fail "--backends is transformers, ct2 or both in quotes, not '$name'"
+  [[ $name == transformers || $name == ct2 ]] || fail "--backends must be transformers, ct2 or both in quotes, got '$name'"
 done
 # of_ct2: those of the exports that are for CTranslate2.
 of_ct2=()
 for name in $exports; do
   [[ " ct2 hf openai ggml onnx sherpa-onnx vllm " == *" ${name%%:*} "* ]] ||
-    fail "--exports are program:type, such as ct2:int8 ggml:q5_0 onnx, not '$name'"
+    fail "--exports must be program:type, e.g. ct2:int8 ggml:q5_0 onnx, got '$name'"
   [[ ${name%%:*} != ct2 ]] || of_ct2+=("$name")
 done
-[[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, such as ct2:int8"
+[[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, e.g. ct2:int8"
 cd "$recipe"
 # A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
 for name in base_model recordings $given; do

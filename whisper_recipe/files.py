@@ -62,7 +62,7 @@ def atomic_write(path: str | Path, replace_folder: bool = False) -> Iterator[Pat
             others = {entry.name for entry in path.iterdir()} - {entry.name for entry in aside.iterdir()}
             if others and not replace_folder:
                 raise RecipeError(
-                    f"holds other files ({min(others)})", where=path, cure="remove it or give another folder"
+                    f"contains other files ({min(others)})", where=path, cure="remove it or give another folder"
                 )
             # A folder can't be renamed over a folder that has files: move the old one out of the way first.
             old = path.with_name(own_name("old", path.name))

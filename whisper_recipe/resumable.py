@@ -58,10 +58,10 @@ class ResumableWork:
             if other == self.folder:
                 continue
             if self.in_parts:
-                what = f"there is unfinished work with other {self._difference(other)}"
-                raise RecipeError(what, where=other, cure="if nobody is at it, remove the folder")
+                what = f"unfinished work with different {self._difference(other)}"
+                raise RecipeError(what, where=other, cure="if no other process is working on it, remove the folder")
             if self.leads:
-                print(f"{other}: unfinished, with other {self._difference(other)}: starting over", flush=True)
+                print(f"{other}: unfinished, with different {self._difference(other)}: starting over", flush=True)
                 shutil.rmtree(other)
         if not (self.folder / SETTINGS).exists():
             write_json(self.folder / SETTINGS, self.settings)

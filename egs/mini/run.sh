@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The whole road on synthetic speech, from nothing to a table of error rates: bash egs/mini/run.sh [--option value ...]
+# The whole pipeline on synthetic speech: bash egs/mini/run.sh [--option value ...]
 #
-# espeak-ng speaks English, Mandarin and Spanish sentences of a small world. A small Whisper is trained from random
-# weights on clean English and Mandarin; then it is fine-tuned, with LoRA and fully, on noisy speech of other voices,
-# a new language (Spanish) and a new task (translation from Mandarin into English). No download, no GPU needed.
+# Synthesizes English, Mandarin and Spanish sentences with espeak-ng. Trains a small Whisper from random weights on clean
+# English and Mandarin, then fine-tunes it, with LoRA and fully, on noisy speech of other voices, a new language (Spanish)
+# and a new task (translation from Mandarin into English). Needs no download and no GPU.
 
 base_sets="base_train base_dev" # sets that train the base model
 train_sets="train"              # sets to fine-tune on
 dev_sets="dev"                  # sets for eval_loss
-test_sets="test_base test"      # sets to decode: the base model's own kind of speech, and the new one
-base_model=exp/base/model       # the base model that stage 3 makes
-vocab_size=0                    # of the base model: 0 is as small as the text needs; 51865 is Whisper's own
-seed=1                          # of the corpus: same seed, same bytes
-scale=1.0                       # share of the corpus' utterances; 0.02 for a quick trial
-max_new_tokens=64               # tokens of a hypothesis at most
+test_sets="test_base test"      # sets to decode: the base model's domain and the fine-tuning domain
+base_model=exp/base/model       # the base model, trained in stage 3
+vocab_size=0                    # vocabulary size of the base model: 0 is as small as the text allows; 51865 is Whisper's own
+seed=1                          # seed of the corpus: same seed, same bytes
+scale=1.0                       # share of the corpus's utterances; 0.02 for a quick trial
+max_new_tokens=64               # maximum tokens per hypothesis
 
 make_data() {
   run python local/make_corpus.py --out data --seed "$seed" --scale "$scale" --num-jobs "$num_jobs"

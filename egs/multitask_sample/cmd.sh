@@ -1,7 +1,7 @@
-# Where training and decoding run (stages 4 and 7); everything else runs here.
+# Commands that launch training and decoding (stages 4 and 7); all other stages run on this machine.
 #
-# Nothing is this machine. srun and sbatch are Slurm's, with the options of your cluster; their output is shown, or
-# written to exp/slurm/<job>.log. The recipe's folder must be seen by both machines.
+# Leave them empty for this machine, or use Slurm's srun or sbatch with the options of your cluster. Output is printed, or
+# written to exp/slurm/<job>.log. Both machines must see the recipe's folder.
 #
 # shellcheck shell=bash disable=SC2034 # read by tools/stages.sh
 train_cmd=""  # sbatch --gres=gpu:1 --cpus-per-task=4 --mem=32G --time=24:00:00

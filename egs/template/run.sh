@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Fine-tunes Whisper on a corpus of your own: bash egs/template/run.sh [--option value ...]
+# Fine-tunes Whisper on your own corpus: bash egs/template/run.sh [--option value ...]
 #
-# The corpus is one of: data/train, data/dev and data/test, which you have made (Kaldi data directories); --corpus, one
-# Kaldi data directory for all, which is split; or --from_json, a folder with train, dev and test as JSON lists.
+# The corpus is one of: your Kaldi data directories data/train, data/dev and data/test; --corpus, one Kaldi data
+# directory to split; or --from_json, a folder with train, dev and test as JSON lists.
 
 train_sets="train"               # sets to fine-tune on
 dev_sets="dev"                   # sets for eval_loss
 test_sets="test"                 # sets to decode
-base_model=openai/whisper-small  # a name on the hub, a Whisper folder, or OpenAI's small.pt
+base_model=openai/whisper-small  # a name on the Hub, a Whisper folder, or OpenAI's small.pt
 method=lora                      # lora, full, or both in quotes
 corpus=                          # a Kaldi data directory, to be split into train, dev and test
-split_by=speaker                 # what stays together in a part of it: speaker, recording or utterance
-split_parts="train=0.9 dev=0.05 test=0.05" # its parts, as shares of the hours
+split_by=speaker                 # what must not be split: speaker, recording or utterance
+split_parts="train=0.9 dev=0.05 test=0.05" # the sets, as shares of the hours
 from_json=                       # a folder with {train,dev,test}.json or .jsonl
-language=                        # of the rows of these lists that name none
+language=                        # language of the rows of these lists that have none
 
 make_data() {
   local set list

@@ -160,7 +160,7 @@ def test_audio_that_cannot_be_read_is_left_out_and_listed(manifests, tmp_path, c
     (tmp_path / "train" / "wav" / "b.wav").write_text("no audio any more")
     fbank("train", manifests, tmp_path / "fbank", num_jobs=2)
     assert list(load(tmp_path / "fbank")) == ["a"]
-    assert "1 cuts are left out" in capsys.readouterr().out
+    assert "1 cuts are dropped" in capsys.readouterr().out
     rows = (tmp_path / "fbank/dropped_train.tsv").read_text().splitlines()
     assert [row.split("\t")[0] for row in rows] == ["b"]
     assert "b.wav: can't be read as audio" in rows[0]
@@ -247,7 +247,7 @@ def test_other_settings_start_anew(manifests, tmp_path, monkeypatch, capsys):
             fbank("train", manifests, tmp_path, num_jobs=1)
     fbank("train", manifests, tmp_path, num_jobs=1, num_mel_bins=128)
     said = capsys.readouterr().out
-    assert "unfinished, with other num_mel_bins: starting over" in said
+    assert "unfinished, with different num_mel_bins: starting over" in said
     assert "resuming" not in said
     assert load(tmp_path)["a"].num_features == 128
 
@@ -379,7 +379,7 @@ def test_what_lhotse_would_do_to_a_waveform_is_not_left_out_silently(manifests, 
     fbank("train", manifests, tmp_path, storage="none")
     cut = load(tmp_path)["a"]
     for other, name in ((cut.perturb_volume(2.0), "Volume"), (cut.append(cut), "MixedCut")):
-        with pytest.raises(RecipeError, match=f"{name} of lhotse's is not applied here; write the audio first"):
+        with pytest.raises(RecipeError, match=f"lhotse's {name} is not supported here; write the audio first"):
             load_samples(other)
 
 
@@ -445,7 +445,7 @@ def test_slowed_copies_over_30_s_are_left_out_and_listed(make_data_dir, tmp_path
     fbank("train", tmp_path, tmp_path, storage="none", augment=Augmentation(speed=[0.9]))
     assert list(load(tmp_path)) == ["a", "a_sp0.9", "b"]
     assert (tmp_path / "dropped_train.tsv").read_text() == "b_sp0.9\tover 30 s at this speed\n"
-    assert "1 cuts are left out" in capsys.readouterr().out
+    assert "1 cuts are dropped" in capsys.readouterr().out
 
 
 def test_noise_is_mixed_into_the_waveform_at_the_ratio_noted(make_data_dir, tmp_path):

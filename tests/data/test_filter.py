@@ -271,7 +271,7 @@ def test_useless_rules_are_one_error(make_corpus, tmp_path, rules, message):
 
 def test_a_corpus_is_not_written_over_itself(make_corpus, tmp_path):
     corpus = make_corpus(("a", "en", 1.0), ("b", "en", 2.0))
-    with pytest.raises(RecipeError, match="is read and can't be written too"):
+    with pytest.raises(RecipeError, match="is also the input and would be overwritten"):
         filter_corpus(corpus, tmp_path / "out/../corpus", Rules(min_duration=1.5))
     assert len(read_corpus(corpus)) == 2
 

@@ -111,7 +111,7 @@ def test_corrections_of_the_report_are_applied_and_listed(make_data_dir, tmp_pat
     )
     fix(folder, tmp_path / "out", corrections=corrections)
     assert (tmp_path / "out" / "text").read_text() == "a hello where\nc three\n"
-    assert dropped(tmp_path / "out" / "dropped.tsv")["b"] == (f"{folder}/text:2", "correction: left out")
+    assert dropped(tmp_path / "out" / "dropped.tsv")["b"] == (f"{folder}/text:2", "correction: dropped")
     assert list(dropped(tmp_path / "out" / "changed.tsv")) == ["a"]
 
 

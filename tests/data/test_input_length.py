@@ -36,7 +36,7 @@ def test_the_folder_says_how_long_inputs_are_unless_an_option_does(tmp_path):
     with pytest.raises(RecipeError, match="spare_frames: must be between 0 and 3000, got 3001"):
         input_length(tmp_path, spare_frames=3001)
     write_record(tmp_path, natural_length=True, spare_frames="64")
-    with pytest.raises(RecipeError, match="not what training records"):
+    with pytest.raises(RecipeError, match="not a valid training record"):
         input_length(tmp_path)
 
 

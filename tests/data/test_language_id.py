@@ -118,7 +118,7 @@ def drop_weights(folder):
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"none"), "the model can't be loaded"),
         (drop_weights, "1 weights are missing, model.decoder.layer_norm.weight first"),
-        (drop_languages, "names no languages"),
+        (drop_languages, "has no languages"),
     ],
 )
 def test_models_that_tell_no_language_are_one_error(noise, copied_model, damage, message):

@@ -107,7 +107,7 @@ def test_recordings_that_cannot_be_read_are_left_out_and_listed(make_data_dir, t
     assert "channel 3 of 2" in rows[0][2]
     assert "no such file" in rows[1][2]
     assert not (tmp_path / "out/audio_train").exists()
-    assert "2 recordings can't be read and are left out" in capsys.readouterr().out
+    assert "2 recordings can't be read and are dropped" in capsys.readouterr().out
 
 
 def test_a_list_with_times_and_without_speech(make_data_dir, tmp_path):

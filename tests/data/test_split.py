@@ -155,22 +155,22 @@ def test_impossible_parts_are_one_error(corpus, tmp_path, options, message):
 
 
 def test_without_speakers_there_is_nothing_to_keep_apart(make_data_dir, tmp_path):
-    with pytest.raises(RecipeError, match="it names no speakers; write utt2spk, or split --by recording"):
+    with pytest.raises(RecipeError, match="it has no speakers; write utt2spk, or split --by recording"):
         split(make_data_dir(utt2spk=None), tmp_path / "out", num_parts=2)
 
 
 def test_utterances_without_a_speaker_are_counted(make_data_dir, tmp_path, capsys):
     split(make_data_dir(utt2spk="a anna\n"), tmp_path / "out", num_parts=2)
-    assert "1 of 2 utterances name no speaker; each counts as a speaker of its own" in capsys.readouterr().out
+    assert "1 of 2 utterances have no speaker; each counts as a separate speaker" in capsys.readouterr().out
 
 
 def test_a_corpus_is_not_written_over(corpus):
     before = {path.name: path.read_bytes() for path in corpus.iterdir()}
-    with pytest.raises(RecipeError, match="over the corpus itself"):
+    with pytest.raises(RecipeError, match="it would overwrite the corpus"):
         split(corpus, corpus.parent, parts=["corpus=0.5", "rest=0.5"])
-    with pytest.raises(RecipeError, match="over the corpus itself"):
+    with pytest.raises(RecipeError, match="it would overwrite the corpus"):
         subset(corpus, corpus, utterances=1)
-    with pytest.raises(RecipeError, match="over the corpus itself"):
+    with pytest.raises(RecipeError, match="it would overwrite the corpus"):
         combine([corpus], corpus.parent / "." / "corpus")
     assert {path.name: path.read_bytes() for path in corpus.iterdir()} == before
 
@@ -229,15 +229,15 @@ def test_an_id_means_all_rows_of_its_tasks(make_data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "0 of utterances, hours, ids and speakers"),
-        ({"utterances": 1, "hours": 1.0}, "2 of utterances"),
+        ({}, "needs exactly one of utterances, hours, ids and speakers, got 0"),
+        ({"utterances": 1, "hours": 1.0}, "got 2"),
         ({"utterances": 9}, "9 of 8 utterances"),
-        ({"hours": 0.0001}, "0.0001 hours are asked for, and the first utterance alone has"),
-        ({"hours": -1.0}, "-1 hours are asked for"),
-        ({"hours": 2.0}, "2 of 0.003 hours are asked for"),
-        ({"hours": float("nan")}, "nan hours are asked for"),
+        ({"hours": 0.0001}, "can't select 0.0001 hours: the first utterance has"),
+        ({"hours": -1.0}, "can't select -1 hours"),
+        ({"hours": 2.0}, "can't select 2 of 0.003 hours"),
+        ({"hours": float("nan")}, "can't select nan hours"),
         ({"speakers": ["s0", "anna", "bai"]}, "2 of 3 are not in the corpus: anna, bai; "),
-        ({"speakers": ["s0"], "shortest": True}, "it goes with utterances or hours"),
+        ({"speakers": ["s0"], "shortest": True}, "it only applies to utterances or hours"),
     ],
 )
 def test_impossible_subsets_are_one_error(corpus, tmp_path, options, message):

@@ -217,7 +217,7 @@ def test_what_a_backend_can_not_do_is_one_clear_line(tiny_model, ct2_model, tran
     with pytest.raises(RecipeError, match="no speculative decoding"):
         load_backend(ct2_model, assistant_model=str(tiny_model))
     other = make_model(tmp_path / "other", transcripts, bpe_size=280)
-    with pytest.raises(RecipeError, match="vocabulary is not the model's"):
+    with pytest.raises(RecipeError, match="vocabulary differs from the model's"):
         load_backend(tiny_model, assistant_model=str(other))
     with pytest.raises(RecipeError, match="transformers can't compute in int8"):
         load_backend(tiny_model, "int8")

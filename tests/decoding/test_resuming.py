@@ -82,7 +82,7 @@ def test_killed_decoding_goes_on_after_the_last_batch(tiny_model, corpus, whole,
 
 def test_other_settings_start_anew_and_say_which(tiny_model, corpus, killed, calls, capsys):
     assert main(command(tiny_model, corpus, killed, "--search.beam_size", "2")) == 0
-    assert "unfinished, with other beam_size: starting over" in capsys.readouterr().out
+    assert "unfinished, with different beam_size: starting over" in capsys.readouterr().out
     assert len(calls) == 12
     assert {path.name for path in killed.iterdir()} == {"hyp.jsonl", "decode.json"}
 

@@ -6,16 +6,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from faster_whisper import WhisperModel
+from transformers import pipeline
 
+from whisper_recipe.cli import main
 from whisper_recipe.data.audio import read_audio
+from whisper_recipe.data.fbank import fbank
+from whisper_recipe.data.manifests import prepare
 from whisper_recipe.decoding.backends import load_backend
+from whisper_recipe.decoding.decode import decode
 from whisper_recipe.decoding.long_audio import Transcriber
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.timestamps import finished_part
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
 from whisper_recipe.export.ct2 import export
+from whisper_recipe.files import read_jsonl
 from whisper_recipe.model.load import load_tokenizer
 from whisper_recipe.text.tokenizer import first_timestamp
 
@@ -219,14 +226,6 @@ def test_both_backends_follow_the_rules_for_timestamps(tiny_model, ct2_model, to
 
 
 @pytest.fixture(scope="module")
-def whisper_base(shared_data):
-    folder = shared_data.parent / "models" / "whisper-base"
-    if not folder.is_dir():
-        pytest.skip(f"the model of {folder} is not on this machine")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whisper_base_ct2(whisper_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("ct2") / "int8"
     export(whisper_base, out, "int8")
@@ -278,3 +277,30 @@ def test_transformers_says_the_same_without_the_list_of_special_tokens(whisper_b
     assert config.pop("additional_special_tokens")
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert said(folder, samples, sequential=sequential) == text
+
+
+@pytest.mark.slow
+def test_decode_writes_the_segments_that_transformers_pipeline_finds(whisper_base, shared_data, talk, tmp_path, capsys):
+    data = tmp_path / "talk"
+    data.mkdir()
+    soundfile.write(data / "talk.wav", talk[: 12 * RATE], RATE)
+    for name, value in (("wav.scp", "talk.wav"), ("text", "unknown"), ("utt2lang", "en")):
+        (data / name).write_text(f"talk {value}\n")
+    prepare(data, tmp_path / "manifests")
+    fbank("talk", tmp_path / "manifests", tmp_path / "fbank", num_jobs=1)
+    decode(str(whisper_base), tmp_path / "fbank/cuts_talk.jsonl.gz", tmp_path / "out", timestamps=True)
+    [(_, row)] = read_jsonl(tmp_path / "out/hyp.jsonl")
+    samples, _ = soundfile.read(data / "talk.wav", dtype="float32")
+    theirs = pipeline("automatic-speech-recognition", str(whisper_base), dtype="float32")(
+        samples, return_timestamps=True, generate_kwargs={"language": "en"}
+    )["chunks"]
+    assert len(theirs) > 1
+    assert [(one["start"], one["end"], one["text"]) for one in row["segments"]] == [
+        (*chunk["timestamp"], chunk["text"].strip()) for chunk in theirs
+    ]
+    assert row["text"] == " ".join(one["text"] for one in row["segments"])
+    (tmp_path / "untimed").mkdir()
+    (tmp_path / "untimed/whisper_recipe.json").write_text('{"natural_length": true, "timestamps": 0}')
+    call = ["decode", str(tmp_path / "untimed"), "--cuts", str(tmp_path / "fbank/cuts_talk.jsonl.gz")]
+    assert main([*call, "--out", str(tmp_path / "none"), "--timestamps", "true"]) == 1
+    assert "untimed: was trained without timestamps" in capsys.readouterr().err

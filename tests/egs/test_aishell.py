@@ -104,7 +104,7 @@ def test_synthetic_tree_as_a_folder_gives_the_data_that_its_archive_gives(corpus
 def test_synthetic_tree_says_what_has_no_partner(corpus, tmp_path, recipe_script, capsys):
     recipe_script.make_data(tmp_path / "data", corpus, "")
     printed = capsys.readouterr().out
-    assert "1 left out" in printed
+    assert "1 dropped" in printed
     assert "1 lines have no recording (BAC009S0999W0999" in printed
     dropped = (tmp_path / "data/train/dropped.tsv").read_text().splitlines()[1:]
     assert [(line.split("\t")[0], line.split("\t")[2]) for line in dropped] == [("BAC009S0002W0499", "no transcript")]

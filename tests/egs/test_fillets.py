@@ -157,7 +157,7 @@ def test_what_is_no_utterance_is_listed_with_the_reason(game, make_data, tmp_pat
     write_noise(sound / "phone.ogg", 30.1, 22050, format="OGG")
     soundfile.write(sound / "silent.ogg", np.zeros(0), 22050, format="OGG")
     make_data.make_data(["cs"], ["transcribe"], tmp_path / "data", game, "")
-    assert "7 left out" in capsys.readouterr().out
+    assert "7 dropped" in capsys.readouterr().out
     lines = (tmp_path / "data/train/dropped.tsv").read_text().splitlines()[1:]
     assert {line.split("\t")[0].rpartition("-")[2]: line.split("\t")[2] for line in lines} == {
         "count": "no text",

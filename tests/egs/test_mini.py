@@ -41,8 +41,8 @@ def whole(request):
 
 @pytest.fixture(scope="module")
 def scale(whole):
-    """The options of each run; the sound of reports is encoded in tests/report."""
-    return "--scale", "1.0" if whole else "0.5", "--score_options", "--audio none"
+    """The options of each run: without what other tests cover, the audio in reports and beams."""
+    return "--scale", "1.0" if whole else "0.5", "--score_options", "--audio none", "--beam_size", "0"
 
 
 @pytest.fixture(scope="module")

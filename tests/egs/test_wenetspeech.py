@@ -121,7 +121,7 @@ def test_synthetic_tree_with_a_segment_after_the_end_says_so(corpus, tmp_path, r
     write_json(corpus, audios)
     recipe_script.make_data(["s"], tmp_path / "data", corpus, tmp_path, 1)
     assert "2 utterances" in (printed := capsys.readouterr().out)
-    assert "1 left out" in printed
+    assert "1 dropped" in printed
     assert "LATE_S00000" in (tmp_path / "data/s/dropped.tsv").read_text()
 
 

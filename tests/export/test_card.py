@@ -78,7 +78,7 @@ def test_data_settings_and_results_are_those_on_record(model):
 
 def test_no_results_are_no_figures(model):
     loaded = card(model)
-    assert "None were on record" in loaded.text
+    assert "None were recorded" in loaded.text
     assert loaded.data.eval_results is None
 
 
@@ -89,11 +89,11 @@ def test_results_of_other_and_of_older_models_are_left_out_and_said_so(model, ca
     os.utime(old / "decode.json", (before, before))
     foreign = decoded(model, "decode_foreign")
     (foreign / "decode.json").unlink()
-    assert "None were on record" in card(model).text
+    assert "None were recorded" in card(model).text
     printed = capsys.readouterr().out
     assert "decode_other is of exp/base/model" in printed
     assert "decode_old is older" in printed
-    assert "decode_foreign does not say" in printed
+    assert "decode_foreign does not record" in printed
 
 
 def test_only_its_own_results_stand_in_the_front_matter_of_an_export(model):
@@ -106,7 +106,7 @@ def test_only_its_own_results_stand_in_the_front_matter_of_an_export(model):
 
 def test_programs_that_ask_for_timestamps_and_that_pad_are_warned_of(model):
     text = card(model, "ct2").text
-    assert "Don't ask this model for timestamps" in text
+    assert "Don't request timestamps from this model" in text
     assert "faster-whisper/issues/1099" in text
     assert "Decode this model at natural length" in text
     assert "without_timestamps=True" in text
@@ -122,7 +122,7 @@ def test_a_stock_model_has_no_warnings_and_no_made_up_training(model):
     (model / "whisper_recipe.json").unlink()
     loaded = card(model, "ct2", license="unknown")
     assert "timestamps" not in loaded.text and "natural length" not in loaded.text
-    assert loaded.text.count("Not on record.") == 2
+    assert loaded.text.count("Not recorded.") == 2
     assert loaded.data.language is None and loaded.data.base_model is None
 
 

@@ -61,7 +61,7 @@ def test_features_that_a_folder_does_not_describe_are_described_in_the_export(tr
 def test_a_folder_with_something_else_in_it_is_not_overwritten(tiny_model, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter1.tex").write_text("precious")
-    with pytest.raises(RecipeError, match=r"thesis: holds other files \(chapter1.tex\)"):
+    with pytest.raises(RecipeError, match=r"thesis: contains other files \(chapter1.tex\)"):
         export(tiny_model, tmp_path / "thesis")
     assert (tmp_path / "thesis/chapter1.tex").read_text() == "precious"
 

@@ -67,7 +67,7 @@ def test_what_does_not_fit_together_is_one_line(tiny_model, tuned, transcripts, 
     out = ["--out", str(tmp_path / "out")]
     for models, message in (
         ([tiny_model, wider], "wider: model.decoder.embed_positions.weight is 448x48, and 448x32 in"),
-        ([tiny_model, foreign], "foreign: its tokenizer is not that of"),
+        ([tiny_model, foreign], "foreign: its tokenizer differs from that of"),
         ([tiny_model, tmp_path / "none"], "none: no such model folder"),
         ([tiny_model, tuned, "--weights", "0.5"], "weights: 1 weights for 2 models"),
     ):

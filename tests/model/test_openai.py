@@ -142,8 +142,14 @@ class Evil:
         (lambda content: content | {"more": Evil()}, r"small\.pt: can't be read"),
         (lambda content: {"model": content["model_state_dict"]}, "no dims and model_state_dict"),
         (lambda content: content | {"dims": {"n_mels": 80}}, "its dims have no n_vocab"),
-        (lambda content: content | {"dims": DIMS | {"n_vocab": 51864}}, "other ids than a vocabulary of 51864"),
-        (lambda content: content | {"dims": DIMS | {"n_vocab": 51866}}, "other ids than a vocabulary of 51866"),
+        (
+            lambda content: content | {"dims": DIMS | {"n_vocab": 51864}},
+            "ids differ from those of OpenAI's vocabulary of 51864",
+        ),
+        (
+            lambda content: content | {"dims": DIMS | {"n_vocab": 51866}},
+            "ids differ from those of OpenAI's vocabulary of 51866",
+        ),
         (lambda content: content | {"dims": DIMS | {"n_text_layer": 4}}, "don't fit its dims.*decoder.layers.3"),
     ],
 )

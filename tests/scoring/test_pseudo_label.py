@@ -9,7 +9,7 @@ from transformers import WhisperProcessor
 
 from whisper_recipe.cli import main
 from whisper_recipe.data.supervision import supervision_of
-from whisper_recipe.files import write_jsonl
+from whisper_recipe.files import read_jsonl, write_jsonl
 from whisper_recipe.training.batches import drop_untrainable, load_cuts
 
 # Of the corpus's utterances of 0.6, 0.8, ... 2.8 s.
@@ -49,7 +49,7 @@ def test_texts_and_languages_are_the_decodings(corpus, tiny_model, decoding, tmp
             before[key].recording, before[key].features, before[key].duration)  # fmt: skip
         assert (cut.load_features() == before[key].load_features()).all()
     printed = capsys.readouterr().out
-    assert "12 cuts = 3 labelled + 9 left out" in printed
+    assert "12 cuts = 3 labelled + 9 dropped" in printed
     assert "5 no hypothesis" in printed  # utt07 to utt11
     listed = dict(line.split("\t") for line in (tmp_path / "dropped_replay.tsv").read_text().splitlines())
     assert listed["utt00"] == "no text"
@@ -76,6 +76,17 @@ def test_segments_and_prompts_of_the_former_text_are_not_kept(corpus, decoding, 
     assert [(said.text, said.segments, said.prompt) for said in found] == [
         (TEXTS[key], (), "") for key in ("utt03", "utt05", "utt06")
     ]
+
+
+def test_segments_of_the_decoding_are_kept(corpus, decoding, tmp_path):
+    rows = [row for _, row in read_jsonl(decoding / "hyp.jsonl")]
+    for row in rows:
+        row["segments"] = [{"start": 0.0, "end": 0.4, "text": row["text"]}] if row["id"] == "utt06" else []
+    write_jsonl(decoding / "hyp.jsonl", rows)
+    out = tmp_path / "cuts_out.jsonl"
+    assert main(["pseudo-label", str(decoding), "--cuts", str(corpus), "--out", str(out)]) == 0
+    found = {cut.id: supervision_of(cut).segments for cut in CutSet.from_file(out)}
+    assert found == {"utt03": (), "utt05": (), "utt06": ((0.0, 0.4, "Good evening."),)}
 
 
 def test_what_cant_be_is_one_line(corpus, decoding, tmp_path, capsys):

@@ -199,7 +199,7 @@ def test_signs_of_made_up_text_are_counted_and_listed(tmp_path, score, capsys):
 @pytest.mark.parametrize(
     ("hypotheses", "message"),
     [
-        ([("a", "x"), ("a", "y")], "hyp.jsonl:2: a is there twice"),
+        ([("a", "x"), ("a", "y")], "hyp.jsonl:2: a occurs twice"),
         ([("nobody", "x")], "hyp.jsonl:1: nobody has no reference"),
         ([("a", None)], "hyp.jsonl:1: no id and text"),
     ],

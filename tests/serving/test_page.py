@@ -145,7 +145,7 @@ def test_the_microphone_is_heard_while_it_records(opened):
 def test_errors_are_sentences_in_the_pages_language(opened, noise, tmp_path):
     (tmp_path / "notes.wav").write_text("no audio")
     for locale, sentences in {
-        "en-GB": ("This file can't be read as audio.", "This file is larger than the server takes."),
+        "en-GB": ("This file can't be read as audio.", "This file is larger than the server allows."),
         "zh-CN": ("无法将此文件作为音频读取", "文件超过了服务器允许的大小"),
     }.items():
         page = opened(locale=locale, expected=["400", "413"])
@@ -158,7 +158,7 @@ def test_errors_are_sentences_in_the_pages_language(opened, noise, tmp_path):
 def test_the_key_is_asked_for(tiny_model, opened, noise):
     with running([f"tiny={tiny_model}"], search=SHORT, api_key="secret") as address:
         page = opened(address, expected=["401"])
-        assert page.inner_text("#message") == "The server asks for a key. Enter it above and try again."
+        assert page.inner_text("#message") == "The server requires a key. Enter it above and try again."
         page.fill("#key", "secret")
         page.press("#key", "Enter")
         page.wait_for_selector("#message", state="hidden")

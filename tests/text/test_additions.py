@@ -91,7 +91,7 @@ def test_pieces_shorten_the_texts_that_they_were_learned_on_and_leave_all_other_
         ({"english": "new"}, r"new_languages.english: the model knows english already"),
         ({"mdw": "like lua"}, r"new_languages.mdw: the model does not know the language lua"),
         ({"mdw": "lingalla"}, r"new_languages.mdw: unknown language 'lingalla'; did you mean lingala"),
-        ({"mdw": "as ln"}, r"new_languages.mdw: 'as ln' is not a way to write it; use CODE, new, or 'like CODE'"),
+        ({"mdw": "as ln"}, r"new_languages.mdw: 'as ln' is not a valid value; use CODE, new, or 'like CODE'"),
         ({"mdw": "like"}, r"new_languages.mdw: unknown language 'like'"),
         ({"mdw": ""}, r"new_languages.mdw: unknown language ''"),
     ],
@@ -122,5 +122,5 @@ def test_a_model_of_english_alone_takes_no_new_language(transcripts, tmp_path):
     from tests.conftest import make_model
 
     tokenizer = load_tokenizer(make_model(tmp_path / "en", transcripts, vocab_size=51864))
-    with pytest.raises(RecipeError, match="the model knows English alone"):
+    with pytest.raises(RecipeError, match="the model is English-only"):
         add_languages(tokenizer, {"mdw": "ln"})

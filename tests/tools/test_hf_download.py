@@ -135,7 +135,7 @@ def test_a_download_that_failed_is_not_taken_for_whole_and_keeps_what_is(hub, tm
     hub.cut["model.safetensors"] = 100
     done = download(tmp_path, hub)
     assert done.returncode == 1
-    assert "can't be fetched from http://127.0.0.1" in done.stderr.splitlines()[-1]
+    assert "can't be downloaded from http://127.0.0.1" in done.stderr.splitlines()[-1]
     assert download(tmp_path, None).returncode == 1
     hub.cut.clear()
     hub.requests.clear()
@@ -158,7 +158,7 @@ def test_a_shard_that_is_missing_makes_it_no_whole_model(hub, tmp_path):
 def test_offline_without_the_model_is_one_line(tmp_path):
     done = download(tmp_path, None)
     assert done.returncode == 1
-    what = "openai/whisper-small is not whole in the cache, and HF_HUB_OFFLINE=1 forbids the network"
+    what = "openai/whisper-small is not complete in the cache, and HF_HUB_OFFLINE=1 forbids the network"
     assert done.stderr == f"hf_download.sh: error: {what}\n"
 
 
@@ -166,5 +166,5 @@ def test_offline_without_the_model_is_one_line(tmp_path):
 def test_what_is_no_name_on_the_hub_is_refused(name, tmp_path):
     done = download(tmp_path, None, name)
     assert done.returncode == 1
-    assert "nor a name on the hub" in done.stderr
+    assert "nor a name on the Hub" in done.stderr
     assert len(done.stderr.splitlines()) == 1

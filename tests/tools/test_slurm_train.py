@@ -70,7 +70,7 @@ def test_two_nodes_learn_what_one_process_does(corpus, tiny_model, tmp_path, two
     [
         (["python", "train.py"], {}, "no training; give whisper-recipe train"),
         (["whisper-recipe", "train"], {}, "no Slurm job; submit it with sbatch"),
-        (["whisper-recipe", "train"], {"SLURM_JOB_NODELIST": "a", "PROCESSES": "x"}, "PROCESSES is a number, not 'x'"),
+        (["whisper-recipe", "train"], {"SLURM_JOB_NODELIST": "a", "PROCESSES": "x"}, "PROCESSES must be a number"),
     ],
 )
 def test_what_can_not_be_started_says_so(words, environment, says):

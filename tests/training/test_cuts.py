@@ -240,7 +240,7 @@ def test_what_is_no_weight_is_one_line(weight):
 
 def test_some_weights_or_two_kinds_are_one_line(make_manifest):
     a, b = make_manifest("a", [1.0]), make_manifest("b", [1.0])
-    with pytest.raises(RecipeError, match="b.jsonl.gz: it has no weight, and others have"):
+    with pytest.raises(RecipeError, match="b.jsonl.gz: it has no weight, but others do"):
         load_cuts([f"{a}:0.5", b])
     with pytest.raises(RecipeError, match="language_temperature: the manifests have weights too"):
         draw_rates(selected(load_cuts([f"{a}:0.5", f"{b}:1"])), 2.0)

@@ -97,7 +97,7 @@ def test_ctranslate2_and_faster_whisper_load_it_and_the_card_says_what_they_can_
     assert reader.hf_tokenizer.token_to_id("<|startoflm|>") == OWN
     card = (lora / "ct2/README.md").read_text()
     assert r"`<\|mdw\|>`" in card
-    assert "can't be used: the first knows Whisper's codes alone" in card
+    assert "not possible: the first only accepts Whisper's codes" in card
     hypotheses = []
     for model in ("model", "ct2"):
         out = lora / f"decode_{model}"
@@ -130,7 +130,7 @@ def test_ctranslate2_reaches_one_new_token_and_a_second_export_leaves_it(full_vo
         assert torch.equal(model.get_input_embeddings().weight[[OWN, 50360]], rows[[50360, OWN]])
     several = load_tokenizer(full_vocabulary_model)
     add_languages(several, {"mdw": "new", "lua": "new"})
-    with pytest.raises(RecipeError, match="CTranslate2 can be asked for one new token, and mdw, lua have their own"):
+    with pytest.raises(RecipeError, match="CTranslate2 supports one new language token, but mdw, lua have tokens"):
         ct2.within_reach(model, several)
 
 

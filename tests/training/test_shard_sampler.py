@@ -201,7 +201,7 @@ def test_cuts_that_can_not_be_trained_on_are_in_no_batch(shards, tokenizer, monk
 
 
 def test_more_processes_than_shards_is_one_line(shards):
-    with pytest.raises(RecipeError, match="8 shards can't feed 5 ranks of 2 loading processes each; use fewer"):
+    with pytest.raises(RecipeError, match="8 shards are too few for 5 ranks with 2 workers each; use fewer"):
         ShardSampler(load_cuts([shards]), BatchOptions(num_workers=2), True, 0, Part(0, 5))
 
 
@@ -272,7 +272,7 @@ def test_cuts_without_features_and_mixed_inputs_are_one_line(manifest, shards, t
     with pytest.raises(RecipeError, match="it has no stored features"):
         shar([tmp_path / "cuts.jsonl.gz"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(RecipeError, match="manifests and shards don't mix"):
+    with pytest.raises(RecipeError, match="manifests and shards can't be mixed"):
         load_cuts([manifest, shards])
 
 

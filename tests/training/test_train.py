@@ -415,7 +415,7 @@ def test_checkpoints_of_another_run_are_not_gone_on_from(corpus, tiny_model, tmp
     assert train(corpus, tiny_model, tmp_path, *saving) == 0
     shutil.rmtree(tmp_path / "model")  # as if it had been killed before its end
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.learning_rate", "0.5") == 1
-    assert "a run with another trainer.learning_rate" in capsys.readouterr().err
+    assert "a run with a different trainer.learning_rate" in capsys.readouterr().err
     assert train(corpus, tiny_model, tmp_path, *saving, "--trainer.logging_steps", "2") == 0
     assert "resuming from" in capsys.readouterr().out
 
@@ -513,8 +513,8 @@ def test_a_cut_that_can_not_be_read_is_logged_and_left_out(corpus, tiny_model, t
     assert train(corpus, tiny_model, tmp_path / "exp", *options, "--trainer.max_steps", "8") == 0
     log = (tmp_path / "exp/train.log").read_text()
     for key in ("utt03", "utt07"):
-        assert log.count(f"cut {key} can't be read and is left out: ") == 1
-    assert "2 cuts could not be read and were left out" in capsys.readouterr().out
+        assert log.count(f"cut {key} can't be read and is dropped: ") == 1
+    assert "2 cuts could not be read and were dropped" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def test_what_training_logs_is_shown(tmp_path, capsys):
         ):
             state = TrainerState(global_step=step, max_steps=40)
             callback.on_log(None, state, TrainerControl(), logs={**logs, "epoch": 0.5})
-        logging.getLogger("whisper_recipe").warning("step 20: cut x can't be read and is left out: gone")
+        logging.getLogger("whisper_recipe").warning("step 20: cut x can't be read and is dropped: gone")
     assert main(["watch", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "step 20/40 ██████████░░░░░░░░░░ 50%" in printed

@@ -63,8 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = options.keep or Path(folder)
         files = [join(options, folder, number) for number in range(options.files)]
+        seconds = sum(file.seconds for file in files)
         rows = [measure(name, files, options, folder) for name in options.programs]
-    seconds = sum(file.seconds for file in files)
     report(f"{options.data}: {options.files} files, {seconds:.0f} s, beam {options.beam_size}", rows)
 
 

@@ -28,14 +28,14 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph"})
 
 @dataclass
 class Augmentation:
-    """Changed copies of the waveforms; none by default.
+    """Augmented copies of the waveforms; none by default.
 
     Args:
-        speed: factors (0.9 1.1); each cut is there once more at each speed, as <id>_sp0.9.
-        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into cuts.
-        noise_snr: speech over noise in dB, from and to.
+        speed: factors (0.9 1.1); adds a copy of each cut at each speed, as <id>_sp0.9.
+        noise: a folder of audio files, or a Lhotse recordings manifest (such as MUSAN's); noise is mixed into the cuts.
+        noise_snr: range of the signal-to-noise ratio in dB.
         noise_probability: share of the cuts that get noise.
-        seed: of what is drawn for a cut; with its id it decides.
+        seed: random seed; together with the cut's id it determines the augmentation.
     """
 
     speed: list[float] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for factor in self.speed:
             if not 0.5 <= factor <= 2 or factor == 1:
-                raise RecipeError(f"{factor} is not another speed", where="augment.speed", cure="give 0.9 1.1")
+                raise RecipeError(f"must be 0.5 to 2, not 1, got {factor}", where="augment.speed", cure="give 0.9 1.1")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
             raise RecipeError(f"{self.noise_snr} is not a range", where="augment.noise_snr", cure="give 5 20")
         check_proportion(self.noise_probability, "augment.noise_probability")
@@ -135,7 +135,7 @@ def load_samples(cut: Cut) -> np.ndarray:
     transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [cut]
     for transform in transforms:
         if not isinstance(transform, Resample | Speed):
-            what = f"{type(transform).__name__} of lhotse's is not applied here"
+            what = f"lhotse's {type(transform).__name__} is not supported here"
             raise RecipeError(what, where=cut.id, cure="write the audio first (CutSet.save_audios), or store features")
     factor = float(np.prod([transform.factor for transform in transforms if isinstance(transform, Speed)]))
     source = next((source for source in cut.recording.sources if cut.channel in source.channels), None)

@@ -66,7 +66,7 @@ def read_corpus(
         raise RecipeError(
             f"{problems[0].kind}: {problems[0].what}{more}",
             where=problems[0].where,
-            cure=f"whisper-recipe validate {path} lists them all, whisper-recipe fix leaves them out",
+            cure=f"whisper-recipe validate {path} lists them all, whisper-recipe fix drops them",
         )
     return scan.utterances
 
@@ -121,13 +121,13 @@ def utterance_duration(utterance: Utterance) -> float:
 
 
 def convert(corpus: Path, out: Path, language: str | None = None, allow_pipes: bool = False) -> None:
-    """Write a Kaldi data directory as a JSON list, or the other way round.
+    """Convert a Kaldi data directory to a JSON list, or the other way round.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        out: what to write, chosen in the same way.
-        language: of a list's utterances that name none.
-        allow_pipes: take shell commands for audio; they are copied and not run.
+        out: the corpus to write; its name selects the format in the same way.
+        language: language of a list's utterances that have none.
+        allow_pipes: accept shell commands in place of audio files; they are copied, not run.
 
     Raises:
         RecipeError: the corpus has problems.

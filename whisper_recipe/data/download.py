@@ -64,7 +64,7 @@ def download(url: str, path: str | Path, checksum: str | None = None) -> Path:
                 what = f"{url} can't be downloaded ({error})"
                 raise RecipeError(what, where=part, cure="run again: it resumes from there") from None
         except OSError as error:
-            raise RecipeError(f"can't be written ({error.strerror})", where=part, cure="make room for it") from None
+            raise RecipeError(f"can't be written ({error.strerror})", where=part, cure="free disk space") from None
         time.sleep(PAUSE * 2**failures)
     try:
         _verify(part, checksum, "it has been removed; run again")
@@ -169,7 +169,7 @@ def _extract(archive: Path, folder: Path, where: str) -> None:
         what = f"corrupt or partial archive ({error})"
         raise RecipeError(what, where=where, cure="remove it and download it again") from None
     except OSError as error:
-        raise RecipeError(f"can't be unpacked ({error})", where=where, cure="check the room on the disk") from None
+        raise RecipeError(f"can't be unpacked ({error})", where=where, cure="free disk space") from None
 
 
 def _checked(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:

@@ -72,20 +72,21 @@ def fbank(
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
 
-    The same command resumes where it was interrupted: what is finished stands in out/.unfinished_<split>.*/ meanwhile.
+    Run the same command again to resume an interrupted run; finished work is in out/.unfinished_<split>.*/ until the
+    end.
 
     Args:
         split: name of the split, as in the manifests' names.
-        manifests: the folder that `whisper-recipe prepare` wrote.
+        manifests: the folder written by `whisper-recipe prepare`.
         out: the folder for cuts and features.
-        base_model: a Whisper folder or name on the hub: its number of mel bins is taken.
-        num_mel_bins: 80 (default), or 128 for large-v3 and its descendants.
-        storage: lilcom_chunky takes 1.1 bytes a value and is off by 0.002 at most; float16 takes 2 bytes and is off by
-            0.0005, in one file an utterance; none stores nothing, and features are computed whenever a cut is loaded.
-        num_jobs: processes.
-        part: 2/8 computes the second eighth. All eight are started, on any machines that share OUT, with the same other
-            options; the one that ends last writes the manifest, the same as one process would.
-        dask: address of a Dask scheduler (tcp://host:8786) whose workers compute in place of num_jobs processes. They
+        base_model: a Whisper folder or a name on the Hub, which sets the number of mel bins.
+        num_mel_bins: 80 (default), or 128 for large-v3 and models derived from it.
+        storage: lilcom_chunky takes 1.1 bytes per value with an error of at most 0.002; float16 takes 2 bytes with an
+            error of 0.0005, in one file per utterance; none stores nothing and computes features when a cut is loaded.
+        num_jobs: number of processes.
+        part: 2/8 computes the second eighth. Start all eight, on any machines that share OUT, with the same other
+            options; the one that finishes last writes the manifest, the same as from one process.
+        dask: address of a Dask scheduler (tcp://host:8786) whose workers compute instead of num_jobs processes. They
             must see the same files.
         augment: copies at other speeds, and noise.
 
@@ -94,7 +95,7 @@ def fbank(
     """
     own_part = parse_part(part)
     if storage == "none" and (part or dask):
-        raise RecipeError("storage none computes nothing", where="--part, --dask", cure="leave them out")
+        raise RecipeError("nothing to compute with --storage none", where="--part, --dask", cure="leave them out")
     bins = num_mel_bins or (mel_bins(base_model) if base_model else 80)
     path = manifest_path(out, "cuts", split)
     count, seconds = _total(manifests, split)
@@ -121,7 +122,7 @@ def fbank(
             print(f"{path}: part {part} is done; the one that ends last puts them together")
             return
         dropped += _finish(work, path, final)
-    list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are left out")
+    list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are dropped")
     print(f"{path}: {count} supervisions, {seconds / 3600:.2f} h, {bins} mel bins, storage {storage}")
 
 
@@ -159,7 +160,7 @@ def mel_bins(model: str) -> int:
     Raises:
         RecipeError: there is no such model, or it is no Whisper.
     """
-    cure = "give a Whisper folder, or a name on the hub"
+    cure = "give a Whisper folder, or a name on the Hub"
     if Path(model).is_dir():
         config = read_json(Path(model) / "config.json", cure)
     else:

@@ -27,24 +27,24 @@ Broken = tuple[str, str, str]  # id of an utterance, a rule that it breaks, what
 
 @dataclass
 class Rules:
-    """What an utterance must be like; a rule that is not given drops nothing.
+    """Conditions that an utterance must satisfy; rules that are not given drop nothing.
 
     Args:
-        min_duration: seconds.
-        max_duration: seconds.
-        min_chars_per_second: letters and digits of the text; fewer are speech that the text leaves out.
-        max_chars_per_second: more are text that belongs to other audio. English has about 15, Chinese about 5.
-        max_repeats: how often the same transcript may be there, in a language and task, but for case, punctuation and
+        min_duration: in seconds.
+        max_duration: in seconds.
+        min_chars_per_second: letters and digits of the text per second; too few indicate an incomplete text.
+        max_chars_per_second: too many indicate the text of other audio. English has about 15, Chinese about 5.
+        max_repeats: how often the same transcript may occur per language and task, ignoring case, punctuation and
             spaces; the first by id are kept.
-        near_duplicates: drop transcripts that share so many of their sequences of four characters (0 to 1) with one
-            before by id, in a language and task; equal transcripts too.
-        machine_text: drop text in capitals alone, or in lower case without any punctuation, as recognisers write it;
+        near_duplicates: drop transcripts that share at least this proportion (0 to 1) of their sequences of four
+            characters with a previous one (by id) of the same language and task; includes equal transcripts.
+        machine_text: drop text in capitals only, or in lower case without any punctuation, which indicates ASR output;
             texts of one or two words, and languages without case, are kept.
-        min_script_share: of a text's letters so many (0 to 1) must be in a script of its language.
-        language_model: a Whisper folder or name on the hub that tells the language of the audio; utterances in another
-            one than they say are dropped.
-        min_language_probability: what it must be sure of the other language (0 to 1), to drop them.
-        exclude: a file with an id at the beginning of each line, as report.html saves them; these are dropped.
+        min_script_share: minimum proportion (0 to 1) of a text's letters that must be in a script of its language.
+        language_model: a Whisper folder or a name on the Hub that identifies the language of the audio; utterances
+            detected as another language than their label are dropped.
+        min_language_probability: minimum probability (0 to 1) of the detected language for dropping an utterance.
+        exclude: a file with an id at the beginning of each line, as report.html saves them; those are dropped.
     """
 
     min_duration: float | None = None
@@ -72,7 +72,7 @@ class Rules:
     def _require(self, name: str, holds: Callable[[float], bool], cure: str) -> None:
         value = getattr(self, name)
         if value is not None and not holds(value):
-            raise RecipeError(f"{value} can't be", where=f"rules.{name}", cure=cure)
+            raise RecipeError(f"invalid value {value}", where=f"rules.{name}", cure=cure)
 
     def given(self) -> list[str]:
         """Return the names of the rules that are given."""
@@ -88,17 +88,17 @@ def filter_corpus(
     language: str | None = None,
     num_jobs: int = 2,
 ) -> None:
-    """Write the utterances that break no rule; count the others, and list them in OUT/dropped.tsv with all they break.
+    """Write the utterances that satisfy all rules; count the others, and list them in OUT/dropped.tsv with the reasons.
 
-    Examples without speech are asked for their duration alone.
+    Only the rules on duration apply to non-speech examples.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        out: what to write, chosen in the same way.
-        rules: what an utterance must be like.
-        allow_pipes: run the shell commands that stand for audio.
-        language: of a list's utterances that name none.
-        num_jobs: threads that decode audio for the language model.
+        out: the corpus to write; its name selects the format in the same way.
+        rules: conditions that an utterance must satisfy.
+        allow_pipes: run the shell commands given in place of audio files.
+        language: language of a list's utterances that have none.
+        num_jobs: number of threads that decode audio for the language model.
 
     Raises:
         RecipeError: the corpus has problems, no rule is given, or no utterance is left.
@@ -106,7 +106,7 @@ def filter_corpus(
     if not rules.given():
         raise RecipeError("no rule is given", where="rules", cure="see whisper-recipe filter --help")
     if Path(out).resolve() == Path(corpus).resolve():
-        raise RecipeError("is read and can't be written too", where=out, cure="give another --out")
+        raise RecipeError("is also the input and would be overwritten", where=out, cure="give another --out")
     utterances = sorted(read_corpus(corpus, allow_pipes, language), key=lambda row: row.id.encode())
     durations = {row.id: _duration(row) for row in tqdm(utterances, "durations", unit="utt", delay=1)}
     broken = _all_broken(utterances, durations, rules, num_jobs)

@@ -1,4 +1,4 @@
-"""`whisper-recipe fix`: a corpus that validates, and lists of what had to be left out or changed."""
+"""`whisper-recipe fix`: a corpus that validates, and lists of dropped and changed utterances."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ def fix(
 ) -> None:
     """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
 
-    Rows that `whisper-recipe validate` finds unusable are dropped and listed in OUT/dropped.tsv. Whisper's own tokens
-    are removed from texts, segments with invalid times or another text are removed from their utterance, and prompts
-    that are too long are cut; OUT/changed.tsv lists such utterances. Byte order marks, CRLF, the order of ids, stray
-    ids, names of languages and durations are corrected. Audio files are left as they are.
+    Drops the rows that `whisper-recipe validate` reports as invalid and lists them in OUT/dropped.tsv. Removes
+    Whisper's own tokens from texts and segments with invalid times or a different text from utterances, and truncates
+    prompts that are too long; OUT/changed.tsv lists these utterances. Corrects byte order marks, CRLF, the order of
+    ids, stray ids, language names and durations. Does not change audio files.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        out: what to write, chosen in the same way.
+        out: the corpus to write; its name selects the format in the same way.
         decode: decode all audio, as `validate` does.
-        tokenizer: a Whisper folder or name on the hub; texts over 448 of its tokens are dropped.
-        allow_pipes: run the shell commands that stand for audio.
-        language: of a list's utterances that name none.
-        num_jobs: threads that decode.
-        channel: of audio with several channels, as `prepare` will use it: recordings that are silent there are dropped.
-        corrections: JSON lines that report.html saves: {"id": ..., "text": ...} is the text that is right, and null
-            drops the utterance.
+        tokenizer: a Whisper folder or a name on the Hub; texts over 448 of its tokens are dropped.
+        allow_pipes: run the shell commands given in place of audio files.
+        language: language of a list's utterances that have none.
+        num_jobs: number of decoding threads.
+        channel: the channel of multi-channel audio that `prepare` will use: recordings that are silent on it are
+            dropped.
+        corrections: JSON lines saved by report.html: {"id": ..., "text": ...} replaces the text of an utterance; a null
+            text drops it.
 
     Raises:
         RecipeError: no utterance is valid, or a correction is malformed or of an unknown utterance.
@@ -73,7 +74,7 @@ def _read_corrections(path: Path, known: set[str]) -> dict[str, str | None]:
         key, text = row.get("id"), row.get("text", 0)
         if not isinstance(key, str) or not isinstance(text, str | None):
             cure = "save it with report.html, or write {'id': ..., 'text': ...} a line"
-            raise RecipeError("not a correction", where=f"{path}:{line}", cure=cure)
+            raise RecipeError("invalid correction", where=f"{path}:{line}", cure=cure)
         if key not in known:
             cure = "correct the corpus that was decoded"
             raise RecipeError(f"{key} is not in the corpus", where=f"{path}:{line}", cure=cure)
@@ -86,6 +87,6 @@ def _correct(scan: Scan, texts: dict[str, str | None]) -> None:
     for utterance in scan.utterances:
         text = texts.get(utterance.id, utterance.text)
         if text is None:
-            scan.lose(utterance.row, "correction: left out")
+            scan.lose(utterance.row, "correction: dropped")
         elif text != utterance.text:
             scan.change("correction", utterance.row, "another text", utterance.row, text=text, segments=None)

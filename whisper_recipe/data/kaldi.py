@@ -53,7 +53,7 @@ class _Directory:
             if name == "text":
                 self.scan.rows[where] = key
             if key in rows:
-                what = f"{key} stands in line {rows[key][0]} already"
+                what = f"{key} is already in line {rows[key][0]}"
                 self.scan.report("duplicate id", where, what, *[where] * (name == "text"))
                 continue
             if key.encode() < last.encode():
@@ -113,7 +113,7 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False, needs_audio: bool
         language, task = _language_and_task(directory, key, languages, more["utt2task"], row)
         timed = _timed_text(directory, key, more["utt2segments"], row)
         if not transcript.strip() and timed != ():
-            what = f"{key} has no text; if nothing is said, write the line `{key} []` into utt2segments"
+            what = f"{key} has no text; for non-speech, write the line `{key} []` into utt2segments"
             scan.report("empty text", row, what, row)
         if key in stretches:
             spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
@@ -219,7 +219,7 @@ def _span(directory: _Directory, key: str, where: str, times: list[str]) -> tupl
     if end == -1:  # as Kaldi's extract-segments has it
         end = None
     if start < 0 or (end is not None and end <= start):
-        what = f"{times[0]} to {times[1]} s is not a stretch of time"
+        what = f"{times[0]} to {times[1]} s is not a valid time interval"
         directory.scan.report("malformed segment", where, what, *rows)
         return None
     return start, end
@@ -338,7 +338,7 @@ def _tables(rows: list[Utterance]) -> dict[str, dict[str, str]]:
     wav: dict[str, str] = {}
     for row in rows:
         if wav.setdefault(row.recording if cut else row.id, row.audio) != row.audio:
-            what = f"two files are meant as recording {row.recording}"
+            what = f"recording {row.recording} has two different files"
             raise RecipeError(what, where=row.id, cure="rename one of the recordings")
     return {
         "wav.scp": wav,

@@ -55,7 +55,7 @@ def _languages(model: WhisperForConditionalGeneration, name: str) -> dict[str, i
     """Return the id of each language's token."""
     tokens = getattr(model.generation_config, "lang_to_id", None)
     if not tokens:
-        what = "generation_config.json names no languages (lang_to_id)"
+        what = "generation_config.json has no languages (lang_to_id)"
         raise RecipeError(what, where=name, cure="give a multilingual Whisper with this file")
     return {token.strip("<|>"): index for token, index in tokens.items()}
 

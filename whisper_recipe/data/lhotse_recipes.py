@@ -78,5 +78,5 @@ def write_split(rows: Iterable[Utterance], folder: Path, dropped: Iterable[Dropp
         if path.is_file() and path.read_bytes() == content:
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     hours = sum(row.duration for row in rows) / 3600
-    left_out = f"; {len(dropped)} left out, see {folder / 'dropped.tsv'}" if dropped else ""
+    left_out = f"; {len(dropped)} dropped, see {folder / 'dropped.tsv'}" if dropped else ""
     print(f"{folder}: {len(rows)} utterances, {hours:.2f} h{left_out}", flush=True)

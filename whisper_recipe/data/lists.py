@@ -117,7 +117,7 @@ class _Reader:
         segments = self._segments(row, key, where)
         text = _string(row, "sentence", "text") or ""
         if not text.strip() and segments != ():
-            what = f'{key} has no text; if nothing is said, write "sentences": [] too'
+            what = f'{key} has no text; for non-speech, write "sentences": [] too'
             self.scan.report("empty text", where, what, where)
         language = _string(row, "language") or self.default_language
         if language is None:

@@ -40,21 +40,20 @@ def prepare(
     channel: Channel = 0,
     prompts: Literal["given", "recording"] = "given",
 ) -> None:
-    """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in one order of recordings.
+    """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in the same order of recordings.
 
-    The split is named for the data directory or the list. What is not an audio file that every Lhotse program reads
-    correctly (a pipe's output, an entry of an ark, M4A, a file whose header is wrong), and mixed channels, are written
-    once to out/audio_<split>/ as FLAC. Recordings that can't be read are left out and listed in
-    out/dropped_<split>.tsv.
+    The split has the name of the data directory or list. Audio that not every Lhotse program reads correctly (a pipe's
+    output, an entry of an ark, M4A, a file with a wrong header) and mixed channels are written once to
+    out/audio_<split>/ as FLAC. Unreadable recordings are dropped and listed in out/dropped_<split>.tsv.
 
     Args:
-        corpus: a Kaldi data directory, or a JSON list that ends in .json or .jsonl.
+        corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
         out: the folder for the manifests.
-        allow_pipes: run the shell commands that stand for audio.
-        channel: of recordings with several channels the one that speaks, from 0; mix, the mean of all; or auto, the
-            loudest of each.
-        prompts: given takes the corpus' own (utt2prompt, or `prompt` of a list); recording also gives utterances
-            without one the text of the one before it in the same recording, language and task.
+        allow_pipes: run the shell commands given in place of audio files.
+        channel: the channel of multi-channel recordings to use: a number from 0, the mean of all (mix), or the loudest
+            of each recording (auto).
+        prompts: given uses the corpus's own prompts (utt2prompt, or `prompt` of a list); recording also sets the prompt
+            of utterances without one to the previous text in the same recording, language and task.
 
     Raises:
         RecipeError: the corpus has problems, or no audio can be read.
@@ -83,7 +82,7 @@ def prepare(
         write_jsonl(supervisions, (_supervision(utterance, located).to_dict() for utterance, located in read))
     if not any(copies.iterdir()):
         copies.rmdir()
-    list_dropped(Path(out) / f"dropped_{split}.tsv", dropped, "recordings can't be read and are left out")
+    list_dropped(Path(out) / f"dropped_{split}.tsv", dropped, "recordings can't be read and are dropped")
     durations = [located.info.duration for located in found.values() if located]
     print(f"{out}: {split}: {len(read)} supervisions of {len(durations)} recordings, {sum(durations) / 3600:.2f} h")
 

@@ -27,14 +27,14 @@ FOLDER = "shards"  # lhotse reads it as it is: CutSet.from_shar(in_dir=...)
 def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["lilcom", "float16"] = "lilcom") -> None:
     """Write cuts and their features as Lhotse Shar: out/shards/cuts.*.jsonl.gz, features.*.tar and out/index.json.
 
-    `train` streams them from the folder, or from a web server or store that has a copy of it.
+    `train` streams them from the folder, or from a copy on a web server or object store.
 
     Args:
         cuts: cut manifests with stored features, from `whisper-recipe fbank`.
         out: the folder to write.
-        shard_size: cuts in a shard: so many that a shard has 50 to 100 MB, and so few that there are several shards for
-            each process that loads data.
-        storage: lilcom or float16, as in fbank; each is off by as much once more, of long utterances.
+        shard_size: cuts per shard. Aim at 50 to 100 MB per shard and several shards per data-loading worker.
+        storage: lilcom or float16, as in fbank; compresses the features again, which adds the same error once more for
+            long utterances.
 
     Raises:
         RecipeError: a manifest is missing or empty, or a cut has no stored features.

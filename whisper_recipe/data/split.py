@@ -32,20 +32,20 @@ def split(
     allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
-    """Split a corpus into parts that share no speaker (or recording), of about the shares of hours asked for.
+    """Split a corpus into parts by hours, so that no speaker (or recording) is in two parts.
 
-    Writes OUT/<part>/, or OUT/<part>.jsonl of a list. The same seed gives the same parts, whatever the corpus' order
-    and wherever it stands. A Lhotse manifest is cut into num_parts pieces in its order; `combine` puts them together.
+    Writes OUT/<part>/, or OUT/<part>.jsonl for a list. The same seed gives the same parts, independent of the corpus's
+    order and location. A Lhotse manifest is split into num_parts consecutive parts; `combine` concatenates them.
 
     Args:
         corpus: a Kaldi data directory, a list that ends in .json or .jsonl, or a Lhotse manifest (.jsonl.gz).
         out: the folder for the parts.
         parts: name=share of each part.
-        num_parts: so many equal parts instead, named 1, 2 and so on.
-        by: what stays together: all of a speaker, of a recording, or of an utterance (the rows of its tasks, which
-            stay together in any case).
-        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
-        seed: another one gives other parts.
+        num_parts: write this many equal parts instead, named 1, 2 and so on.
+        by: what must not be split: a speaker, a recording, or an utterance (the rows of its tasks, which are never
+            split).
+        allow_pipes: run the shell commands given in place of audio files, if the duration is not known otherwise.
+        seed: random seed.
 
     Raises:
         RecipeError: the corpus has problems, no speakers, or fewer of them than there are to be parts.
@@ -60,12 +60,12 @@ def split(
     utterances = _read_with_durations(corpus, allow_pipes)
     alone = sum(row.speaker == _base(row.id) for row in utterances) if by == "speaker" else 0
     if alone == len(utterances):
-        raise RecipeError("it names no speakers", where=corpus, cure="write utt2spk, or split --by recording")
+        raise RecipeError("it has no speakers", where=corpus, cure="write utt2spk, or split --by recording")
     chosen = assign(utterances, shares, by, seed, corpus)
     for name, rows in chosen.items():
         write_corpus(rows, paths[name])
     if alone:
-        print(f"{alone} of {len(utterances)} utterances name no speaker; each counts as a speaker of its own")
+        print(f"{alone} of {len(utterances)} utterances have no speaker; each counts as a separate speaker")
     _print_table(chosen)
 
 
@@ -79,7 +79,7 @@ def parse_shares(parts: list[str]) -> dict[str, float]:
         except ValueError:
             shares[name] = 0.0
         if not 0 < shares[name] <= 1 or not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise RecipeError(f"{part!r} is not name=share", where="parts", cure="give such as train=0.9 test=0.1")
+            raise RecipeError(f"{part!r} is not name=share", where="parts", cure="use e.g. train=0.9 test=0.1")
     # 0.333 three times is meant as a third each.
     if len(shares) < len(parts) or not abs(sum(shares.values()) - 1) < 0.01:
         what = f"{' '.join(parts)} are not shares of one whole"
@@ -99,7 +99,7 @@ def _refuse_to_overwrite(corpora: Iterable[Path], outs: Iterable[Path]) -> None:
     sources = {Path(corpus).resolve() for corpus in corpora}
     for out in outs:
         if Path(out).resolve() in sources:
-            raise RecipeError("it would be written over the corpus itself", where=out, cure="give another --out")
+            raise RecipeError("it would overwrite the corpus", where=out, cure="give another --out")
 
 
 def _read_with_durations(corpus: Path, allow_pipes: bool) -> list[Utterance]:
@@ -141,7 +141,7 @@ def assign(
     groups = {min(row.id for row in rows): rows for rows in _groups(utterances, by)}
     if len(groups) < len(shares):
         what = f"{len(groups)} {by}{'s' * (len(groups) != 1)} can't fill {len(shares)} parts"
-        raise RecipeError(what, where=where, cure="ask for fewer parts, or split --by something smaller")
+        raise RecipeError(what, where=where, cure="use fewer parts, or split --by something smaller")
     # fsum, because a sum that depends on the order of its terms would make the parts depend on the corpus' order.
     seconds = {name: fsum(map(utterance_duration, rows)) for name, rows in groups.items()}
     wanted = {part: share * fsum(seconds.values()) for part, share in shares.items()}
@@ -231,29 +231,29 @@ def subset(
     allow_pipes: bool = False,
     seed: int = 0,
 ) -> None:
-    """Write a part of a corpus: by exactly one of utterances, hours, ids and speakers.
+    """Write a subset of a corpus, selected by exactly one of utterances, hours, ids and speakers.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        out: what to write, chosen in the same way.
-        utterances: how many, drawn at random. Of the same seed, fewer are among the more.
-        hours: how many at most, drawn at random.
-        ids: a file with an id at the beginning of each line, as in any table of Kaldi's. An id without language and
-            task means all its rows.
-        speakers: their names, or one file with a name at the beginning of each line.
-        shortest: take the shortest utterances instead of drawing.
-        allow_pipes: run the shell commands that stand for audio, where nothing else tells how long it is.
-        seed: another one draws others.
+        out: the corpus to write; its name selects the format in the same way.
+        utterances: number of random utterances. With the same seed, a smaller subset is contained in a larger one.
+        hours: maximum hours of random utterances.
+        ids: a file with an id at the beginning of each line, as in Kaldi's tables. An id without language and task
+            selects all its rows.
+        speakers: names of speakers, or one file with a name at the beginning of each line.
+        shortest: select the shortest utterances instead of random ones.
+        allow_pipes: run the shell commands given in place of audio files, if the duration is not known otherwise.
+        seed: random seed.
 
     Raises:
         RecipeError: the corpus has problems or less than is asked for, or an id or speaker is not in it.
     """
     asked = sum(option is not None for option in (utterances, hours, ids, speakers or None))
     if asked != 1:
-        what = f"{asked} of utterances, hours, ids and speakers are given, not one"
+        what = f"needs exactly one of utterances, hours, ids and speakers, got {asked}"
         raise RecipeError(what, where="command line", cure="see whisper-recipe subset --help")
     if shortest and utterances is None and hours is None:
-        raise RecipeError("it goes with utterances or hours", where="shortest", cure="leave it out")
+        raise RecipeError("it only applies to utterances or hours", where="shortest", cure="leave it out")
     _refuse_to_overwrite([corpus], [out])
     rows = _read_with_durations(corpus, allow_pipes)
     if ids is not None:
@@ -307,17 +307,17 @@ def _first(rows: list[Utterance], count: int | None, hours: float | None, where:
     """Yield so many of the rows, or as many as the hours hold."""
     if count is not None:
         if not 0 < count <= len(rows):
-            raise RecipeError(f"{count} of {len(rows)} utterances are asked for", where=where, cure="ask for others")
+            raise RecipeError(f"can't select {count} of {len(rows)} utterances", where=where, cure="use a valid number")
         yield from rows[:count]
         return
     seconds = list(map(utterance_duration, rows))
     total, left = fsum(seconds), 3600 * hours + 1e-6  # more for rounding
     if not hours > 0 or left < seconds[0]:
-        what = f"{hours:g} hours are asked for, and the first utterance alone has {seconds[0]:.2f} s"
-        raise RecipeError(what, where=where, cure="ask for more")
+        what = f"can't select {hours:g} hours: the first utterance has {seconds[0]:.2f} s"
+        raise RecipeError(what, where=where, cure="use more")
     if 3600 * hours > total + 1:
-        what = f"{hours:g} of {total / 3600:.3f} hours are asked for"
-        raise RecipeError(what, where=where, cure="ask for fewer")
+        what = f"can't select {hours:g} of {total / 3600:.3f} hours"
+        raise RecipeError(what, where=where, cure="use fewer")
     for row, length in zip(rows, seconds, strict=True):
         left -= length
         if left < 0:
@@ -326,14 +326,14 @@ def _first(rows: list[Utterance], count: int | None, hours: float | None, where:
 
 
 def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: bool = False) -> None:
-    """Write several corpora as one.
+    """Combine several corpora into one.
 
     Args:
-        corpora: Kaldi data directories and lists, in any mixture; or Lhotse manifests (.jsonl.gz).
-        out: what to write: a directory, a list that ends in .json or .jsonl, or a manifest.
-        prefix: put each corpus' name before its ids, speakers and recordings, so that the same names in two corpora
-            stay apart.
-        allow_pipes: take shell commands for audio; they are copied and not run.
+        corpora: Kaldi data directories and lists, in any combination; or Lhotse manifests (.jsonl.gz).
+        out: the output: a directory, a list that ends in .json or .jsonl, or a manifest.
+        prefix: prefix ids, speakers and recordings with the name of their corpus, to keep equal names in different
+            corpora apart.
+        allow_pipes: accept shell commands in place of audio files; they are copied, not run.
 
     Raises:
         RecipeError: a corpus has problems; or two corpora have the same id, or other audio under the same recording.

@@ -87,29 +87,29 @@ def stats(
 ) -> None:
     """Print durations and texts of cuts per language and task.
 
-    Training text without punctuation or capitals teaches the model to leave them out, so their shares are shown.
+    Also prints the share of texts with punctuation and with capitals, because a model fine-tuned on texts without them
+    stops writing them.
 
     Args:
         cuts: cut manifests, from `whisper-recipe fbank`.
-        plot: a PNG to write, with a histogram of the durations.
-        tokenizer: a Whisper folder or name on the hub: tokens per second and per character are shown too, and the share
-            of bytes that are tokens by themselves, which is high for a script that the tokenizer has not learned.
+        plot: a PNG file to write, with a histogram of the durations.
+        tokenizer: a Whisper folder or a name on the Hub: also prints tokens per second and per character, and the share
+            of bytes that are single tokens, which is high for scripts that the tokenizer has not learned.
         out: a text file to write the tables to.
-        part: 2/8 counts the second eighth. All eight are started, on any machines that share the folder of `out`, with
-            the same other options; the one that ends last prints and writes the tables, the same as one process would.
+        part: 2/8 counts the second eighth. Start all eight, on any machines that share the folder of `out`, with the
+            same other options; the one that finishes last prints and writes the tables, the same as from one process.
         dask: address of a Dask scheduler (tcp://host:8786) whose workers count.
-        report: an HTML page to write, with histograms and the longest, quietest, most clipped, fastest-spoken and other
-            extreme utterances to listen to. It is written by this process alone.
-        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
-        audio_limit_mb: megabytes of sound at most.
+        report: an HTML report to write, with histograms and the longest, quietest, most clipped, fastest-spoken and
+            other extreme utterances, with audio. Only this process writes it.
+        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+            (none).
+        audio_limit_mb: maximum size of the report's audio in megabytes.
 
     Raises:
         RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
     """
     if part and (out is None or dask):
-        raise RecipeError(
-            "the parts need a place, and no cluster", where="--part", cure="give --out FILE, and no --dask"
-        )
+        raise RecipeError("it needs --out, and excludes --dask", where="--part", cure="give --out FILE, and no --dask")
     if part:
         settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
         work = ResumableWork(Path(out), settings, parse_part(part))

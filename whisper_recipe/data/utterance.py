@@ -205,7 +205,7 @@ class Scan:
             self.change("malformed times", row, what, row, segments=None)
         texts = [segment.text for segment in utterance.segments]
         if normalised("".join(texts)) != normalised(utterance.text):
-            what = f"{key} has segments with another text ({shortened(' '.join(texts))})"
+            what = f"{key} has segments whose text differs from its own ({shortened(' '.join(texts))})"
             self.change("other text in segments", row, what, row, segments=None)
 
     def _check_prompt(self, utterance: Utterance) -> None:

@@ -38,24 +38,25 @@ def validate(
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
-    """Check a Kaldi data directory or a JSON list; print its problems with file and line, and a table of counts.
+    """Validate a Kaldi data directory or a JSON list; print its problems with file and line, and a table of counts.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        decode: decode all audio: finds damage that headers don't show, silence, samples that are not numbers or not in
-            full scale, and remarks on clipping, a DC offset and channels in opposite phase.
-        tokenizer: a Whisper folder or name on the hub: texts over 448 tokens are found by its tokenizer. Without one
-            only texts are found that no tokenizer makes shorter (over 444 words, or over 2,664 characters).
-        allow_pipes: run the shell commands that stand for audio.
-        language: of a list's utterances that name none.
-        num_jobs: threads that decode.
-        show: problems of a kind to list; 0 lists all.
-        channel: what `prepare` will use of audio with several channels: one of them, from 0, their mix, or the loudest
-            (auto). Silence and the like are judged there.
-        report: an HTML page to write, with histograms, and the utterances with problems and the longest, quietest, most
-            clipped, fastest-spoken and other extreme ones to listen to.
-        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
-        audio_limit_mb: megabytes of sound at most.
+        decode: decode all audio. This finds damage that headers don't show, silence, NaN or infinite samples and
+            samples beyond full scale, and adds remarks on clipping, DC offset and channels in opposite phase.
+        tokenizer: a Whisper folder or a name on the Hub, whose tokenizer finds texts over 448 tokens. Without it, only
+            texts that exceed 448 tokens with any tokenizer are found (over 444 words or over 2,664 characters).
+        allow_pipes: run the shell commands given in place of audio files.
+        language: language of a list's utterances that have none.
+        num_jobs: number of decoding threads.
+        show: maximum number of problems of each kind to list; 0 lists all.
+        channel: the channel of multi-channel audio that `prepare` will use: a number from 0, their mean (mix), or the
+            loudest (auto). Silence and similar problems are detected on it.
+        report: an HTML report to write, with histograms, and the utterances with problems and the longest, quietest,
+            most clipped, fastest-spoken and other extreme utterances, with audio.
+        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+            (none).
+        audio_limit_mb: maximum size of the report's audio in megabytes.
 
     Raises:
         RecipeError: there are problems.

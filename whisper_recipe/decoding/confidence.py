@@ -35,5 +35,5 @@ def read_temperature(path: Path) -> float:
     confidence = read_json(path, cure).get("confidence")
     temperature = confidence.get("temperature") if isinstance(confidence, dict) else None
     if not isinstance(temperature, int | float) or not temperature > 0:
-        raise RecipeError("no temperature of confidences in it", where=path, cure=cure)
+        raise RecipeError("it has no confidence temperature", where=path, cure=cure)
     return float(temperature)

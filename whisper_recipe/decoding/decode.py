@@ -26,10 +26,12 @@ from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_
 from whisper_recipe.decoding.confidence import calibrated, read_temperature
 from whisper_recipe.decoding.formats import Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
+from whisper_recipe.decoding.timestamps import split_at_timestamps
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
+from whisper_recipe.model.load import timestamps as learned_timestamps
 from whisper_recipe.processes import is_main_process, launched, parse_part
 from whisper_recipe.resumable import ResumableWork
 from whisper_recipe.text.additions import borrow_languages
@@ -48,6 +50,7 @@ def decode(
     task: Literal["given", "transcribe", "translate"] = "given",
     assistant_model: str | None = None,
     part: str | None = None,
+    timestamps: bool = False,
     confidence: bool = False,
     calibration: Path | None = None,
     new_languages: dict[str, str] = {},  # noqa: B006
@@ -55,36 +58,39 @@ def decode(
 ) -> None:
     """Decode a set of cuts and write out/hyp.jsonl and out/decode.json.
 
-    When it was interrupted, the same command resumes after the last finished batch. `accelerate launch` (or torchrun)
-    shares the set out among several processes, and --part among several commands.
+    Run the same command again to resume an interrupted run after the last finished batch. `accelerate launch` (or
+    torchrun) splits the set among several processes, and --part among several commands.
 
     Args:
-        model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
+        model: a Whisper folder, a CTranslate2 folder, or a name on the Hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: seconds of audio in a batch at most. By default 120 for each 2 GB of a GPU's memory, up to
-            1920, and 40 on a CPU, where CTranslate2 decodes a batch on each core.
-        compute_type: default, float32, float16, int8, int8_float16 and so on, as far as backend and device have it.
-        pad_to_30s: pad every utterance to 30 s, as stock models need it. By default as the model folder records.
+        batch_duration: maximum seconds of audio per batch. By default 120 for each 2 GB of a GPU's memory, up to 1920,
+            and 40 on a CPU, where CTranslate2 decodes one batch per core.
+        compute_type: default, float32, float16, int8, int8_float16 and so on, if supported by backend and device.
+        pad_to_30s: pad every utterance to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest utterance of a batch that is not padded to 30 s. By
-            default as the model folder records.
-        language: given is the cut's, detect lets the model choose (at the cost of one more run of the encoder); or one
-            for all cuts, a Whisper code or an English name.
-        task: given is the cut's; or one for all cuts.
-        assistant_model: a smaller Whisper of the same vocabulary that guesses ahead: the same hypotheses, sooner where
-            it often guesses right. transformers only, one utterance at a time.
-        part: 2/8 decodes the second eighth. All eight are started, at any times and on any machines that share OUT,
-            with the same other options; the one that ends last writes the hypotheses. Give --batch_duration where the
-            machines differ.
-        confidence: write the probability and times of each word too. The hypotheses are run through the model once
-            more, which tells how likely each token is after those before it.
-        calibration: metrics.json of a dev set that was decoded with --confidence and scored: its temperature makes the
-            probabilities true.
-        new_languages: languages whose tokens others borrow, {mdw: ln}, where the model has not been trained on these.
-        search: how hypotheses are searched for.
+            default as recorded in the model folder.
+        language: given uses the cut's language, detect lets the model choose (which runs the encoder once more); or one
+            language for all cuts, a Whisper code or an English name.
+        task: given uses the cut's task; or one task for all cuts.
+        assistant_model: a smaller Whisper of the same vocabulary for speculative decoding: the same hypotheses, faster
+            if its guesses are often right. transformers only, one utterance at a time.
+        part: 2/8 decodes the second eighth. Start all eight, at any time and on any machines that share OUT, with the
+            same other options; the one that finishes last writes the hypotheses. Set --batch_duration if the machines
+            differ.
+        timestamps: let the model write timestamps, and write the segments between them to hyp.jsonl, from where
+            `pseudo-label` takes them.
+        confidence: also write the probability and times of each word. This runs the hypotheses through the model once
+            more to get the probability of each token given those before it.
+        calibration: metrics.json of a dev set that was decoded with --confidence and scored; its temperature calibrates
+            the probabilities.
+        new_languages: languages that borrow the token of another, {mdw: ln}, for a model that was not trained on them.
+        search: options of the search for hypotheses.
 
     Raises:
-        RecipeError: an input is missing, the cuts' features don't fit the model, or no cut can be read.
+        RecipeError: an input is missing, the cuts' features don't fit the model, timestamps are requested
+            of a model trained without, or no cut can be read.
         PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
@@ -94,6 +100,8 @@ def decode(
         language = language_code(language, "language")
     if calibration is not None and not confidence:
         raise RecipeError("there are no confidences", where="--calibration", cure="give --confidence too")
+    if timestamps and not learned_timestamps(model):
+        raise RecipeError("was trained without timestamps", where=model, cure="leave --timestamps out")
     temperature = (read_temperature(calibration) if calibration else 1.0) if confidence else None
     settings = {
         "model": str(model),
@@ -105,6 +113,7 @@ def decode(
         "language": language,
         "task": task,
         "assistant_model": assistant_model,
+        "timestamps": timestamps,
         "confidence_temperature": temperature,
         "new_languages": new_languages,
         **asdict(search),
@@ -124,7 +133,7 @@ def decode(
     done = work.open()
     if done and is_main_process():
         print(f"{out}: resuming, {done} of {len(batches)} batches are done", flush=True)
-    decoder = _CutDecoder(backend, search, language, task, length, temperature)
+    decoder = _CutDecoder(backend, search, language, task, length, temperature, timestamps)
     _decode_batches(decoder, batches, to_do, work, f"decode {cuts.stem}")
     if work.is_ours_to_finish(len(batches)):
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
@@ -194,10 +203,11 @@ class _CutDecoder:
         task: str,
         length: InputLength,
         temperature: float | None = None,
+        timestamps: bool = False,
     ) -> None:
         self.backend, self.search, self.language, self.task = backend, search, language, task
         self.temperature = temperature  # of the words' confidences; None where none are asked for
-        self.length = length
+        self.length, self.timestamps = length, timestamps
 
     def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
         """Return the cuts, the features of those with speech, and cut id -> reason of those that can't be read."""
@@ -227,7 +237,7 @@ class _CutDecoder:
         languages = self.backend.detect_languages(batch) if detected else [self._language(cut) for cut in cuts]
         tokenizer = self.backend.tokenizer
         prompts = [
-            search_prompt(tokenizer, language, self._task(cut), self.search)
+            search_prompt(tokenizer, language, self._task(cut), self.search, timestamps=self.timestamps)
             for cut, language in zip(cuts, languages, strict=True)
         ]
         found = self.backend.decode(batch, prompts, self.search)
@@ -235,6 +245,9 @@ class _CutDecoder:
             self._row(cut, language, decode_text(tokenizer, ids).strip())
             for cut, language, ids in zip(cuts, languages, found, strict=True)
         ]
+        if self.timestamps:
+            for row, ids in zip(rows, found, strict=True):
+                row["segments"] = self._segments(ids, row["duration"])
         if self.temperature is not None:
             self._add_words(rows, batch, features, [text_only(tokenizer, ids) for ids in found])
         return rows
@@ -252,6 +265,15 @@ class _CutDecoder:
             found = word_times(self.backend, self.backend.tokenizer, batch[members], frames, spoken, language, task)
             for index, words in zip(members, found, strict=True):
                 rows[index]["words"] = [self._word(word) for word, _ in words]
+
+    def _segments(self, ids: list[int], duration: float) -> list[dict]:
+        """Return the segments of a hypothesis, as a supervision's custom field has them; none if one lasts no time."""
+        tokenizer = self.backend.tokenizer
+        segments = [
+            {"start": round(start, 2), "end": round(end, 2), "text": tokenizer.decode(text).strip()}
+            for start, end, text in split_at_timestamps(ids, tokenizer, duration)
+        ]
+        return segments if all(one["start"] < one["end"] for one in segments) else []
 
     def _word(self, word: Word) -> dict:
         return {

@@ -60,7 +60,7 @@ def find_sources(inputs: list[Path]) -> list[Source]:
         else:
             sources.append(Source(path.stem, str(path), str(path)))
     if not sources:
-        cure = f"files are taken that end in {', '.join(sorted(AUDIO_SUFFIXES))}"
+        cure = f"supported audio files end in {', '.join(sorted(AUDIO_SUFFIXES))}"
         raise RecipeError("no audio in it", where=" ".join(map(str, inputs)), cure=cure)
     _refuse_clashes(sources)
     return sources

@@ -17,23 +17,25 @@ MODELS_OWN = -1  # in suppress_tokens, as in openai/whisper
 
 @dataclass
 class SearchOptions:
-    """How hypotheses are searched for.
+    """Options of the search for hypotheses.
 
     Args:
         beam_size: hypotheses kept in the search; 1 is greedy.
-        max_new_tokens: tokens of a hypothesis at most; Whisper's own limit is 224, half of its context.
+        max_new_tokens: maximum number of tokens per hypothesis; Whisper's own limit is 224, half of its context.
         temperatures: the first is used for all utterances, the next for those whose hypothesis fails the two
-            thresholds, and so on; 0 is the search by beam_size, the others sample. Whisper's own: 0 0.2 0.4 0.6 0.8 1.
-        compression_ratio_threshold: a text that zlib compresses more than so many times fails: it is a loop.
-        logprob_threshold: a hypothesis with a lower average log-probability of its tokens fails.
-        no_speech_threshold: where <|nospeech|> is more likely and the hypothesis has less than logprob_threshold, it is
-            silence and gives no text; 1 switches the rule off, and logprob_threshold 0 leaves it to <|nospeech|> alone.
-        suppress_tokens: ids that are never written; -1 stands for the list of the model folder.
-        suppress_blank: a hypothesis never begins with what the model folder keeps from its beginning: a space, the end.
-        no_repeat_ngram_size: no sequence of so many tokens is written twice; 0 allows it.
-        repetition_penalty: over 1 makes tokens that have been written less likely.
-        prompt: text that came before; the model continues in its style and spelling.
-        hotwords: names and terms to expect; they stand before the prompt.
+            thresholds, and so on; 0 is the search with beam_size, the others sample. Whisper's own: 0 0.2 0.4 0.6 0.8
+            1.
+        compression_ratio_threshold: a text that zlib compresses by more than this factor fails: it is a loop.
+        logprob_threshold: a hypothesis whose tokens have a lower average log-probability fails.
+        no_speech_threshold: if <|nospeech|> is more likely than this and the hypothesis is below logprob_threshold, it
+            is silence and gets no text; 1 disables the rule, and with logprob_threshold 0 <|nospeech|> alone decides.
+        suppress_tokens: ids that are never written; -1 is the list of the model folder.
+        suppress_blank: never begin a hypothesis with the tokens that the model folder suppresses there: a space, the
+            end token.
+        no_repeat_ngram_size: never write a sequence of this many tokens twice; 0 allows it.
+        repetition_penalty: values over 1 make tokens that have already been written less likely.
+        prompt: preceding text; the model continues in its style and spelling.
+        hotwords: names and terms to expect; they are placed before the prompt.
 
     Raises:
         RecipeError: a value is out of range.

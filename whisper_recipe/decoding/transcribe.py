@@ -38,28 +38,28 @@ def transcribe(
     spare_frames: int | None = None,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
-    """Write what is said in audio files of any length.
+    """Transcribe audio files of any length.
 
     Args:
-        inputs: audio files; folders, with their subfolders; lists that end in .txt, .lst or .list, with a path a line;
-            and wav.scp. What can't be read is reported, listed in out/skipped.tsv, and the exit status is 2. Of
-            truncated and damaged audio the rest is transcribed, with a warning.
-        model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
+        inputs: audio files; folders, including subfolders; lists that end in .txt, .lst or .list, with one path per
+            line; and wav.scp. Unreadable inputs are reported and listed in out/skipped.tsv, and the exit status is 2.
+            The readable part of truncated or damaged audio is transcribed, with a warning.
+        model: a Whisper folder, a CTranslate2 folder, or a name on the Hub.
         out: the folder to write. It keeps the subfolders of the inputs.
-        formats: txt, json, srt, vtt and tsv have a file for each input; kaldi (text), trn (hyp.trn) and ctm (hyp.ctm)
-            have one for all.
-        language: a Whisper code or English name; auto detects it for each input, in its first 30 s of speech.
+        formats: txt, json, srt, vtt and tsv write one file per input; kaldi (text), trn (hyp.trn) and ctm (hyp.ctm)
+            write one for all.
+        language: a Whisper code or an English name; auto detects it for each input, in its first 30 s of speech.
         task: transcribe, or translate into English.
-        word_timestamps: the times of words too, in json; ctm has them always.
-        sequential: decode the windows of long audio one after the other, each with the text before it as prompt: more
-            consistent, slower, and errors may be carried on.
-        batch_duration: seconds of audio in a batch at most. By default 120 on a GPU and 40 on a CPU, where
-            CTranslate2 decodes a batch on each core.
-        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
-        pad_to_30s: pad every window to 30 s, as stock models need it. By default as the model folder records.
+        word_timestamps: also write word times, in json; ctm always has them.
+        sequential: decode the windows of long audio one after the other, each with the previous text as prompt: more
+            consistent, but slower, and errors may propagate.
+        batch_duration: maximum seconds of audio per batch. By default 120 on a GPU and 40 on a CPU, where CTranslate2
+            decodes one batch per core.
+        compute_type: default, float32, float16, int8 and so on, if supported by the backend.
+        pad_to_30s: pad every window to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest window of a batch that is not padded to 30 s. By
-            default as the model folder records.
-        search: how hypotheses are searched for.
+            default as recorded in the model folder.
+        search: options of the search for hypotheses.
 
     Raises:
         RecipeError: an input or the model is missing, or two inputs would be written under the same name.

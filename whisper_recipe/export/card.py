@@ -31,41 +31,39 @@ CARD = "README.md"
 ALL = "all"  # the group of metrics.json that holds every utterance
 
 NO_TIMESTAMPS = """\
-**Don't ask this model for timestamps.** It was trained without them; asked for them it loops and invents text, or stops
-early ([faster-whisper 1099](https://github.com/SYSTRAN/faster-whisper/issues/1099),
-[whisper.cpp 1724](https://github.com/ggml-org/whisper.cpp/issues/1724)). Most programs ask by default:
+**Don't request timestamps from this model.** It was trained without them; with timestamps it loops, hallucinates, or
+stops early ([faster-whisper 1099](https://github.com/SYSTRAN/faster-whisper/issues/1099),
+[whisper.cpp 1724](https://github.com/ggml-org/whisper.cpp/issues/1724)). Most programs request them by default:
 
-| program | what to set |
+| program | setting |
 |---|---|
-| transformers | `return_timestamps=False`, as this folder's generation config has it |
+| transformers | `return_timestamps=False`, as in this folder's generation config |
 | faster-whisper | `transcribe(..., without_timestamps=True)`, and no `word_timestamps` |
 | openai-whisper | `without_timestamps=True` |
 | whisper.cpp | `--no-timestamps` |
 
-Programs find their way through long audio by timestamps, so cut it at silences into pieces of at most 30 s first:
-faster-whisper's `BatchedInferencePipeline` does, and leaves timestamps out by default."""
+Programs use timestamps to segment long audio, so split it at silences into pieces of at most 30 s first.
+faster-whisper's `BatchedInferencePipeline` does this, and omits timestamps by default."""
 
 # Trial with an early model of egs/mini, 150 utterances: 20.6 % errors, and 34.6 % with `decode --pad_to_30s true`.
 NATURAL_LENGTH = """\
-**Decode this model at natural length.** Its inputs in training were as long as the utterances, not padded to 30 s.
-transformers, transformers.js, faster-whisper, openai-whisper and vLLM always pad to 30 s; this model has not seen that,
-and writes worse text: the results below hold for them only where they say that the audio was padded. `whisper-recipe
-decode` obeys what the folder records; with whisper.cpp set `--no-flash-attn`, and `--audio-ctx` to 50 for each second
-of audio."""
+**Decode this model at natural length.** It was trained on inputs as long as the utterances, not padded to 30 s.
+transformers, transformers.js, faster-whisper, openai-whisper and vLLM always pad to 30 s, which makes this model less
+accurate: the results below apply to them only if marked as padded. `whisper-recipe decode` uses the length recorded in
+the folder; with whisper.cpp set `--no-flash-attn`, and `--audio-ctx` to 50 for each second of audio."""
 
 NEW_LANGUAGES = """\
-**This model writes languages that Whisper lacks.** whisper-recipe knows them by their own codes; other programs must be
-told:
+**This model writes languages that Whisper lacks.** whisper-recipe accepts their own codes; in other programs use:
 
 {table}"""
 # faster-whisper (tokenizer.py) refuses other codes; openai/whisper (model.py, num_languages) and whisper.cpp tell
 # models apart by the size of the vocabulary.
-NO_WAY = "can't be used: the first knows Whisper's codes alone, the others take the vocabulary for large-v3's"
+NO_WAY = "not possible: the first only accepts Whisper's codes, the others mistake the vocabulary for large-v3's"
 
 ADDED_TOKENS = """\
 **{count} pieces of text were added to the vocabulary**, after the time tokens. transformers (without timestamps) and
-whisper-recipe write them; faster-whisper takes them for times and leaves them out, and openai-whisper and whisper.cpp
-take the vocabulary for that of another model."""
+whisper-recipe write them; faster-whisper drops them as times, and openai-whisper and whisper.cpp mistake the
+vocabulary for that of another model."""
 
 SETTINGS = ("method", "lora", "merge_scale", "average", "steps", "epochs", "learning_rate",
             "lr_scheduler_type", "warmup_steps", "weight_decay",
@@ -133,16 +131,16 @@ def read_results(model: Path) -> list[Result]:
     for path in sorted(model.resolve().parent.glob("decode_*/metrics.json")):
         record = path.with_name("decode.json")
         if not record.exists():
-            print(f"{path.parent} does not say what decoded it: left out of the model card")
+            print(f"{path.parent} does not record its model: not in the model card")
             continue
         decoding, metrics = read_json(record), read_json(path)
         if not {"model", "backend"} <= decoding.keys() or not {"set", "groups", "normalizer"} <= metrics.keys():
             raise RecipeError("no result of decode and score", where=path.parent, cure="decode and score again")
         decoded = Path(decoding["model"])
         if decoded.resolve().parent.name != model.resolve().parent.name:
-            print(f"{path.parent} is of {decoded}: left out of the model card")
+            print(f"{path.parent} is of {decoded}: not in the model card")
         elif record.stat().st_mtime < made:
-            print(f"{path.parent} is older than {model}: left out of the model card")
+            print(f"{path.parent} is older than {model}: not in the model card")
         else:
             results.append(Result(decoded.name, _decoding(decoding), metrics))
     return results
@@ -164,7 +162,7 @@ def _name(export: Export) -> str:
 
 def _summary(record: dict, export: Export) -> str:
     base = record.get("base_model")
-    origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "of which the folder records no fine-tuning"
+    origin = f"fine-tuned from `{base}` with whisper-recipe" if base else "without a record of fine-tuning"
     return f"A Whisper model, {origin}. Format: {export.target.format}, weights in {export.quantization}."
 
 
@@ -197,7 +195,7 @@ def _data(record: dict) -> str:
     from tabulate import tabulate
 
     if "data" not in record:
-        return "Not on record."
+        return "Not recorded."
     rows = [[row["language"], row["task"], row["utterances"], row["hours"]] for row in record["data"]]
     rows.append([ALL, ALL, *(sum(row[column] for row in rows) for column in (2, 3))])
     table = tabulate(rows, ["language", "task", "utterances", "hours"], tablefmt="github", floatfmt=".2f")
@@ -208,7 +206,7 @@ def _settings(record: dict) -> str:
     from tabulate import tabulate
 
     rows = [[key, _setting(record[key])] for key in SETTINGS if key in record]
-    return tabulate(rows, ["setting", "value"], tablefmt="github", disable_numparse=True) if rows else "Not on record."
+    return tabulate(rows, ["setting", "value"], tablefmt="github", disable_numparse=True) if rows else "Not recorded."
 
 
 def _setting(value: object) -> str:
@@ -221,7 +219,7 @@ def _results(results: list[Result]) -> str:
     from tabulate import tabulate
 
     if not results:
-        return "None were on record when this folder was written."
+        return "None were recorded when this folder was written."
     sections = []
     for name in dict.fromkeys(result.metrics["set"] for result in results):
         of_set = [result for result in results if result.metrics["set"] == name]
@@ -243,7 +241,7 @@ def _canaries(canaries: dict[str, dict[str, float]]) -> str:
 
     rows = [[name, f"{100 * rates['before']:.2f} → {100 * rates['after']:.2f}"] for name, rates in canaries.items()]
     table = tabulate(rows, ["set", "base model → this model"], tablefmt="github", disable_numparse=True)
-    return f"Sets that the model was not trained on, error rate in % of a sample, decoded greedily:\n\n{table}"
+    return f"Error rate in % on samples of sets that the model was not trained on, with greedy decoding:\n\n{table}"
 
 
 def _cell(row: dict | None) -> str | None:

@@ -31,7 +31,7 @@ segments, info = model.transcribe("audio.wav"{arguments})
 print("".join(segment.text for segment in segments))
 ```"""
 OWN_TOKEN = """\
-faster-whisper takes Whisper's languages alone; this program takes {language} too:
+faster-whisper only accepts Whisper's languages; whisper-recipe also accepts {language}:
 
 ```bash
 whisper-recipe transcribe audio.wav --model path/of/this/folder --language {language} --out transcripts
@@ -85,7 +85,7 @@ def within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperToken
     if not beyond:
         return tokenizer
     if len(beyond) > 1:
-        what = f"CTranslate2 can be asked for one new token, and {', '.join(beyond)} have their own"
+        what = f"CTranslate2 supports one new language token, but {', '.join(beyond)} have tokens"
         raise RecipeError(what, where="new_languages", cure="train with borrowed tokens, or export --to hf")
     tokens = UNUSED, f"<|{beyond[0]}|>"
     places = tokenizer.convert_tokens_to_ids(list(tokens))
@@ -132,5 +132,5 @@ def _check_written(folder: Path) -> None:
     import ctranslate2
 
     for name in FILES:
-        require(folder / name, "the conversion is not whole: export again")
+        require(folder / name, "the conversion is incomplete: export again")
     ctranslate2.models.Whisper(str(folder), device="cpu")

@@ -54,22 +54,23 @@ def export(
         out: the folder to write.
         to: ct2 is for CTranslate2 and faster-whisper, hf for transformers and for publishing, openai for openai-whisper
             (a .pt file), ggml for whisper.cpp, onnx for optimum and transformers.js, sherpa-onnx for sherpa-onnx. vllm
-            reads the model folder and LoRA adapters as they are: they are checked, and the card has the commands.
-        quantization: type of the stored weights. ct2: float32, float16, bfloat16, int8, int8_float16, int8_bfloat16;
-            hf: float32, float16, bfloat16; openai: float32, float16; ggml: f16, f32, q8_0, q5_0, q5_1; onnx: float32,
-            float16, int8; sherpa-onnx: float32, int8. By default the first. int8 and q8_0 are a quarter of float32's
-            size.
-        license: for the model card, an identifier of the hub such as apache-2.0; what the base model and the data
-            allow.
-        verify: a cut manifest; a sample of it is decoded with the model, and with the export by the program that it is
-            for. The hypotheses that differ, error rates, speed and size are printed; a mismatch is an error that leaves
-            no folder.
-        verify_utterances: utterances in the sample at most.
-        verify_tolerance: points of error rate that the two may differ by, beside what chance explains.
+            reads the model folder and LoRA adapters directly: they are checked, and a card with the commands is
+            written.
+        quantization: type of the stored weights; the first is the default. ct2: float32, float16, bfloat16, int8,
+            int8_float16, int8_bfloat16; hf: float32, float16, bfloat16; openai: float32, float16; ggml: f16, f32, q8_0,
+            q5_0, q5_1; onnx: float32, float16, int8; sherpa-onnx: float32, int8. int8 and q8_0 take a quarter of
+            float32's size.
+        license: for the model card: an identifier of the Hub such as apache-2.0, as permitted by the base model and the
+            data.
+        verify: a cut manifest. A sample of it is decoded with the model, and with the export in its target program; the
+            hypotheses that differ, error rates, speed and size are printed. A mismatch is an error that leaves no
+            folder.
+        verify_utterances: maximum number of utterances in the sample.
+        verify_tolerance: points of error rate that the two may differ by, in addition to what chance explains.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, the program can't use it, a package of the program is
-            missing, or the export does not recognise what it does.
+        RecipeError: the folder is not a complete Whisper model, the program can't use it, a package of the program is
+            missing, or the export's output differs from the model's.
     """
     target = TARGETS[to]
     quantization = quantization or target.types[0]

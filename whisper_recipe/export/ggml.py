@@ -26,7 +26,7 @@ HEADER = ("n_vocab", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_la
 POSITIONS = ("encoder.positional_embedding", "decoder.positional_embedding")  # matrices that stay in float32
 POSITIONS_PER_SECOND = 50  # of the encoder: one for two frames of 10 ms
 # https://github.com/ggml-org/whisper.cpp/issues/2557; later sources take such kernels of convolutions.
-F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files they take everywhere"
+F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files work everywhere"
 
 EXAMPLE = """\
 ```bash
@@ -34,9 +34,9 @@ whisper-cli --model path/of/this/folder/{weights} --file audio.wav {arguments}
 ```"""
 NATURAL = """
 
-This model was trained on inputs at their own length: set `--audio-ctx` to {rate} for each second of the audio, rounded
-up (`{five}` for 5 s; 1500, the whole 30 s, is the most), and give one utterance at a time. Set `--no-flash-attn` too:
-with flash attention whisper.cpp 1.8.5 fills up the audio's keys to a multiple of 256 and attends to the filling."""
+This model was trained on inputs at natural length: set `--audio-ctx` to {rate} for each second of audio, rounded up
+(`{five}` for 5 s; the maximum is 1500 for 30 s), and decode one utterance at a time. Also set `--no-flash-attn`: with
+flash attention, whisper.cpp 1.8.5 pads the audio's keys to a multiple of 256 and attends to the padding."""
 
 
 class Type(NamedTuple):

@@ -44,7 +44,7 @@ recognize = pipeline("automatic-speech-recognition", model=model, **parts)
 print(recognize("audio.wav"{keywords})["text"])
 ```
 
-The files take inputs of any length up to 30 s; both programs pad to 30 s all the same."""
+The files take inputs of any length up to 30 s, but both programs pad to 30 s."""
 
 
 def files(folder: Path, quantization: str) -> tuple[Path, Path]:

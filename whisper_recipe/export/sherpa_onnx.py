@@ -41,11 +41,11 @@ print(stream.result.text)
 
 {length}"""
 PADDED = """\
-This model was trained on inputs padded to 30 s with silence, and sherpa-onnx adds 10 s of a value that is not silence:
-append zeros to `audio` up to {seconds} s, and set `tail_paddings={paddings}`."""
+This model was trained on inputs padded to 30 s with silence, but sherpa-onnx appends 10 s of a value that is not
+silence: append zeros to `audio` up to {seconds} s, and set `tail_paddings={paddings}`."""
 NATURAL = """\
-This model was trained on inputs at their own length: set `tail_paddings={paddings}`. sherpa-onnx writes at most 6
-tokens for each second of audio; where that cuts fast speech short, append zeros to `audio`."""
+This model was trained on inputs at natural length: set `tail_paddings={paddings}`. sherpa-onnx writes at most 6
+tokens per second of audio; if that truncates fast speech, append zeros to `audio`."""
 
 
 def files(folder: Path, quantization: str) -> tuple[Path, Path]:

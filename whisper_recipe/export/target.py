@@ -54,7 +54,7 @@ def needed(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        what = f"the Python package is needed and can't be imported ({error})"
+        what = f"the required Python package can't be imported ({error})"
         raise RecipeError(what, where=module, cure=f"pip install '.[{extra}]'") from error
 
 

@@ -15,7 +15,7 @@ MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 DEFAULT_MAX_RANK = 16
 
 EXAMPLE = """\
-This folder holds no weights: vLLM reads `{model}` as it is (`pip install vllm`, on a GPU).
+This folder has no weights: vLLM reads `{model}` directly (`pip install vllm`, on a GPU).
 
 ```bash
 vllm serve {model}
@@ -23,8 +23,8 @@ curl http://localhost:8000/v1/audio/{endpoint} --form file=@audio.wav --form mod
 ```"""
 ADAPTER = """
 
-The LoRA adapter may be served unmerged, with others of the same base model side by side; requests choose one by its
-name (`--form model={name}`):
+The LoRA adapter can be served without merging, together with others of the same base model; requests select one by name
+(`--form model={name}`):
 
 ```bash
 vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {name}={adapter}
@@ -61,7 +61,7 @@ def _check_languages(model: Path, record: dict) -> None:
     # Its own lists are transformers' (vllm/model_executor/models/whisper_utils.py).
     for language in sorted({row["language"] for row in record.get("data", [])}):
         if language not in LANGUAGES:
-            what = f"vLLM takes the codes of Whisper's own languages alone, and the model was trained on {language}"
+            what = f"vLLM only accepts Whisper's own languages, but the model was trained on {language}"
             raise RecipeError(what, where=model, cure="export it --to ct2, hf, onnx or sherpa-onnx")
 
 

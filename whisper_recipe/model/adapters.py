@@ -27,20 +27,21 @@ TARGET_PRESETS = {
 
 @dataclass
 class LoraOptions:
-    """LoRA (https://arxiv.org/abs/2106.09685) and its relatives, through peft.
+    """LoRA (https://arxiv.org/abs/2106.09685) and its variants, through peft.
 
     Args:
         variant: lora; rslora, which scales by alpha / sqrt(rank) (https://arxiv.org/abs/2312.03732); dora, which trains
-            direction and size of the weights apart (https://arxiv.org/abs/2402.09353); adalora, which gives more rank
-            to where it helps, `rank` on the average (https://arxiv.org/abs/2303.10512).
-        rank: rank of the update; more rank, more parameters.
+            direction and magnitude of the weights separately (https://arxiv.org/abs/2402.09353); adalora, which assigns
+            more rank to the matrices that need it, `rank` on average (https://arxiv.org/abs/2303.10512).
+        rank: rank of the update; a higher rank has more parameters.
         alpha: the update is scaled by alpha / rank.
         dropout: dropout before the update.
         target_modules: `attention`, `all-linear`, or names of layers.
-        train_embeddings: train the embeddings of all tokens too, as a language that the base model has never written
-            needs it; that makes the adapter larger by vocabulary times width.
-        quantize_base: keep the base model's matrices in 8 or 4 bits (nf4) by bitsandbytes while the adapter is trained
-            (https://arxiv.org/abs/2305.14314); a quarter of the memory or less, slower. `merge` takes the whole ones.
+        train_embeddings: also train the embeddings of all tokens, for a language that the base model has never written;
+            the adapter grows by vocabulary size times width.
+        quantize_base: keep the base model's matrices in 8 or 4 bits (nf4) with bitsandbytes while training the adapter
+            (https://arxiv.org/abs/2305.14314); takes a quarter of the memory or less, but is slower. `merge` uses the
+            unquantized weights.
     """
 
     variant: Literal["lora", "rslora", "dora", "adalora"] = "lora"
@@ -155,11 +156,12 @@ def adapter_processor(folder: Path, base: str) -> WhisperProcessor:
 
 
 def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
-    """Merge exp's adapter into its base model and write the result as a plain Whisper folder.
+    """Merge a LoRA adapter into its base model and write a plain Whisper folder.
 
     Args:
-        exp: the folder of a LoRA run, whose `adapter/` is read.
-        scale: how much of the adapter: 1 is all of it, 0 the base model, and 0.5 keeps more of what that knew.
+        exp: the folder of a LoRA run, with its `adapter/`.
+        scale: share of the adapter to add: 1 is all of it, 0 the base model; 0.5 keeps more of the base model's
+            knowledge.
         out: the folder to write; by default exp/model.
 
     Raises:

@@ -19,19 +19,21 @@ def average(
     choose: Literal["last", "best"] = "last",
     out: Path | None = None,
 ) -> None:
-    """Average the weights of a run's checkpoints, or those of several models; write a plain Whisper folder.
+    """Average the weights of a run's checkpoints or of several models; write a plain Whisper folder.
 
-    Checkpoints are often a little better together than each of them. A model between a base model and the one tuned
-    from it (`average BASE TUNED --weights 0.5 0.5`) keeps much of what both know (https://arxiv.org/abs/2109.01903).
+    Averaged checkpoints are often slightly better than each single one. Interpolating a base model and its fine-tuned
+    version (`average BASE TUNED --weights 0.5 0.5`) keeps much of the knowledge of both
+    (https://arxiv.org/abs/2109.01903).
 
     Args:
-        models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first: an average of
-            LoRA's two factors is not that of their products); or Whisper folders or names on the hub.
-        weights: of the models, in their order; equal ones where none are given. What the folder records of a training
-            is that of the last model which records one.
-        checkpoints: how many of a run.
+        models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first, because
+            averaging LoRA's two factors is not the same as averaging their products); or Whisper folders or names on
+            the Hub.
+        weights: one weight per model, in the same order; equal by default. Training records in the output are those of
+            the last model that has them.
+        checkpoints: number of checkpoints of a run.
         choose: the last checkpoints, or the best by eval_loss.
-        out: the folder to write; of a run exp/average by default.
+        out: the folder to write; for a run, exp/average by default.
 
     Raises:
         RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for; the
@@ -39,10 +41,12 @@ def average(
     """
     if len(models) == 1:
         if weights:
-            raise RecipeError("checkpoints have no weights", where="weights", cure="give BASE and TUNED, or no weights")
+            raise RecipeError(
+                "it does not apply to checkpoints", where="weights", cure="give BASE and TUNED, or no weights"
+            )
         _average_checkpoints(models[0], checkpoints, choose, out or models[0] / "average")
     elif out is None:
-        raise RecipeError("several models, and no folder to write", where="out", cure="give --out")
+        raise RecipeError("averaging several models needs an output folder", where="out", cure="give --out")
     else:
         interpolate([str(model) for model in models], shares_of(weights, len(models)), out)
 
@@ -78,7 +82,7 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
     for model, vocabulary in zip(models[1:], vocabularies[1:], strict=True):
         if vocabulary != vocabularies[0]:
             cure = "average models that were tuned from one base model"
-            raise RecipeError(f"its tokenizer is not that of {models[0]}", where=model, cure=cure)
+            raise RecipeError(f"its tokenizer differs from that of {models[0]}", where=model, cure=cure)
     mean = load_model(models[0])
     mean.load_state_dict(mean_state((load_model(model).state_dict() for model in models), shares, models))
     recorded = [record for model in models if (record := read_training_record(model)) is not None]
@@ -109,7 +113,7 @@ def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -
     steps = {int(path.name.rpartition("-")[2]): path for path in exp.glob("checkpoint-*")}
     if len(steps) < count or count < 1:
         cure = "train with trainer.save_strategy: steps and trainer.save_total_limit as high"
-        raise RecipeError(f"{len(steps)} checkpoints, and {count} are asked for", where=exp, cure=cure)
+        raise RecipeError(f"{len(steps)} checkpoints, but {count} requested", where=exp, cure=cure)
     order = sorted(steps)
     if choose == "best":
         losses = _eval_losses(steps[order[-1]])

@@ -37,24 +37,24 @@ def init_model(
 
     Args:
         out: the model folder to write.
-        text: Kaldi `text` files; what follows the id is the training text of the BPE.
+        text: Kaldi `text` files to train the BPE on.
         vocab_size: 0 is as small as the BPE allows; 51864 (English-only), 51865 and 51866 (large-v3) are OpenAI's
-            layouts, ids included.
-        bpe_size: BPE tokens at most, the 256 bytes included.
+            layouts, with the same ids.
+        bpe_size: maximum number of BPE tokens, including the 256 bytes.
         d_model: width of the model; OpenAI's tiny has 384.
         encoder_layers: layers of the encoder; tiny has 4.
         decoder_layers: layers of the decoder; tiny has 4.
-        attention_heads: heads of every attention; tiny has 6.
-        dropout: dropout while training.
-        num_mel_bins: mel bins of the features; 128 is large-v3's.
-        seed: of the random weights.
+        attention_heads: heads of every attention layer; tiny has 6.
+        dropout: dropout in training.
+        num_mel_bins: mel bins of the features; large-v3 has 128.
+        seed: random seed of the weights.
 
     Raises:
         RecipeError: a text file is missing, or the numbers don't fit each other.
     """
     if d_model % attention_heads or d_model % 2:
         raise RecipeError(
-            f"d_model {d_model} can't be shared out among {attention_heads} heads",
+            f"d_model {d_model} can't be divided among {attention_heads} heads",
             where="d_model",
             cure="use an even multiple of attention_heads",
         )

@@ -25,7 +25,7 @@ from whisper_recipe.model.generation import make_generation_config, special_toke
 from whisper_recipe.model.load import load_tokenizer, read_training_record, save_model
 from whisper_recipe.text.vocabulary import merges_of, tokenizer_of
 
-CURE = "get the folder again"
+CURE = "copy the folder again"
 # ctranslate2/specs/model_spec.py: `_serialize` writes the file, and the types are numbered in this order.
 VERSIONS = (4, 5, 6)  # the same bytes; they differ in how int8 was rounded
 REVISION = 3  # of WhisperSpec; CTranslate2 itself refuses the older ones

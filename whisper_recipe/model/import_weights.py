@@ -30,16 +30,16 @@ FORMATS = (
 
 
 def import_weights(checkpoint: Path, out: Path, tokenizer: str | None = None) -> None:
-    """Write the weights of another program as a Whisper folder: a CTranslate2 folder, or a .pt file of OpenAI's form.
+    """Convert a CTranslate2 folder, or a .pt file in OpenAI's format, to a Whisper folder.
 
-    They keep their precision; the int8 and int16 matrices of CTranslate2 become float32. Nothing in the files is run.
+    Weights keep their precision; int8 and int16 matrices of CTranslate2 become float32. No code in the files is run.
 
     Args:
-        checkpoint: a CTranslate2 folder (also one made for faster-whisper), OpenAI's file (tiny.pt ... large-v3.pt), or
-            one that another program wrote in this form.
+        checkpoint: a CTranslate2 folder (including those made for faster-whisper), OpenAI's file (tiny.pt ...
+            large-v3.pt), or a file in the same format from another program.
         out: the folder to write.
-        tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the checkpoint's; by default the
-            CTranslate2 folder's own, and for a .pt file that of OpenAI's model with as many tokens.
+        tokenizer: a Whisper folder, or a name on the Hub, with the checkpoint's tokenizer; by default the CTranslate2
+            folder's own, and for a .pt file that of OpenAI's model with the same vocabulary size.
 
     Raises:
         RecipeError: the weights can't be read, are not Whisper's, or the tokenizer is not theirs.

@@ -207,7 +207,9 @@ def read_training_record(folder: str | Path) -> dict | None:
     for types, values in ((RECORD_TYPES, record), *((ROW_TYPES, row) for row in rows)):
         required = types if types is ROW_TYPES else types.keys() & values.keys()
         if not isinstance(values, dict) or not all(isinstance(values.get(key), types[key]) for key in required):
-            raise RecipeError(f"not what training records: {values}", where=path, cure="copy it from the trained model")
+            raise RecipeError(
+                f"not a valid training record: {values}", where=path, cure="copy it from the trained model"
+            )
     return record
 
 
@@ -241,9 +243,9 @@ def _check_folder(name: str | Path, any_of: tuple[str, ...]) -> str:
     path = Path(name)
     if not path.is_dir():
         if not is_hub_name(name):  # then it was meant as a path
-            raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the hub")
+            raise RecipeError("no such model folder", where=name, cure="give a folder, or a name on the Hub")
         return _cached(str(name), any_of) or str(name)
-    require(path / "config.json", "a Whisper folder holds config.json, weights and a tokenizer")
+    require(path / "config.json", "a Whisper folder has config.json, weights and a tokenizer")
     if not any((path / file).exists() for file in any_of):
         raise RecipeError(f"none of {', '.join(any_of)} is there", where=path, cure="copy or train the model again")
     return str(path)

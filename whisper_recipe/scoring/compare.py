@@ -52,20 +52,23 @@ def compare(
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
-    """Line up scored runs, a table a set: rows are runs, columns languages and tasks, cells `4.04 (0.44, 0.29, 3.30)`.
+    """Compare scored runs in one table per set: rows are runs, columns languages and tasks.
 
-    The canaries of a training (`train --canary`) have a column each, before → after. A second table has the differences
-    to the first row with a paired test, where the runs have the same utterances.
-    Several sets stand side by side in a table of their own, before the others: rows are systems, columns sets.
+    Cells are `4.04 (0.44, 0.29, 3.30)`: error rate (insertions, deletions, substitutions). The canaries of a training
+    run (`train --canary`) have a column each, before → after. A second table has the differences to the first row with
+    a paired test, if the runs have the same utterances. Several sets are compared in an additional first table: rows
+    are systems, columns sets.
 
     Args:
-        runs: folders that `whisper-recipe score` wrote, exp/<name>/decode_<split>_<backend>;
-            LABEL=FOLDER names the row.
-        out: a file to write too: Markdown, LaTeX where it ends in .tex, or a row a run and group where it ends in .csv.
-        report: an HTML page to write too, for runs of one set: utterances with all hypotheses aligned below the
-            reference, those first that the runs differ in most.
-        audio: where the sound of the report is: in the page, in a folder beside it (linked), or nowhere.
-        audio_limit_mb: megabytes of sound at most.
+        runs: folders written by `whisper-recipe score`, exp/<name>/decode_<split>_<backend>; LABEL=FOLDER names the
+            row.
+        out: a file to write in addition: Markdown, LaTeX if it ends in .tex, or one row per run and group if it ends in
+            .csv.
+        report: an HTML report to write in addition, for runs of one set: utterances with all hypotheses aligned below
+            the reference, those with the largest differences between runs first.
+        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+            (none).
+        audio_limit_mb: maximum size of the report's audio in megabytes.
 
     Raises:
         RecipeError: a folder has not been scored, two rows have one name, or a report is asked for and the runs are of

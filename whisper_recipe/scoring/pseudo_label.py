@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 def pseudo_label(
     decoding: Path, cuts: Path, out: Path, max_chars_per_second: float = 25.0, min_confidence: float = 0.0
 ) -> None:
-    """Give cuts the texts that a model wrote for them, for training on audio that nobody has transcribed.
+    """Give cuts the hypotheses of a model as texts, for training on untranscribed audio.
 
-    Mixed into a training (`train --train_cuts new.jsonl.gz:0.5 labelled.jsonl.gz:0.5`), the base model's own texts keep
-    it from forgetting. Left out, counted, and listed in dropped_<name>.tsv beside OUT with the reasons: cuts
-    without a hypothesis, and hypotheses that are empty, loop, or have more text than can be said in the time.
+    Mixed into a training set (`train --train_cuts new.jsonl.gz:0.5 labelled.jsonl.gz:0.5`), the base model's own texts
+    keep it from forgetting. Drops cuts without a hypothesis, and hypotheses that are empty, loop, or have more text
+    than can be spoken in the time; they are counted and listed in dropped_<name>.tsv beside OUT with the reasons.
 
     Args:
         decoding: the folder of `whisper-recipe decode`.
-        cuts: the manifest that was decoded; texts, segments and prompts in it are replaced.
+        cuts: the manifest that was decoded; its texts, segments and prompts are replaced.
         out: the manifest to write.
-        max_chars_per_second: letters and digits; more are left out. English has about 15, Chinese about 5.
-        min_confidence: leave out texts whose words have a lower mean probability; for `decode --confidence` alone.
+        max_chars_per_second: maximum letters and digits per second; cuts with more are dropped. English has about 15,
+            Chinese about 5.
+        min_confidence: drop texts whose words have a lower mean probability; requires `decode --confidence`.
 
     Raises:
         RecipeError: there is no decoding, it is not of these cuts, has no probabilities where some are asked for, or
@@ -62,10 +63,10 @@ def pseudo_label(
     write_jsonl(out, labelled)
     name = out.name.removeprefix("cuts_").partition(".")[0]
     rows = [f"{key}\t{reason}" for key, reason in dropped.items()]
-    print(f"{out}: {len(labelled) + len(dropped)} cuts = {len(labelled)} labelled + {len(dropped)} left out")
+    print(f"{out}: {len(labelled) + len(dropped)} cuts = {len(labelled)} labelled + {len(dropped)} dropped")
     for kind, count in Counter(reason.partition(":")[0] for reason in dropped.values()).most_common():
         print(f"  {count} {kind}")
-    list_dropped(out.parent / f"dropped_{name}.tsv", rows, "cuts are left out, with the reasons")
+    list_dropped(out.parent / f"dropped_{name}.tsv", rows, "cuts are dropped, with the reasons")
 
 
 def _read_hypotheses(path: Path, needs_words: bool) -> dict[str, dict]:
@@ -110,7 +111,7 @@ def _labelled(cut: Cut, row: dict) -> Cut:
     from lhotse.utils import fastcopy
 
     if isinstance(cut, MixedCut):
-        raise RecipeError(f"cut {cut.id} is mixed of several", cure="save its audio first (CutSet.save_audios)")
+        raise RecipeError(f"cut {cut.id} is mixed from several", cure="save its audio first (CutSet.save_audios)")
     supervision = SupervisionSegment(
         cut.id,
         cut.recording_id,
@@ -120,6 +121,6 @@ def _labelled(cut: Cut, row: dict) -> Cut:
         text=row["text"],
         language=row["language"],
         speaker=supervision_of(cut, labelled=False).speaker,
-        custom={"task": row["task"]},
+        custom={"task": row["task"]} | ({"segments": row["segments"]} if row.get("segments") else {}),
     )
     return fastcopy(cut, supervisions=[supervision])

@@ -39,7 +39,7 @@ def read_references(path: Path, language: str | None = None) -> dict[str, Refere
         language: of the last two, whose ids may be `id|language|task` instead.
 
     Raises:
-        RecipeError: nothing is there, a row is not whole, its language is unknown, or an id is there twice.
+        RecipeError: nothing is there, a row is not whole, its language is unknown, or an id occurs twice.
     """
     require(path, "run whisper-recipe fbank first (stage 2)")
     if path.is_dir():
@@ -49,7 +49,7 @@ def read_references(path: Path, language: str | None = None) -> dict[str, Refere
     references: dict[str, Reference] = {}
     for where, key, reference in rows:
         if key in references:
-            raise RecipeError(f"cut {key} is there twice", where=where, cure="remove one")
+            raise RecipeError(f"cut {key} occurs twice", where=where, cure="remove one")
         references[key] = reference
     if not references:
         raise RecipeError("no cuts in it", where=path, cure="give the manifest that was decoded")
@@ -69,7 +69,7 @@ def _of_text(path: Path, language: str | None) -> Iterator[tuple[str, str, Refer
         spoken, task = parts if len(parts) == 2 else (language, "transcribe")
         if spoken is None:
             cure = "give --language, ids like id|language|task, or a data directory with utt2lang"
-            raise RecipeError("nothing says its language", where=where, cure=cure)
+            raise RecipeError("its language is unknown", where=where, cure=cure)
         yield where, key, Reference(text, language_code(spoken, where), check_task(task, where))
 
 
@@ -98,13 +98,13 @@ def read_hypotheses(path: Path, references: dict[str, Reference]) -> dict[str, s
     The name says the format: .jsonl has {"id": ..., "text": ...} a line, .trn `text (id)`, any other `id text`.
 
     Raises:
-        RecipeError: a line is not of that format, an id is there twice or has no reference.
+        RecipeError: a line is not of that format, an id occurs twice or has no reference.
     """
     rows = _jsonl_rows(path) if path.name.endswith(JSON_LINES) else _text_rows(path)
     hypotheses: dict[str, str] = {}
     for where, key, text in rows:
         if key in hypotheses:
-            raise RecipeError(f"{key} is there twice", where=where, cure="remove one")
+            raise RecipeError(f"{key} occurs twice", where=where, cure="remove one")
         if key not in references:
             raise RecipeError(f"{key} has no reference", where=where, cure="score with the cuts that were decoded")
         hypotheses[key] = text

@@ -42,26 +42,27 @@ def score(
     """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
 
     frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
-    made-up text, missing.txt the utterances without hypothesis, utterances.jsonl the alignment and counts of each.
+    hallucination, missing.txt the utterances without a hypothesis, utterances.jsonl the alignment and counts of each.
 
     Args:
-        hyp: the folder that `whisper-recipe decode` wrote, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with
-            `text (id)`, or Kaldi's `id text`.
+        hyp: the folder written by `whisper-recipe decode`, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with `text
+            (id)`, or Kaldi's `id text`.
         ref: the cut manifest that was decoded, a Kaldi data directory (wav.scp is not needed), NAME.trn, or a file with
             `id text`.
-        normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks),
-            or one for all: these, basic (Whisper's own, which drops the combining marks of Hindi or Thai), arabic
+        normalizer: applied to references and hypotheses: whisper (by language: english, chinese, else basic_marks), or
+            one for all: these, basic (Whisper's own, which drops the combining marks of Hindi or Thai), arabic
             (basic_marks without vowel signs and tatweel, digits as 0 to 9), persian (arabic, with Persian's yeh and kaf
             and a space for the zero width non-joiner), open_asr_leaderboard (English, from your checkout of its
             repository on PYTHONPATH) or none.
-        language: of the references of a .trn or `id text` file: a Whisper code or an English name.
-        units: what errors are counted in: words, or characters for languages without spaces between words
-            (by_language); one of these for all; or mixed, for code-switched text: characters of scripts without spaces,
-            words of all others.
-        bleu: languages whose texts are translations of speech in another one, for models that translate by writing in
-            that language; they get BLEU and chrF too, as the task translate does.
-        audio: where the sound of report.html is: in the page, in a folder beside it (linked), or nowhere.
-        audio_limit_mb: megabytes of sound at most; the utterances with most errors come first.
+        language: language of the references of a .trn or `id text` file: a Whisper code or an English name.
+        units: units to count errors in: words, or characters for languages without spaces between words (by_language);
+            one of these for all; or mixed, for code-switched text: characters for scripts without spaces, words for all
+            others.
+        bleu: languages whose texts are translations of speech in another language, for models that translate by writing
+            in that language; they also get BLEU and chrF, as the task translate does.
+        audio: where to store the audio of report.html: in the page (embedded), in a folder beside it (linked), or not
+            at all (none).
+        audio_limit_mb: maximum size of the audio in megabytes; the utterances with most errors come first.
 
     Raises:
         RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
@@ -262,7 +263,7 @@ def _frequent_errors_text(errors: dict[str, Counter[tuple[str, str, str]]], norm
 
 
 def _signs_text(utterances: list[ScoredUtterance], normalizer: str) -> str:
-    lines = [f"Signs of made-up text: to be listened to. Normalizer: {normalizer}."]
+    lines = [f"Signs of hallucination: listen to these utterances. Normalizer: {normalizer}."]
     for sign, meaning in SIGNS.items():
         found = [utterance for utterance in utterances if sign in utterance.signs]
         lines += ["", f"{sign}: {len(found)} utterances ({meaning})"]
@@ -297,7 +298,7 @@ def _print(hyp: Path, metrics: dict) -> None:
         )
     signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
     if signs:
-        print(f"signs of made-up text (hallucinations.txt): {signs}")
+        print(f"signs of hallucination (hallucinations.txt): {signs}")
     if metrics["missing_hypotheses"]:
         print(
             f"{metrics['missing_hypotheses']} utterances have no hypothesis and count as deletions; "

@@ -175,7 +175,7 @@ def _described(text: str, pad_to_30s: bool | None) -> Served:
         name, folder = "", text
     path = Path(folder)
     if not is_hub_name(folder):
-        require(path, "give a model folder, an adapter folder, or a name on the hub")
+        require(path, "give a model folder, an adapter folder, or a name on the Hub")
     if not (path / "config.json").exists() and (path / "adapter" / ADAPTER).exists():
         path = path / "adapter"  # the folder of a run
         name = name or path.parent.name
@@ -186,7 +186,7 @@ def _described(text: str, pad_to_30s: bool | None) -> Served:
             cure = "serve its transformers base, or merge and export the adapter"
             raise RecipeError("CTranslate2 has no adapters", where=path, cure=cure)
     elif path.exists():
-        require(path / "config.json", "a model folder holds config.json, weights and a tokenizer")
+        require(path / "config.json", "a model folder has config.json, weights and a tokenizer")
     name = name or (path.resolve().name if path.exists() else folder)
     return Served(name, folder, weights, timestamps(folder), input_length(folder, pad_to_30s))
 

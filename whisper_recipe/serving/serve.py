@@ -33,24 +33,26 @@ def serve(
     log_text: bool = False,
     search: SearchOptions = SearchOptions(),  # noqa: B008
 ) -> None:
-    """Serve models over HTTP by OpenAI's interface, and a page at / to try them.
+    """Serve models over HTTP with OpenAI's interface, and a web page at / to try them.
 
     Args:
-        models: FOLDER or NAME=FOLDER of each: Whisper folders, CTranslate2 folders, names on the hub, and LoRA
-            adapters, which share their base in memory. The first is loaded at once and is the default, the others on
-            first use.
-        host: the address to listen on; 0.0.0.0 is all of this machine's.
-        port: to listen on.
-        api_key: what requests must carry; by default the environment's WHISPER_RECIPE_API_KEY. Without it, none.
-        max_queue: requests that are worked on or wait; more are answered with 429.
-        max_upload_mb: of a request, at most.
-        max_minutes: of audio in a request, at most; it is checked before anything is decoded.
-        model_memory_gb: of weights in memory; the least recently used ones are unloaded when others need the room.
-        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
-        pad_to_30s: pad every window to 30 s, as stock models need it. By default as each model folder records.
-        batch_duration: seconds of audio in a batch at most, as in `transcribe`.
-        log_text: log what was said. By default nothing of what clients send is kept anywhere.
-        search: how hypotheses are searched for, where a request doesn't say.
+        models: FOLDER or NAME=FOLDER: Whisper folders, CTranslate2 folders, names on the Hub, and LoRA adapters, which
+            share their base model in memory. The first is loaded at start-up and is the default, the others are loaded
+            on first use.
+        host: the address to listen on; 0.0.0.0 is all addresses of this machine.
+        port: the port to listen on.
+        api_key: the key that requests must send; by default the environment's WHISPER_RECIPE_API_KEY. Without it, no
+            key is needed.
+        max_queue: maximum number of requests in progress or waiting; further requests are answered with 429.
+        max_upload_mb: maximum size of a request in megabytes.
+        max_minutes: maximum minutes of audio per request, checked before decoding.
+        model_memory_gb: maximum memory for weights; the least recently used models are unloaded when others need the
+            memory.
+        compute_type: default, float32, float16, int8 and so on, if supported by the backend.
+        pad_to_30s: pad every window to 30 s, as stock models require. By default as recorded in each model folder.
+        batch_duration: maximum seconds of audio per batch, as in `transcribe`.
+        log_text: log transcripts. By default nothing that clients send is kept.
+        search: options of the search for hypotheses, for requests that don't set them.
 
     Raises:
         RecipeError: a model is missing, the packages are not installed, or the port is in use.
@@ -70,7 +72,7 @@ def serve(
     with found.loaded(found[""]) as backend:
         print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
     place = f"http://{'localhost' if is_loopback(host) else host}:{port}"
-    print(f"{place}/ is a page to try it, {place}/v1 OpenAI's interface", flush=True)
+    print(f"web page: {place}/, OpenAI's interface: {place}/v1", flush=True)
     if not is_loopback(host):
         print(exposure(host, api_key), file=sys.stderr)
     config = uvicorn.Config(

@@ -89,7 +89,7 @@ class Service:
 
         samples, wrong = await asyncio.get_running_loop().run_in_executor(self.queue.readers, read)
         if wrong:
-            LOG.info("of a damaged file what can be read is transcribed: %s", wrong)
+            LOG.info("damaged file, transcribing the readable part: %s", wrong)
         return samples
 
     async def answer(self, ask: Ask, task: str, request: Request) -> Response:

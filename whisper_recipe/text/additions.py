@@ -62,7 +62,7 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
             model knows English alone.
     """
     if declared and is_english_only(tokenizer):
-        raise RecipeError("the model knows English alone", where="new_languages", cure="use a multilingual model")
+        raise RecipeError("the model is English-only", where="new_languages", cure="use a multilingual model")
     known, sources = language_ids(tokenizer), {}
     for name, how in declared.items():
         option = f"new_languages.{name}"
@@ -72,7 +72,7 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
             raise RecipeError(what, where=option, cure="leave it out of new_languages")
         kind, _, other = how.strip().rpartition(" ")
         if kind not in ("", "like"):
-            raise RecipeError(f"{how!r} is not a way to write it", where=option, cure="use CODE, new, or 'like CODE'")
+            raise RecipeError(f"{how!r} is not a valid value", where=option, cure="use CODE, new, or 'like CODE'")
         model = None if other == "new" and not kind else language_code(other, option)
         if model not in (None, *known):
             cure = f"use one of {', '.join(list(known)[:12])} and so on"

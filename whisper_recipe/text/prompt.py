@@ -37,7 +37,7 @@ def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[in
     languages = [language_token(tokenizer, language), f"<|{task}|>"]
     if is_english_only(tokenizer):
         if (language, task) != ("en", "transcribe"):
-            what = f"the model can only transcribe English, and {task} with language {language} was asked for"
+            what = f"the model can only transcribe English, not {task} language {language}"
             raise RecipeError(what, where="language, task", cure="use a multilingual model")
         languages = []
     tokens = [START_OF_TRANSCRIPT, *languages, NO_TIMESTAMPS]

@@ -22,24 +22,27 @@ from whisper_recipe.errors import RecipeError, check_proportion
 
 @dataclass
 class TrainingAugmentation(Augmentation):
-    """Changes drawn again whenever a cut is seen; none by default. Those of waveforms need the audio beside the cuts.
+    """Augmentation drawn again each time a cut is loaded; none by default.
+
+    Waveform augmentation needs the audio of the cuts.
 
     Args:
         speed: factors to draw from (0.9 1.0 1.1).
-        noise: a folder of audio files, or a Lhotse recordings manifest (MUSAN's); the noise is mixed into waveforms.
-        noise_snr: speech over noise in dB, from and to.
+        noise: a folder of audio files, or a Lhotse recordings manifest (such as MUSAN's); noise is mixed into the
+            waveforms.
+        noise_snr: range of the signal-to-noise ratio in dB.
         noise_probability: share of the cuts that get noise.
-        volume: factors of the amplitude, from and to (0.125 2.0).
+        volume: range of the amplitude factor (0.125 2.0).
         reverberation: a folder of impulse responses, or a Lhotse recordings manifest of them.
-        reverberation_probability: share of the cuts that sound as in a room.
-        spec_augment: share of the cuts whose features are masked and warped in time, by lhotse's SpecAugment.
-        time_warp: of SpecAugment: frames to warp by at most; 0 for none.
-        frequency_masks: of SpecAugment: masks of neighbouring mel bins.
-        frequency_mask_bins: of SpecAugment: bins in a mask at most.
-        time_masks: of SpecAugment: masks of neighbouring frames.
-        time_mask_frames: of SpecAugment: frames in a mask at most.
-        time_masked: of SpecAugment: share of the frames that is masked at most.
-        seed: beside trainer.seed.
+        reverberation_probability: share of the cuts that get reverberation.
+        spec_augment: share of the cuts whose features are masked and time-warped by lhotse's SpecAugment.
+        time_warp: SpecAugment: maximum number of frames to warp by; 0 disables warping.
+        frequency_masks: SpecAugment: number of frequency masks.
+        frequency_mask_bins: SpecAugment: maximum number of mel bins per mask.
+        time_masks: SpecAugment: number of time masks.
+        time_mask_frames: SpecAugment: maximum number of frames per mask.
+        time_masked: SpecAugment: maximum share of the frames that are masked.
+        seed: random seed, in addition to trainer.seed.
     """
 
     volume: list[float] = field(default_factory=list)
@@ -60,7 +63,7 @@ class TrainingAugmentation(Augmentation):
         if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
             raise RecipeError(f"{self.volume} is not a range", where="augment.volume", cure="give 0.125 2.0")
         if self.time_masks < 1 or self.time_masked == 0:
-            what = "lhotse's SpecAugment masks one stretch of time at least"
+            what = "lhotse's SpecAugment needs at least one time mask"
             raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")
         for name in ("reverberation_probability", "spec_augment", "time_masked"):
             check_proportion(getattr(self, name), f"augment.{name}")
@@ -121,7 +124,7 @@ class Augmenter:
     def _waveform(self, cut: Cut, draw: random.Random) -> tuple[Cut, np.ndarray]:
         if not cut.has_recording:
             cure = "keep the recordings beside the cuts, or use spec_augment alone"
-            raise RecipeError("features without audio, and the waveform shall change", where=cut.id, cure=cure)
+            raise RecipeError("waveform augmentation needs audio, not only features", where=cut.id, cure=cure)
         cut = cut.drop_features()
         factor = draw.choice(self.options.speed or [1.0])
         if factor != 1 and not is_longer(cut.duration / factor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import torch
 from lhotse import CutSet
@@ -11,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import WhisperTokenizer
 
 from whisper_recipe.data.audio import MAX_SECONDS, is_longer
-from whisper_recipe.data.features import MAX_FRAMES, collate_fbank
+from whisper_recipe.data.features import MAX_FRAMES, check_features, collate_fbank
 from whisper_recipe.data.supervision import Outline, supervision_of
 from whisper_recipe.errors import RecipeError
+from whisper_recipe.files import atomic_write
 from whisper_recipe.processes import Part
 from whisper_recipe.text.labels import IGNORED, training_ids
 from whisper_recipe.text.prompt import MAX_TOKENS
@@ -21,6 +23,7 @@ from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Selection, selected
 from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
+from whisper_recipe.training.logs import log_and_print
 from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
 from whisper_recipe.training.shard_sampler import ShardSampler
 
@@ -129,6 +132,24 @@ def make_loader(
 
 def _only(items: list[dict]) -> dict:
     return items[0]
+
+
+def trainable_cuts(cuts: CutSet, name: str, tokenizer: WhisperTokenizer, num_mel_bins: int, output_dir: Path) -> CutSet:
+    """Return the cuts that a model can be trained on; list the others and the reasons in dropped_<name>.tsv.
+
+    Raises:
+        RecipeError: the features are of another kind, or no cut is left.
+    """
+    check_features(next(iter(cuts)), num_mel_bins, f"{name}_cuts")
+    kept, dropped = drop_untrainable(cuts, tokenizer)
+    listed = output_dir / f"dropped_{name}.tsv"
+    if dropped:
+        with atomic_write(listed) as aside:
+            aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
+        log_and_print(f"{len(dropped)} cuts are left out, with the reasons in {listed}")
+    if next(iter(kept), None) is None:
+        raise RecipeError("no cut is left", where=listed, cure="cut the audio into shorter pieces")
+    return kept
 
 
 def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet, dict[str, str]]:

@@ -10,7 +10,9 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, write_json
+from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.cuts import cuts_digest
+from whisper_recipe.training.deepspeed import report_locks
 
 STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
 POSITION = "position.json"  # in a checkpoint: see WholeCheckpoints.position
@@ -84,12 +86,26 @@ def checkpoint_to_resume(output_dir: Path, run: dict, finished: Path) -> Path | 
         others = sorted(key for key in run.keys() | before.keys() if run.get(key) != before.get(key))
         if others:
             raise RecipeError(
-                f"the checkpoints there are of a run with another {', '.join(others[:3])}",
+                f"the checkpoints are of a run with a different {', '.join(others[:3])}",
                 where=output_dir,
                 cure="repeat its command to resume, give another output_dir, or remove it to start over",
             )
     write_json(output_dir / RUN, run)
     return checkpoint
+
+
+def shared_checkpoint(trainer: Seq2SeqTrainingArguments, output_dir: Path, run: dict, finished: Path) -> Path | None:
+    """Return what `checkpoint_to_resume` returns, in every process of the run.
+
+    Raises:
+        RecipeError: as `checkpoint_to_resume`.
+    """
+    with trainer.main_process_first(local=False):
+        if not is_main_process():
+            return newest_checkpoint(output_dir)
+        if trainer.deepspeed_plugin is not None:
+            report_locks()  # while the others wait: none of this run holds one yet
+        return checkpoint_to_resume(output_dir, run, finished)
 
 
 def _delete(checkpoint: Path) -> None:

@@ -40,14 +40,14 @@ def load_cuts(manifests: list[str | Path]) -> CutSet:
     if any(map(is_shards, manifests)):
         if not all(map(is_shards, manifests)):
             cure = "give all as manifests, or all as shards"
-            raise RecipeError("manifests and shards don't mix", where="train_cuts", cure=cure)
+            raise RecipeError("manifests and shards can't be mixed", where="train_cuts", cure=cure)
         return CutSet(Shards([shard for place in manifests for shard in list_shards(place)]))
     paths, weights = zip(*map(parse_weight, manifests), strict=True)
     for path in paths:
         require(path, "run stage 2 (whisper-recipe fbank) first")
     if any(weights) and not all(weights):
         lacking = paths[weights.index(None)]
-        raise RecipeError("it has no weight, and others have", where=lacking, cure=f"give such as {lacking}:0.5")
+        raise RecipeError("it has no weight, but others do", where=lacking, cure=f"use e.g. {lacking}:0.5")
     return CutSet(Manifests(paths, weights if all(weights) and len(weights) > 1 else None))
 
 

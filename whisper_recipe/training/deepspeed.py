@@ -42,7 +42,7 @@ def report_locks() -> None:
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob("**/lock"):
         log_and_print(
-            f"DeepSpeed waits while {lock} is there: if no other run is starting, one was killed, and you delete it"
+            f"DeepSpeed waits for the lock {lock}: if no other run is starting, delete it (a killed run left it)"
         )
 
 

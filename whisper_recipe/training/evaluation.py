@@ -151,13 +151,13 @@ def parse_canaries(canary: list[str], max_rise: float | None = None) -> dict[str
         RecipeError: one is not written so, two have the same name, or `max_rise` is not a number from 0, or of none.
     """
     if max_rise is not None and not (canary and max_rise >= 0):
-        what = f"must be at least 0, got {max_rise:g}" if canary else "there is no canary that could rise"
+        what = f"must be at least 0, got {max_rise:g}" if canary else "it needs a canary"
         raise RecipeError(what, where="canary_max_rise", cure=None if canary else "give --canary NAME=CUTS")
     found: dict[str, Path] = {}
     for pair in canary:
         name, _, path = pair.partition("=")
         if not re.fullmatch(r"[\w-]+", name) or not path:
-            cure = "give such as --canary en=data/fbank_whisper80/cuts_canary_en.jsonl.gz"
+            cure = "use e.g. --canary en=data/fbank_whisper80/cuts_canary_en.jsonl.gz"
             raise RecipeError(f"{pair!r} is not NAME=CUTS", where="canary", cure=cure)
         if name in found:
             raise RecipeError(f"two canaries are named {name!r}", where="canary", cure="give them different names")
@@ -175,7 +175,7 @@ def check_evaluation(
     """
     every = args.eval_steps if args.load_best_model_at_end else wer_steps
     if canary_max_rise is not None and (not wer_steps or wer_steps != every):
-        cure = "set eval_wer_steps; to trainer.eval_steps where trainer.load_best_model_at_end is true"
+        cure = "set eval_wer_steps, equal to trainer.eval_steps if trainer.load_best_model_at_end is true"
         raise RecipeError("canaries are not measured at every evaluation", where="canary_max_rise", cure=cure)
     if wer_steps and (args.eval_strategy != "steps" or wer_steps % args.eval_steps):
         what = f"error rates every {wer_steps} steps, and eval_loss by {args.eval_strategy.value} {args.eval_steps}"
@@ -191,7 +191,7 @@ def check_evaluation(
         args.greater_is_better = False  # an error rate; transformers takes all but losses for the opposite
     if patience and not args.load_best_model_at_end:
         cure = "set trainer.load_best_model_at_end true, with trainer.metric_for_best_model error_rate or loss"
-        raise RecipeError("what is best is not known", where="early_stopping_patience", cure=cure)
+        raise RecipeError("it needs a metric for the best model", where="early_stopping_patience", cure=cure)
     args.restore_callback_states_from_checkpoint = True  # the patience that is left, in a run that resumes
 
 

@@ -80,7 +80,7 @@ def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
     """
     if run.args.device.type == "cpu" and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         cure = "measure on the GPU that will train, or limit the memory (ulimit -v)"
-        raise RecipeError("a CPU without a limit has no edge to find", where="find_max_duration", cure=cure)
+        raise RecipeError("the memory of this CPU has no limit to measure", where="find_max_duration", cure=cure)
     run.create_optimizer()
     with tqdm(unit="trial", desc="find max_duration") as progress:
         count = _largest(lambda count: _fits(run, count, seconds, tokens, progress))

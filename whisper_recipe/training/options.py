@@ -35,10 +35,10 @@ def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
             continue
         if option.name.startswith(REFUSED) and getattr(args, option.name) != default:
             use = INSTEAD.get(option.name)
-            cure = f"use {use}" if use else "leave it out; options under batches: say how data are loaded"
+            cure = f"use {use}" if use else "leave it out; the options under batches: control data loading"
             raise RecipeError("this option has no effect here", where=f"trainer.{option.name}", cure=cure)
     if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
-        cure = "share a model among GPUs with trainer.deepspeed (see docs/scale.md)"
+        cure = "partition a model across GPUs with trainer.deepspeed (see docs/scale.md)"
         raise RecipeError("FSDP is not supported", where="trainer.fsdp", cure=cure)
 
 

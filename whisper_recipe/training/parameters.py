@@ -17,13 +17,13 @@ ENCODER, DECODER = ".encoder.", ".decoder."  # in the names of Whisper's paramet
 
 @dataclass
 class ParameterOptions:
-    """Which parameters are trained, and how fast.
+    """Which parameters are trained, and their learning rates.
 
     Args:
-        freeze_encoder: train the decoder alone (method full).
-        freeze_layers: leave so many of the encoder's first layers, and its convolutions, as they are (method full).
-        encoder_learning_rate: of the encoder; None is trainer.learning_rate.
-        decoder_learning_rate: of the decoder; None is trainer.learning_rate.
+        freeze_encoder: train only the decoder (method full).
+        freeze_layers: freeze this many of the encoder's first layers, and its convolutions (method full).
+        encoder_learning_rate: learning rate of the encoder; None is trainer.learning_rate.
+        decoder_learning_rate: learning rate of the decoder; None is trainer.learning_rate.
     """
 
     freeze_encoder: bool = False

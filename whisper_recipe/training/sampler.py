@@ -26,21 +26,22 @@ CUTS_PER_BUCKET = 10  # at least
 
 @dataclass
 class BatchOptions:
-    """How cuts become batches.
+    """How cuts are batched.
 
     Args:
-        max_duration: seconds of audio in a batch at most; more needs more memory.
-        max_cuts: cuts in a batch at most.
-        num_buckets: cuts of like duration share a bucket; more buckets, less padding, less random batches.
-        num_workers: processes that load features ahead of the training.
-        pad_to_30s: share of the cuts that are padded to 30 s, 0 to 1: what keeps a model good for programs that pad all
-            inputs (faster-whisper, whisper.cpp). A batch of them has max_duration / 30 cuts.
+        max_duration: maximum seconds of audio per batch; higher values need more memory.
+        max_cuts: maximum number of cuts per batch.
+        num_buckets: number of buckets of cuts with similar duration; more buckets give less padding and less random
+            batches.
+        num_workers: number of processes that load features in advance.
+        pad_to_30s: share of the cuts that are padded to 30 s, 0 to 1, for models used in programs that pad all inputs
+            (faster-whisper, whisper.cpp). A batch of them has max_duration / 30 cuts.
         spare_frames: frames (10 ms) of silence after the longest cut of a batch that is not padded to 30 s; decoding
-            adds as many.
+            adds the same.
         timestamps: share of the cuts with segment times that are trained with them, 0 to 1.
         prompts: share of the cuts with previous text that are trained with it, 0 to 1.
-        language_temperature: 1 leaves the languages their shares of the audio, more brings them nearer to each other: a
-            language with share q gets one proportional to q^(1 / language_temperature).
+        language_temperature: 1 keeps the languages' shares of the audio, higher values make them more equal: a language
+            with share q gets a share proportional to q^(1 / language_temperature).
     """
 
     max_duration: float = 200.0

@@ -70,7 +70,7 @@ class ShardSampler(Sampler):
             self.durations.setdefault(cut.custom[SHARD], array("d")).append(cut.duration)
         if len(self.durations) < self.streams:
             raise RecipeError(
-                f"{len(self.durations)} shards can't feed {part.count} ranks of {self.workers} loading processes each",
+                f"{len(self.durations)} shards are too few for {part.count} ranks with {self.workers} workers each",
                 where="batches.num_workers",
                 cure="use fewer, or write smaller shards (whisper-recipe shar --shard_size)",
             )
@@ -161,6 +161,6 @@ def _split(batches: list[Planned], count: int) -> list[Planned]:
         places, padded = batches[largest]
         if len(places) < 2:
             cure = "use fewer batches.num_workers, or shards of the same size, several for each"
-            raise RecipeError("the shards can't be dealt out evenly", where="train_cuts", cure=cure)
+            raise RecipeError("the shards can't be distributed evenly", where="train_cuts", cure=cure)
         batches[largest : largest + 1] = [Planned(places[::2], padded), Planned(places[1::2], padded)]
     return batches

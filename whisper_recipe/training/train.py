@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from whisper_recipe.data.audio import MAX_SECONDS
-from whisper_recipe.data.features import check_features
 from whisper_recipe.data.input_length import InputLength, input_length
 from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
@@ -32,13 +31,13 @@ from whisper_recipe.processes import is_main_process
 from whisper_recipe.text.additions import Sources, add_languages, add_pieces
 from whisper_recipe.text.prompt import written
 from whisper_recipe.training.augment import TrainingAugmentation
-from whisper_recipe.training.batches import BatchOptions, drop_untrainable, load_cuts, training_example
-from whisper_recipe.training.checkpoints import checkpoint_to_resume, describe_run, newest_checkpoint
+from whisper_recipe.training.batches import BatchOptions, load_cuts, trainable_cuts, training_example
+from whisper_recipe.training.checkpoints import describe_run, shared_checkpoint
 from whisper_recipe.training.cuts import outlines
-from whisper_recipe.training.deepspeed import built_whole, gathered, report_locks
+from whisper_recipe.training.deepspeed import built_whole, gathered
 from whisper_recipe.training.dry_run import describe
 from whisper_recipe.training.encoder_cache import check_cache, with_encoder_states
-from whisper_recipe.training.evaluation import ErrorRates, Evaluation, check_evaluation, parse_canaries
+from whisper_recipe.training.evaluation import CANARY, ErrorRates, Evaluation, check_evaluation, parse_canaries
 from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
@@ -76,43 +75,44 @@ def train(
 ) -> None:
     """Fine-tune a Whisper model on cuts.
 
-    Writes output_dir/model (full) or output_dir/adapter (lora) when the training is over, and while it runs train.log,
-    TensorBoard events and checkpoints. The same command resumes from the newest checkpoint of a run that was killed,
-    and ends with the weights that it would have had.
+    Writes output_dir/model (full) or output_dir/adapter (lora) at the end of training, and train.log, TensorBoard
+    events and checkpoints during training. Run the same command again to resume an interrupted run from its newest
+    checkpoint; it ends with the same weights as an uninterrupted one.
 
     Args:
-        base_model: a Whisper folder, or a name on the hub (openai/whisper-small).
-        train_cuts: cut manifests, from `whisper-recipe fbank`; with weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) they are
-            mixed, see docs/scale.md.
+        base_model: a Whisper folder, or a name on the Hub (openai/whisper-small).
+        train_cuts: cut manifests, from `whisper-recipe fbank`; weights (a.jsonl.gz:0.7 b.jsonl.gz:0.3) mix them, see
+            docs/scale.md.
         dev_cuts: cut manifests for eval_loss and error rates.
         output_dir: the folder of the run, exp/<name>.
-        trainer: transformers' Seq2SeqTrainingArguments, under their own names (its output_dir is the one above).
-        method: full trains every parameter, lora small matrices beside the frozen ones.
+        trainer: transformers' Seq2SeqTrainingArguments, with the same names (its output_dir is the one above).
+        method: full trains every parameter, lora trains adapters on a frozen model.
         lora: options of method lora.
-        parameters: what is frozen, and learning rates of encoder and decoder.
-        batches: how cuts become batches.
-        augment: changes of the training data, drawn again whenever a cut is seen.
-        new_languages: how languages are written that the base model lacks, {mdw: ln}: CODE borrows the token of that
-            language, new adds a token, and `like CODE` adds one that begins as that language's (docs/training.md).
-        add_tokens: pieces of text that the tokenizer learns from the training text at most, for a script that it spells
-            out byte by byte. Programs that take ids after the time tokens for times can't read them (docs/training.md).
+        parameters: frozen parameters, and learning rates of encoder and decoder.
+        batches: how cuts are batched.
+        augment: augmentation of the training data, drawn again each time a cut is loaded.
+        new_languages: tokens for languages that the base model lacks, {mdw: ln}: CODE borrows the token of that
+            language, new adds a token, and `like CODE` adds one initialised to that language's (docs/training.md).
+        add_tokens: maximum number of tokens that the tokenizer learns from the training text, for a script that it
+            encodes byte by byte. Programs that treat all ids after the time tokens as times can't read them
+            (docs/training.md).
         cache_encoder: compute the outputs of a frozen encoder once, store them in output_dir, and train the decoder
             from them: several times faster.
-        eval_wer_steps: steps between error rates (WER or CER by language) of a fixed part of the dev cuts; 0 for none.
-            They are in the logs as eval_wer_en and so on, and together as eval_error_rate.
-        eval_wer_utterances: utterances of each language and task that error rates are measured on.
-        early_stopping_patience: evaluations without a better trainer.metric_for_best_model, after which the run stops;
-            0 for none.
-        canary: other sets as NAME=CUTS, to see what the model forgets: their error rates are measured before the first
-            step, every eval_wer_steps and at the end, and are in the logs as eval_canary_<name>.
-        canary_max_rise: points of error rate; a canary that rises by more than that stops the run, or, with
-            trainer.load_best_model_at_end, rules the checkpoint out.
-        max_skipped_steps: steps in a row that are skipped because the loss or a gradient is not finite, after which the
-            run stops.
-        auto_precision: train in bfloat16 where the GPU has it, else in float32 with TF32, unless trainer.bf16 or
-            trainer.fp16 is set; false trains as trainer says.
-        dry_run: print steps, parameters, expected memory and the first batch as text, and stop.
-        find_max_duration: measure the largest batches.max_duration that fits into the memory, print it, and stop.
+        eval_wer_steps: steps between measurements of error rates (WER or CER by language) on a fixed part of the dev
+            cuts; 0 disables them. They are logged as eval_wer_en and so on, and combined as eval_error_rate.
+        eval_wer_utterances: utterances per language and task to measure error rates on.
+        early_stopping_patience: stop the run after this many evaluations without a better
+            trainer.metric_for_best_model; 0 disables early stopping.
+        canary: other sets as NAME=CUTS, to detect what the model forgets: their error rates are measured before the
+            first step, every eval_wer_steps and at the end, and logged as eval_canary_<name>.
+        canary_max_rise: points of error rate; a canary that rises by more stops the run, or, with
+            trainer.load_best_model_at_end, excludes the checkpoint.
+        max_skipped_steps: stop the run after this many successive steps skipped because the loss or a gradient is not
+            finite.
+        auto_precision: train in bfloat16 if the GPU supports it, otherwise in float32 with TF32, unless trainer.bf16 or
+            trainer.fp16 is set; if false, only the options of trainer apply.
+        dry_run: print steps, parameters, expected memory and the first batch as text, and exit.
+        find_max_duration: measure the largest batches.max_duration that fits into memory, print it, and exit.
 
     Raises:
         RecipeError: an input is missing or does not fit the model, or options contradict each other.
@@ -133,12 +133,14 @@ def train(
     options |= {"add_tokens": add_tokens} if add_tokens else {}
     manifests = {"train": train_cuts, "dev": dev_cuts}
     cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
-    canary_cuts = {name: load_cuts([path]) for name, path in canaries.items()}
+    cuts |= {f"{CANARY}{name}": load_cuts([path]) for name, path in canaries.items()}
     processor = load_processor(base_model)
-    gained = _extend(processor.tokenizer, cuts["train"], new_languages, add_tokens, batches)
+    tokenizer = processor.tokenizer
+    gained = _extend(tokenizer, cuts["train"], new_languages, add_tokens, batches)
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
         add_rows(model, gained)
+    of_model = tokenizer, model.config.num_mel_bins
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
@@ -151,49 +153,37 @@ def train(
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
-        checkpoint = None
-        if not only_a_look:
-            with trainer.main_process_first(local=False):
-                if trainer.deepspeed_plugin is not None and is_main_process():
-                    report_locks()  # while the others wait: none of this run holds one yet
-                start = (output_dir, described, finished)
-                checkpoint = checkpoint_to_resume(*start) if is_main_process() else newest_checkpoint(output_dir)
-        cuts = {split: _trainable(cuts[split], split, processor.tokenizer, model, output_dir) for split in cuts}
-        measured = processor.tokenizer, model.config.num_mel_bins, eval_wer_utterances, batches.max_duration
+        checkpoint = None if only_a_look else shared_checkpoint(trainer, output_dir, described, finished)
+        cuts = {name: trainable_cuts(found, name, *of_model, output_dir) for name, found in cuts.items()}
+        splits = {split: cuts.pop(split) for split in manifests}
+        measured = *of_model, eval_wer_utterances, batches.max_duration
         evaluation = Evaluation(
             eval_wer_steps,
             early_stopping_patience,
             length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
             length_before=input_length(base_model),
             canary_max_rise=canary_max_rise,
-            rates=ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None,
+            rates=ErrorRates(splits["dev"], *measured) if eval_wer_steps else None,
+            canaries={name: ErrorRates(cuts[f"{CANARY}{name}"], *measured) for name in canaries},
         )
-        for name, found in canary_cuts.items():
-            kept = _trainable(found, f"canary_{name}", processor.tokenizer, model, output_dir)
-            evaluation.canaries[name] = ErrorRates(kept, *measured)
         if cache_encoder:
             model.to(trainer.device)
             for split, paths in manifests.items():
                 folder = output_dir / "encoder_states" / split
-                cuts[split] = with_encoder_states(
-                    cuts[split], paths, base_model, model, folder, wait=not is_main_process()
+                splits[split] = with_encoder_states(
+                    splits[split], paths, base_model, model, folder, wait=not is_main_process()
                 )
-        loaders = make_loaders(
-            *cuts.values(), processor.tokenizer, batches, model.config.num_mel_bins, trainer, augment
-        )
+        loaders = make_loaders(*splits.values(), tokenizer, batches, model.config.num_mel_bins, trainer, augment)
         if method == "lora":
-            if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
-                model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
-            model = add_lora(model, lora, trainer.max_steps, gained)
+            model = _with_adapters(model, lora, trainer, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
         if only_a_look:
-            tokenizer = processor.tokenizer
-            print(describe(run, tokenizer) if dry_run else _max_duration(run, cuts["train"], tokenizer, batches))
+            print(describe(run, tokenizer) if dry_run else _max_duration(run, splits["train"], tokenizer, batches))
             return
         _report_parameters(model)
-        record = training_record(base_model, train_cuts, cuts["train"], method, lora, batches, trainer)
+        record = training_record(base_model, train_cuts, splits["train"], method, lora, batches, trainer)
         run.train_from(checkpoint)
         record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         record |= {"canaries": run.canary_rates()} if canary else {}
@@ -229,6 +219,14 @@ def _extend(
     return gained
 
 
+def _with_adapters(
+    model: WhisperForConditionalGeneration, lora: LoraOptions, trainer: Seq2SeqTrainingArguments, gained: Sources
+) -> PeftModel:
+    if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
+        model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
+    return add_lora(model, lora, trainer.max_steps, gained)
+
+
 def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
     with atomic_write(finished, replace_folder=True) as aside:
         if isinstance(model, PeftModel):
@@ -254,20 +252,3 @@ def _report_parameters(model: torch.nn.Module) -> None:
     trainable, every = count_parameters(model)
     message = f"{trainable / 1e6:.2f} M of {every / 1e6:.2f} M parameters are trained ({trainable / every:.1%})"
     log_and_print(message)
-
-
-def _trainable(
-    cuts: CutSet, split: str, tokenizer: WhisperTokenizer, model: WhisperForConditionalGeneration, output_dir: Path
-) -> CutSet:
-    """Return the cuts that the model can take; list the others in dropped_<split>.tsv."""
-    check_features(next(iter(cuts)), model.config.num_mel_bins, f"{split}_cuts")
-    kept, dropped = drop_untrainable(cuts, tokenizer)
-    listed = output_dir / f"dropped_{split}.tsv"
-    if dropped:
-        with atomic_write(listed) as aside:
-            aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
-        message = f"{len(dropped)} cuts are left out, with the reasons in {listed}"
-        log_and_print(message)
-    if next(iter(kept), None) is None:
-        raise RecipeError("no cut is left", where=listed, cure="cut the audio into shorter pieces")
-    return kept

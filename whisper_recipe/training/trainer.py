@@ -132,10 +132,10 @@ class WhisperTrainer(WholeCheckpoints):
             raise RecipeError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
         if self.skipped:
             log_and_print(
-                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log names them"
+                f"{self.skipped} steps were skipped because the loss or a gradient was not finite; the log lists them"
             )
         if self.unreadable:
-            log_and_print(f"{len(self.unreadable)} cuts could not be read and were left out; the log names them")
+            log_and_print(f"{len(self.unreadable)} cuts could not be read and were dropped; the log lists them")
 
     def position(self) -> dict[str, int]:
         """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
@@ -209,7 +209,7 @@ class WhisperTrainer(WholeCheckpoints):
             return super()._determine_best_metric(metrics, trial)
         what = f"step {self.state.global_step}: {', '.join(risen)}"
         if self.args.load_best_model_at_end:
-            log_and_print(f"{what}: not a checkpoint to choose")
+            log_and_print(f"{what}: the checkpoint is excluded")
         else:
             log_and_print(f"{what}: the run stops")
             self.control.should_training_stop = True
@@ -225,7 +225,7 @@ class WhisperTrainer(WholeCheckpoints):
         """Return each canary's error rate before the training and of the model that it ends with."""
         chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
         if self.args.load_best_model_at_end and not chosen:
-            log_and_print("no checkpoint keeps the canaries within canary_max_rise: the last weights are taken")
+            log_and_print("no checkpoint keeps the canaries within canary_max_rise: using the last weights")
         step = self.state.best_global_step if chosen else self.state.global_step
         after = self.canaries_at(step)
         if not after:
@@ -286,7 +286,7 @@ class WhisperTrainer(WholeCheckpoints):
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:
         for key, reason in unreadable.items():
             if key not in self.unreadable:
-                log.warning("step %d: cut %s can't be read and is left out: %s", self.state.global_step, key, reason)
+                log.warning("step %d: cut %s can't be read and is dropped: %s", self.state.global_step, key, reason)
         self.unreadable |= unreadable.keys()
         if len(self.unreadable) > MOST_UNREADABLE:
             what = f"more than {MOST_UNREADABLE} cuts can't be read, {min(self.unreadable)} first"
@@ -331,7 +331,7 @@ class WhisperTrainer(WholeCheckpoints):
                 f"the loss or a gradient was not finite in {self.skipped_in_a_row} steps in a row, the last with cuts "
                 f"{_names(cuts)}",
                 where=f"step {step}",
-                cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 in place of fp16",
+                cure="lower trainer.learning_rate, set trainer.max_grad_norm, or use bf16 or fp32 instead of fp16",
             )
         return norm
 

@@ -32,14 +32,14 @@ class Logged(NamedTuple):
 
 
 def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
-    """Show a training run: how far it is and until when, its losses, learning rate and error rates, and its warnings.
+    """Display a training run: progress, remaining time, losses, learning rate, error rates and warnings.
 
-    It ends with the run, or with Ctrl-C, which leaves the run alone.
+    Ends with the run, or with Ctrl-C, which does not stop the run.
 
     Args:
         run: the run's folder, exp/<name>.
-        interval: seconds between looks at its files.
-        once: show the present state and end, as is done where the output is not a terminal.
+        interval: seconds between updates.
+        once: print the current state and exit; the default if the output is not a terminal.
 
     Raises:
         RecipeError: there is no log.

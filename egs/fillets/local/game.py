@@ -132,7 +132,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         what = f"corrupt or partial archive ({error})"
         raise RecipeError(what, where=archive, cure="remove it and download it again") from None
     except OSError as error:
-        raise RecipeError(f"can't be unpacked ({error})", where=archive, cure="check the room on the disk") from None
+        raise RecipeError(f"can't be unpacked ({error})", where=archive, cure="free disk space") from None
     return folder
 
 

@@ -25,7 +25,7 @@ def load_backend(
         parallel: batches that there are to decode at the same time; CTranslate2 shares the CPU's cores out among them.
     """
     if is_ctranslate2(folder):
-        require(Path(folder) / "model.bin", "the folder is not whole: export it again (stage 6)")
+        require(Path(folder) / "model.bin", "the folder is incomplete: export it again (stage 6)")
         if assistant_model:
             raise RecipeError(
                 "CTranslate2 has no speculative decoding",

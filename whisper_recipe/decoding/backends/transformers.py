@@ -58,7 +58,9 @@ class TransformersBackend(Backend):
             self.assistant = self._load(assistant_model)
             self.assistant.__class__ = _PlainGenerate
             if self.assistant.config.vocab_size != self.model.config.vocab_size:
-                raise RecipeError("its vocabulary is not the model's", where=assistant_model, cure="use another one")
+                raise RecipeError(
+                    "its vocabulary differs from the model's", where=assistant_model, cure="use another one"
+                )
         self.device = str(self.model.device)
         self.num_mel_bins = self.model.config.num_mel_bins
 
