@@ -119,8 +119,8 @@ def test_corrections_of_the_report_are_applied_and_listed(make_data_dir, tmp_pat
     ("line", "message"),
     [
         ('{"id": "x", "text": "y"}', "x is not in the corpus"),
-        ('{"id": "a"}', "not a"),
-        ('{"id": "a", "text": 1}', "not a"),
+        ('{"id": "a"}', "invalid correction"),
+        ('{"id": "a", "text": 1}', "invalid correction"),
     ],
 )
 def test_wrong_corrections_are_named_by_line(make_data_dir, tmp_path, line, message):

@@ -167,6 +167,15 @@ def test_a_loop_makes_sequential_decoding_forget_the_text_before(scripted, vad, 
     assert [segment.text for segment in pieces[0].segments] == ["turn on"]
 
 
+def test_speech_after_the_end_of_a_hypothesis_is_decoded_too(scripted, vad):
+    """The model ends the text at 20 s. Of the speech after that, 1.5 s may be due to inexact times, 6 s are not."""
+    vad((0, 19), (21.5, 23), (24, 30), (40, 61.5))
+    transcriber, _ = scripted(lambda seconds: (0.0, " turn on", min(seconds, 20.0)))
+    found = list(transcriber.transcribe([recording("long", 70)], "en"))
+    times = [(segment.start, segment.end) for segment in found[0].segments]
+    assert times == [(0.0, 20.0), (24.0, 30.0), (40.0, 60.0)]
+
+
 def test_a_rest_without_speech_is_left_out(scripted, vad):
     vad((1, 18))
     transcriber, batches = scripted(lambda seconds: (0.0, " turn on", 20.0, 20.0))

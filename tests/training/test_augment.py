@@ -119,7 +119,7 @@ def test_what_is_drawn_depends_on_the_batch_and_on_nothing_else(cuts, tiny_model
 
 def test_features_without_audio_can_not_change_their_waveform(cuts):
     cuts[0].recording = None
-    with pytest.raises(RecipeError, match="features without audio"):
+    with pytest.raises(RecipeError, match="waveform augmentation needs audio"):
         load(cuts[0], volume=[0.5, 2.0])
     assert load(cuts[0], spec_augment=1.0)[1].shape == load_fbank(cuts[0]).shape
 

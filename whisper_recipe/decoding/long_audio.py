@@ -17,8 +17,8 @@ from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_
 from whisper_recipe.decoding.backends.base import Hypothesis
 from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
-from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
-from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
+from whisper_recipe.decoding.timestamps import TimedIds, finished_part, last_time, split_at_timestamps
+from whisper_recipe.decoding.windows import PASSED_OVER, Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import timestamps
 from whisper_recipe.text.tokenizer import decode_text, text_only
@@ -208,7 +208,9 @@ class Transcriber:
     def _keep(self, piece: Piece, ids: list[int]) -> None:
         """Keep of a hypothesis what is finished, and note what is left of the window.
 
-        There is an end to it: the rest begins after a segment, which lasts for some time, and halves have an end too.
+        openai/whisper drops what lies after the last segment of a hypothesis that the model has ended; if that contains
+        speech, it is decoded too. This terminates: the rest begins after a segment, which lasts for some time, and
+        halves are not halved below a limit.
         """
         piece.ids, seconds = finished_part(text_only(self.tokenizer, ids, timestamps=True), self.tokenizer)
         if seconds is not None:
@@ -216,6 +218,8 @@ class Transcriber:
         elif len(ids) >= self.search.max_new_tokens and piece.window.duration > SHORTEST_HALVED:
             # Nothing tells where the text was cut off.
             piece.ids, piece.rest = [], halves(piece.window, piece.recording.samples)
+        elif end := last_time(piece.ids, self.tokenizer):
+            piece.rest = rest_of(piece.window, end, piece.recording.speech, PASSED_OVER)
 
 
 def _segments(

@@ -18,6 +18,9 @@ MIN_SILENCE_MS = 500
 # The rest of a window that is shorter than this is not decoded: 0.4 s of it are the silence that the detector leaves
 # around speech, and Whisper answers to so little with an invented "Thank you."
 MIN_REST = 1 * SAMPLING_RATE
+# A stretch of speech this long after the last segment of a finished hypothesis was skipped by the model; a shorter one
+# may be due to an inexact time.
+PASSED_OVER = 2 * SAMPLING_RATE
 
 
 class Window(NamedTuple):
@@ -72,11 +75,11 @@ class Recording:
         return _merged(self.speech) if merge else self.speech
 
 
-def rest_of(window: Window, seconds: float, speech: Iterable[Window]) -> list[Window]:
-    """Return the speech of a window after its first `seconds`, as one window; none where nobody speaks any more."""
+def rest_of(window: Window, seconds: float, speech: Iterable[Window], shortest: int = MIN_REST) -> list[Window]:
+    """Return the speech of a window after its first `seconds`, as one window; shorter stretches are ignored."""
     start = window.start + round(seconds * SAMPLING_RATE)
     clipped = (Window(max(stretch.start, start), min(stretch.end, window.end)) for stretch in speech)
-    return _merged(stretch for stretch in clipped if stretch.end - stretch.start >= MIN_REST)
+    return _merged(stretch for stretch in clipped if stretch.end - stretch.start >= shortest)
 
 
 def halves(window: Window, samples: np.ndarray) -> list[Window]:
