@@ -152,7 +152,7 @@ def test_a_second_run_does_nothing_but_print_tables(recipe):
 
 
 def test_changed_input_configuration_or_options_are_done_again(recipe):
-    recipe.run()
+    recipe.run("--cpu_bf16", "false")
     recipe.write("egs/test/conf/train_lora.yaml", "method: lora\nlora: {rank: 4}\n")
     [call] = recipe.run("--stage", "4", "--stop_stage", "4", "--cpu_bf16", "false")[2]
     assert call.split()[-1] == "data/fbank_whisper80/cuts_dev.jsonl.gz"
