@@ -36,7 +36,7 @@ WRONG_SEGMENTS = {
     "out of order": (segments((1.0, 1.5, "one"), (0.0, 0.5, "two")), "malformed times: b has segments that overlap"),
     "overlapping": (segments((0.0, 1.5, "one"), (1.0, 2.0, "two")), "malformed times: b has segments that overlap"),
     "outside": (segments((0.0, 1.0, "one"), (1.0, 2.6, "two")), "segments outside: b lasts 2.00 s"),
-    "other text": (segments((0.0, 1.0, "one"), (1.0, 2.0, "three")), "other text in segments: b has segments whose text"),
+    "other text": (segments((0.0, 1.0, "one"), (1.0, 2.0, "three")), "other text in segments: b has segments whose"),
 }
 
 
