@@ -176,6 +176,14 @@ def test_speech_after_the_end_of_a_hypothesis_is_decoded_too(scripted, vad):
     assert times == [(0.0, 20.0), (24.0, 30.0), (40.0, 60.0)]
 
 
+def test_a_time_without_text_leaves_no_rest(scripted, vad):
+    """It would be decoded again and again, each time after a moment."""
+    vad((0, 28))
+    transcriber, batches = scripted(lambda seconds: (0.5,))
+    [found] = transcriber.transcribe([recording("short", 28)], "en")
+    assert (len(batches), found.segments) == (1, ())
+
+
 def test_a_rest_without_speech_is_left_out(scripted, vad):
     vad((1, 18))
     transcriber, batches = scripted(lambda seconds: (0.0, " turn on", 20.0, 20.0))

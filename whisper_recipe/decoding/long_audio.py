@@ -17,7 +17,7 @@ from whisper_recipe.decoding.backends import Backend, load_backend, usual_batch_
 from whisper_recipe.decoding.backends.base import Hypothesis
 from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
-from whisper_recipe.decoding.timestamps import TimedIds, finished_part, last_time, split_at_timestamps
+from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
 from whisper_recipe.decoding.windows import PASSED_OVER, Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import timestamps
@@ -193,9 +193,7 @@ class Transcriber:
         if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
             previous.clear()
             return self._decode(batch)
-        for piece, ids in zip(batch, found, strict=True):
-            self._keep(piece, ids)
-        timed = [split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration) for piece in batch]
+        timed = [self._keep(piece, ids) for piece, ids in zip(batch, found, strict=True)]
         words = [None] * len(batch)
         if self.word_timestamps:
             texts = [[token for segment in segments for token in segment.ids] for segments in timed]
@@ -205,21 +203,23 @@ class Transcriber:
             piece.segments = list(_segments(piece, segments, spoken, self.tokenizer.decode))
         return batch
 
-    def _keep(self, piece: Piece, ids: list[int]) -> None:
-        """Keep of a hypothesis what is finished, and note what is left of the window.
+    def _keep(self, piece: Piece, ids: list[int]) -> list[TimedIds]:
+        """Keep of a hypothesis what is finished, note what is left of the window, and return the segments.
 
         openai/whisper drops what lies after the last segment of a hypothesis that the model has ended; if that contains
         speech, it is decoded too. This terminates: the rest begins after a segment, which lasts for some time, and
         halves are not halved below a limit.
         """
         piece.ids, seconds = finished_part(text_only(self.tokenizer, ids, timestamps=True), self.tokenizer)
+        timed = split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration)
         if seconds is not None:
             piece.rest = rest_of(piece.window, seconds, piece.recording.speech)
         elif len(ids) >= self.search.max_new_tokens and piece.window.duration > SHORTEST_HALVED:
             # Nothing tells where the text was cut off.
-            piece.ids, piece.rest = [], halves(piece.window, piece.recording.samples)
-        elif end := last_time(piece.ids, self.tokenizer):
-            piece.rest = rest_of(piece.window, end, piece.recording.speech, PASSED_OVER)
+            timed, piece.ids, piece.rest = [], [], halves(piece.window, piece.recording.samples)
+        elif timed and timed[-1].end > 0:
+            piece.rest = rest_of(piece.window, timed[-1].end, piece.recording.speech, PASSED_OVER)
+        return timed
 
 
 def _segments(

@@ -54,9 +54,3 @@ def finished_part(ids: list[int], tokenizer: WhisperTokenizer) -> tuple[list[int
         if timed[index] and timed[index - 1]:
             return ids[:index], (ids[index - 1] - first) * TIME_STEP
     return ids, None
-
-
-def last_time(ids: list[int], tokenizer: WhisperTokenizer) -> float | None:
-    """Return the second of the timestamp that ids end with; None if they end with something else."""
-    first = first_timestamp(tokenizer)
-    return (ids[-1] - first) * TIME_STEP if ids and first <= ids[-1] < first + TIMESTAMPS else None
