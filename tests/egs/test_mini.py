@@ -40,19 +40,19 @@ def whole(request):
 
 
 @pytest.fixture(scope="module")
-def scale(whole):
+def options(whole):
     """The options of each run: without what other tests cover, the audio in reports and beams."""
     return "--scale", "1.0" if whole else "0.5", "--score_options", "--audio none", "--beam_size", "0"
 
 
 @pytest.fixture(scope="module")
-def mini(folder, scale):
+def mini(folder, options):
     """The mini recipe after its run, and what the last command printed; both fine-tunings at the same time."""
     recipe = place(ROOT / "egs/mini", folder)
     finetune = ("--stage", "4", "--stop_stage", "6", "--method")
     for together in ([("--stop_stage", "3")], [(*finetune, "full"), (*finetune, "lora")], [()]):
         with ThreadPoolExecutor() as pool:
-            ended = list(pool.map(lambda options: run(recipe, *scale, *options), together))
+            ended = list(pool.map(lambda more: run(recipe, *options, *more), together))
         for done in ended:
             assert done.returncode == 0, done.stdout[-3000:]
     return recipe, ended[0].stdout
@@ -149,11 +149,11 @@ def test_a_share_of_padded_batches_keeps_a_model_good_for_programs_that_pad(mini
     assert not whole or found[False] <= 8
 
 
-def test_a_second_run_does_nothing_again(mini, scale):
+def test_a_second_run_does_nothing_again(mini, options):
     table = mini[0] / "exp/RESULTS.md"
     weights = mini[0] / "exp/lora/adapter/adapter_model.safetensors"
     before = weights.stat().st_mtime
-    done = run(mini[0], *scale, "--stop_stage", "7")
+    done = run(mini[0], *options, "--stop_stage", "7")
     assert done.returncode == 0
     assert "whisper-recipe train" not in done.stdout
     assert "whisper-recipe decode" not in done.stdout
