@@ -57,3 +57,11 @@ def make_model(folder: Path, shape: str = "tiny", vocab_size: int | None = None)
         **SHAPES[shape] | ({} if vocab_size is None else {"vocab_size": vocab_size}),
     )
     return folder / "model"
+
+
+def place_model(folder: Path, given: Path | None) -> Path:
+    """Return folder/model: a link to the given Whisper folder, or else of whisper-tiny's shape with random weights."""
+    if given is None:
+        return make_model(folder)
+    (folder / "model").symlink_to(given.resolve(strict=True))
+    return folder / "model"

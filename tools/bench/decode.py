@@ -1,12 +1,13 @@
 """`whisper-recipe decode` against faster-whisper and transformers: utterances per second on a list of files.
 
-    python tools/bench/decode.py [--utterances 200] [--tokens 20] [--rounds 3]
+    python tools/bench/decode.py [--model WHISPER_FOLDER] [--utterances 200] [--tokens 20] [--rounds 3]
 
 All decode the same WAV files of noise, whose durations are drawn as AISHELL's (5.7 s on the average), with a model of
-whisper-tiny's shape and random weights that is made to write the same number of tokens for each, greedily, without
-timestamps and without fallback, on all cores. faster-whisper runs as its users decode a list of files: `transcribe` for
-each, and its batched pipeline for each; transformers runs `generate` on batches of 16, padded to 30 s by
-WhisperFeatureExtractor. Reading the audio and computing its features is part of the time, loading the model is not.
+whisper-tiny's shape and random weights, or that of --model. It is made to write the same number of tokens for each
+file, greedily, without timestamps and without fallback, on all cores. faster-whisper runs as its users decode a list
+of files: `transcribe` for each, and its batched pipeline for each; transformers runs `generate` on batches of 16,
+padded to 30 s by WhisperFeatureExtractor. Reading the audio and computing its features is part of the time, loading
+the model is not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from corpus import make_model, make_noise
+from corpus import make_noise, place_model
 from measure import child, report, spread
 
 END_OF_TEXT = 50257  # of Whisper's vocabulary of 51,865; never written here, so that all texts are equally long
@@ -32,6 +33,7 @@ PROMPT = 4  # tokens of <|startoftranscript|><|en|><|transcribe|><|notimestamps|
 def main() -> None:
     """Make files and model, decode with each in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder of transformers")
     parser.add_argument("--utterances", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -42,7 +44,7 @@ def main() -> None:
         SIDES[side](Path(folder), options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), options.utterances)
+        make(Path(folder), options)
         speeds: dict[str, list[float]] = {name: [] for name in SIDES}
         for _ in range(options.rounds):
             for name in SIDES:
@@ -55,17 +57,18 @@ def main() -> None:
             ratios = [quick / slow for quick, slow in zip(fast, found, strict=True)]
             row[f"{own.removeprefix('whisper-recipe ')} is faster by"] = spread(ratios, 1)
         rows.append(row)
-    report(f"{options.utterances} files, {options.tokens} tokens each, {options.rounds} rounds: median (range)", rows)
+    what = f"{options.model or 'random weights'}: {options.utterances} files, {options.tokens} tokens each"
+    report(f"{what}, {options.rounds} rounds: median (range)", rows)
 
 
-def make(folder: Path, count: int) -> None:
+def make(folder: Path, options: argparse.Namespace) -> None:
     """Write the files, cuts whose features are computed on the fly, the model and its int8 export."""
     from whisper_recipe.data.fbank import fbank
     from whisper_recipe.export.ct2 import export
 
-    make_noise(folder, count)
+    make_noise(folder, options.utterances)
     fbank("noise", folder, folder, storage="none")
-    export(make_model(folder), folder / "int8", "int8")
+    export(place_model(folder, options.model), folder / "int8", "int8")
 
 
 def ours(model: str) -> Callable:
@@ -124,7 +127,7 @@ def transformers(folder: Path, options: argparse.Namespace) -> None:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     processor = WhisperProcessor.from_pretrained(folder / "model")
-    model = WhisperForConditionalGeneration.from_pretrained(folder / "model").eval()
+    model = WhisperForConditionalGeneration.from_pretrained(folder / "model", dtype=torch.float32).eval()
     start = time.perf_counter()
     for paths in batches(files(folder)):
         samples = [soundfile.read(path, dtype="float32")[0] for path in paths]

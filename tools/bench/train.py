@@ -1,15 +1,16 @@
 """`whisper-recipe train` against the common recipe: utterances per second and memory of full fine-tuning.
 
-    python tools/bench/train.py [--steps 12] [--rounds 3] [--freeze-encoder true] [--cache-encoder true] [--workers 2]
+    python tools/bench/train.py [--model WHISPER_FOLDER] [--steps 12] [--rounds 3] [--freeze-encoder true]
+        [--cache-encoder true] [--workers 2]
 
-Both train a model of whisper-tiny's shape with random weights on the same utterances of noise, whose durations are
-drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a batch, and features
-computed ahead. Ours takes all utterances once; the common recipe, to which they are all equally long, --steps batches.
-The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer, WhisperFeatureExtractor's
-padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from stored encoder outputs (the
-time to store them is printed), the common recipe with its encoder frozen. Ours loads its features in the training
-process, since on two cores loading processes would take the training's; --workers gives it some, to see whether the
-training waits for them.
+Both train a model of whisper-tiny's shape with random weights, or that of --model, on the same utterances of noise,
+whose durations are drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a
+batch, and features computed ahead. Ours takes all utterances once; the common recipe, to which they are all equally
+long, --steps batches. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
+WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
+stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen. Ours loads its
+features in the training process, since on two cores loading processes would take the training's; --workers gives it
+some, to see whether the training waits for them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from corpus import TEXT, make_model, make_noise
+from corpus import TEXT, make_noise, place_model
 from measure import child, report, spread
 
 BATCH = 8
@@ -31,6 +32,7 @@ WARM_UP = 2  # steps before the clock starts
 def main() -> None:
     """Make data and model, train with both in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder of transformers")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
@@ -45,7 +47,7 @@ def main() -> None:
         {"ours": train_ours, "common": train_common}[side](Path(folder), options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), 8 * BATCH * (options.steps + WARM_UP))
+        make(Path(folder), options)
         found = {"whisper-recipe": [], "common recipe": []}
         for _ in range(options.rounds):
             for name, side in (("whisper-recipe", "ours"), ("common recipe", "common")):
@@ -64,20 +66,21 @@ def main() -> None:
                 "% of the time waiting for data": spread([100 * run["waiting"] for run in runs], 2),
             }
         )
+    what = f"{options.model or 'random weights'}: full fine-tuning"
     frozen = ", encoder frozen" if options.freeze_encoder == "true" else ""
     if options.cache_encoder == "true":
         seconds = [run["encoding"] for run in found["whisper-recipe"] if run["encoding"]]
         frozen += f", ours from stored outputs (made once in {spread(seconds)} s)"
-    report(f"Full fine-tuning{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
+    report(f"{what}{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
 
 
-def make(folder: Path, count: int) -> None:
+def make(folder: Path, options: argparse.Namespace) -> None:
     """Write utterances of noise with their features, and the model."""
     from whisper_recipe.data.fbank import fbank
 
-    make_noise(folder, count)
+    make_noise(folder, 8 * BATCH * (options.steps + WARM_UP))
     fbank("noise", folder, folder)
-    make_model(folder)
+    place_model(folder, options.model)
 
 
 def arguments(folder: Path, options: argparse.Namespace) -> dict:
@@ -165,7 +168,7 @@ def train_common(folder: Path, options: argparse.Namespace) -> None:
     )
 
     processor = WhisperProcessor.from_pretrained(folder / "model", language="english", task="transcribe")
-    model = WhisperForConditionalGeneration.from_pretrained(folder / "model")
+    model = WhisperForConditionalGeneration.from_pretrained(folder / "model", dtype=torch.float32)
     if options.freeze_encoder == "true":
         model.freeze_encoder()
     labels = processor.tokenizer(TEXT).input_ids[1:]  # the model itself adds the start token
