@@ -37,6 +37,13 @@ def test_merged_logits_equal_the_adapters(run, tiny_model):
     assert (run / "model/whisper_recipe.json").exists()
 
 
+def test_the_folder_of_the_adapter_itself_may_be_given(run, tmp_path):
+    merge(run, out=tmp_path / "of_run")
+    merge(run / "adapter")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "of_run", run / "model")]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize(
     ("file", "message"), [("adapter_config.json", "stage 4"), ("adapter_model.safetensors", "weights are missing")]
 )

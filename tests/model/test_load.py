@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from whisper_recipe.errors import RecipeError
-from whisper_recipe.model.load import is_hub_name, load_model, load_processor, natural_length, timestamps
+from whisper_recipe.model.load import (
+    is_hub_name,
+    load_model,
+    load_processor,
+    load_tokenizer,
+    natural_length,
+    timestamps,
+)
 
 
 def test_no_such_folder(tmp_path):
@@ -131,3 +138,9 @@ def test_weights_are_readable_by_whoever_may_read_the_configuration(tiny_model):
 )
 def test_names_on_the_hub_are_told_from_paths(name, on_the_hub):
     assert is_hub_name(name) == on_the_hub
+
+
+def test_a_name_that_is_nowhere_is_not_taken_for_a_damaged_tokenizer(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RecipeError, match="nowhere/ct2: the config can't be loaded .*: give a local folder"):
+        load_tokenizer("nowhere/ct2")

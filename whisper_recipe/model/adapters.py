@@ -159,10 +159,10 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
     """Merge a LoRA adapter into its base model and write a plain Whisper folder.
 
     Args:
-        exp: the folder of a LoRA run, with its `adapter/`.
+        exp: the folder of a LoRA run, or the `adapter/` in it.
         scale: share of the adapter to add: 1 is all of it, 0 the base model; 0.5 keeps more of the base model's
             knowledge.
-        out: the folder to write; by default exp/model.
+        out: the folder to write; by default `model/` beside the adapter.
 
     Raises:
         RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
@@ -173,8 +173,8 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
 
     if not 0 <= scale <= 1:
         raise RecipeError(f"must be between 0 and 1, got {scale:g}", where="scale")
-    adapter = Path(exp) / "adapter"
-    out = out or Path(exp) / "model"
+    adapter = Path(exp) if (Path(exp) / "adapter_config.json").exists() else Path(exp) / "adapter"
+    out = out or adapter.parent / "model"
     adapted, base = load_adapter(adapter)
     processor = adapter_processor(adapter, base)
     model, record = adapted.merge_and_unload(), read_json(adapter / TRAINING_RECORD)

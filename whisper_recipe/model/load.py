@@ -132,14 +132,17 @@ def load_tokenizer(name: str | Path) -> WhisperTokenizer:
         RecipeError: it is missing, or is not the model's.
     """
     name = _check_folder(name, ("tokenizer.json", "vocab.json"))
-    tokenizer = read_tokenizer(name)
     if is_ctranslate2(name):
+        tokenizer = read_tokenizer(name)
         _check_size(tokenizer, len(vocabulary(Path(name))), name)
         check_ids(Path(name), tokenizer)
-    else:
-        from transformers import WhisperConfig
+        return tokenizer
+    from transformers import WhisperConfig
 
-        _check_size(tokenizer, _from_pretrained(WhisperConfig, "config", name).vocab_size, name)
+    # First, since transformers 5.23 makes an empty tokenizer of a name that is nowhere.
+    size = _from_pretrained(WhisperConfig, "config", name).vocab_size
+    tokenizer = read_tokenizer(name)
+    _check_size(tokenizer, size, name)
     return tokenizer
 
 
