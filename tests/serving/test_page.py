@@ -115,9 +115,8 @@ def test_a_dropped_file_is_translated(opened, noise):
         return dropped;
     }"""
     dropped = page.evaluate_handle(script, base64.b64encode(noise(1.0).read_bytes()).decode())
-    with page.expect_request("**/v1/audio/translations") as request:
+    with page.expect_request("**/v1/audio/translations"):
         page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
-    assert 'name="language"\r\n\r\ncy' in (request.value.post_data_buffer or b"").decode(errors="ignore")
     finished(page)
     assert page.inner_text("article h2") == "dropped.wav"
 

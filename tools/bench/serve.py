@@ -222,8 +222,9 @@ async def load(options: argparse.Namespace) -> None:
         long = [join(one, Path(folder), number).path.read_bytes() for number, one in enumerate(asked)]
     ends: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     memory: list[float] = []
-    start, killed = time.perf_counter(), asyncio.Event()
+    killed = asyncio.Event()
     with serving("whisper-recipe", options) as server:
+        start = time.perf_counter()
 
         async def one_client(number: int) -> None:
             generator = random.Random(number)
@@ -250,6 +251,7 @@ async def load(options: argparse.Namespace) -> None:
         await asyncio.gather(kill(), *map(one_client, range(options.clients)))
         watching.cancel()
         left = await requests_left(server)
+        memory.append(server.megabytes)
     title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s; killed and restarted once"
     report(title, [{"requests": kind, **counts} for kind, counts in sorted(ends.items())])
     report_memory(memory)
@@ -262,7 +264,7 @@ async def load(options: argparse.Namespace) -> None:
 def report_memory(megabytes: list[float]) -> None:
     """Print how the server's memory developed."""
     parts = np.array_split(megabytes, 10)
-    row = {f"{10 * number} %": f"{np.median(part):.0f}" for number, part in enumerate(parts, 1)}
+    row = {f"{10 * number} %": f"{np.median(part):.0f}" for number, part in enumerate(parts, 1) if len(part)}
     title = "Resident memory in MB, median of each tenth of the time since the restart"
     report(title, [row | {"highest": f"{max(megabytes):.0f}"}])
 
