@@ -319,7 +319,8 @@ async def ending(
     except httpx.TransportError as error:
         if not killed.is_set():
             return LOST
-        await asyncio.sleep(0.5)
+        while killed.is_set():  # until it is back
+            await asyncio.sleep(0.1)
         return DOWN if isinstance(error, httpx.ConnectError) else KILLED
     if answer.status_code == 200 and "stream" in fields and "transcript.text.done" not in answer.text:
         return LOST
