@@ -72,6 +72,15 @@ def test_the_time_of_the_header_is_not_that_of_the_request(connect, monkeypatch)
     time.sleep(0.6)
     patient.sendall(FORM)
     assert patient.recv(1 << 16).startswith(b"HTTP/1.1 400")  # it has no file
+    live = connect()
+    live.sendall(
+        b"GET /v1/realtime?model=tiny HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    live.settimeout(0.8)
+    with pytest.raises(TimeoutError):  # it stays open, and quiet after the first message
+        while live.recv(1 << 16):
+            pass
 
 
 def test_a_body_that_comes_byte_by_byte_is_answered_with_408_and_gives_its_place_free(connect, monkeypatch):
