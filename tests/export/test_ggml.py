@@ -1,5 +1,6 @@
 """Export to whisper.cpp: the file is read back here by its documented layout, and by whisper.cpp itself."""
 
+import ctypes
 import os
 import shutil
 import struct
@@ -132,6 +133,26 @@ def test_tensors_are_the_model_s_as_near_as_their_type_can_be(exported, full_voc
 TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q5_0": 6, "q5_1": 7}
 
 
+@pytest.mark.parametrize("kind", ["q8_0", "q5_0", "q5_1"])
+def test_blocks_are_those_of_whisper_cpp_s_own_quantize(kind):
+    """Its examples/common-ggml.cpp calls ggml_quantize_chunk, which pywhispercpp's wheel has, without weights."""
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install '.[ggml]'")
+    package = pytest.importorskip("_pywhispercpp", reason="pywhispercpp is not installed: pip install '.[ggml]'")
+    (library,) = Path(package.__file__).parent.glob("pywhispercpp.libs/libggml-base*")
+    quantize = ctypes.CDLL(str(library)).ggml_quantize_chunk
+    quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    quantize.restype = ctypes.c_size_t
+    matrix = np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
+    matrix[0, :32] = 0
+    matrix[1] *= 1e-7  # scales below float16's normal numbers
+    matrix[2] = np.tile([-3, 3, 1.5, 0.5], 24)  # ties
+    matrix[3] = np.abs(matrix[3])
+    expected = np.zeros(matrix.size * READERS[TYPES[kind]][0] // 32, np.uint8)
+    size = quantize(TYPES[kind], matrix.ctypes.data, expected.ctypes.data, 0, *matrix.shape, None)
+    assert size == len(expected)
+    assert ggml._packer(kind)(matrix).tobytes() == expected.tobytes()
+
+
 def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabulary_model, corpus, tmp_path, capsys):
     pytest.importorskip("pywhispercpp", reason="pywhispercpp is not installed: pip install '.[ggml]'")
     natural = shutil.copytree(full_vocabulary_model, tmp_path / "exp/model")
@@ -151,11 +172,12 @@ def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabular
 
 # whisper.cpp takes a model as English-only, or as large-v3's, by its number of tokens.
 @pytest.mark.parametrize(("tokens", "text_tokens", "bins"), [(51864, 50256, 80), (51866, 50257, 128)])
-def test_english_only_models_and_those_with_128_mel_bins(transcripts, tmp_path, tokens, text_tokens, bins):
-    model = make_model(tmp_path / "model", transcripts, vocab_size=tokens, num_mel_bins=bins)
+def test_english_only_models_and_those_like_turbo(transcripts, tmp_path, tokens, text_tokens, bins):
+    model = make_model(tmp_path / "model", transcripts, vocab_size=tokens, num_mel_bins=bins, decoder_layers=1)
     ggml.export(model, tmp_path / "out")
     header, filters, vocabulary, tensors = read(tmp_path / "out/ggml-model-f16.bin")
     assert (header["n_vocab"], header["n_mels"], len(vocabulary)) == (tokens, bins, text_tokens)
+    assert (header["n_audio_layer"], header["n_text_layer"]) == (2, 1)
     assert (filters.shape, tensors["encoder.conv1.weight"][1].shape) == ((bins, 201), (32, bins, 3))
 
 

@@ -1,5 +1,10 @@
 """The programs that the exports are for recognise recorded speech with OpenAI's base model, as transformers does."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import soundfile
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -7,6 +12,19 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from whisper_recipe.export.export import TARGETS, export
 
 PACKAGES = {"openai": "whisper", "ggml": "pywhispercpp", "onnx": "onnx", "sherpa-onnx": "sherpa_onnx"}
+TRANSFORMERS_JS = "@huggingface/transformers"
+SCRIPT = """
+import { readFileSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { env, pipeline } from "@huggingface/transformers";
+
+const [folder, dtype, samples] = process.argv.slice(1);
+env.allowRemoteModels = false;
+env.localModelPath = dirname(folder);
+const recognize = await pipeline("automatic-speech-recognition", basename(folder), { dtype, device: "cpu" });
+const audio = new Float32Array(new Uint8Array(readFileSync(samples)).buffer);
+process.stdout.write((await recognize(audio, { language: "zh", task: "transcribe" })).text);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +56,18 @@ def test_recorded_speech_gives_transformers_text(whisper_base, speech, expected,
     text = TARGETS[to].load(tmp_path / "out", False)(speech, "zh", "transcribe")
     assert len(expected) >= 5
     assert text.strip() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("quantization", "dtype"), [("float32", "fp32"), ("int8", "q8")])
+def test_transformers_js_gives_transformers_text(whisper_base, speech, expected, tmp_path, quantization, dtype):
+    if shutil.which("node") is None:
+        pytest.skip("there is no node on this machine")
+    if not (Path(sys.prefix) / "node_modules" / TRANSFORMERS_JS).exists():  # where tools/test.sh installs it
+        pytest.skip(f"not installed: npm install --no-save --prefix {sys.prefix} {TRANSFORMERS_JS}@4")
+    export(whisper_base, tmp_path / "out", "onnx", quantization)
+    speech.tofile(tmp_path / "samples")
+    command = ["node", "--input-type=module", "-e", SCRIPT, tmp_path / "out", dtype, tmp_path / "samples"]
+    done = subprocess.run(command, cwd=sys.prefix, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == expected

@@ -19,15 +19,14 @@ pytest.importorskip("uvicorn", reason="the packages of whisper-recipe serve are 
 @contextmanager
 def running(models: list[str], limits: dict | None = None, **options) -> Iterator[str]:
     """Serve models on a free port of this machine; yield the address."""
-    import uvicorn
-
     from whisper_recipe.serving.app import Limits, create_app
+    from whisper_recipe.serving.http import http_server
     from whisper_recipe.serving.models import Models
 
     memory = options.pop("memory", 1e9)
     app = create_app(Models(models, "default", None, memory), Limits(**(limits or {})), **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="info", log_config=None, timeout_graceful_shutdown=5))
+    server = http_server(app, log_config=None, timeout_graceful_shutdown=5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

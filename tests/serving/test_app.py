@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -29,9 +30,11 @@ from tests.serving.conftest import running
 from whisper_recipe.cli import main
 from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions
+from whisper_recipe.decoding.windows import Window
 from whisper_recipe.export.ct2 import export
 from whisper_recipe.model.adapters import LoraOptions, add_lora, merge
 from whisper_recipe.model.load import load_model
+from whisper_recipe.serving.uploads import read_upload
 
 SHORT = SearchOptions(max_new_tokens=12)
 
@@ -141,6 +144,25 @@ def test_events_add_up_to_the_text(url, noise, alone):
     assert sum(event.type == "transcript.text.segment" for event in events) == len(expected.segments)
 
 
+def test_the_text_of_long_audio_comes_as_its_windows_are_done(url, noise, monkeypatch):
+    decode, first_is_here = Transcriber.decode_windows, threading.Event()
+
+    def slow(self, windows):
+        if windows[0][1].start:
+            assert first_is_here.wait(20)
+        return decode(self, windows)
+
+    monkeypatch.setattr(Recording, "windows", lambda self, merge: [Window(0, 16000), Window(16000, 32000)])
+    monkeypatch.setattr(Transcriber, "decode_windows", slow)
+    events = iter(ask(url, noise(2.0), language=openai.omit, stream=True))
+    deltas = [next(events).delta]
+    first_is_here.set()
+    *others, done = events
+    deltas += [event.delta for event in others]
+    assert len(deltas) > 1
+    assert done.text == "".join(deltas)
+
+
 @pytest.fixture
 def held(monkeypatch):
     """Decoding waits for `go`; `reached` counts the batches that wait, `decoded` lists the durations in each batch."""
@@ -237,6 +259,20 @@ def test_length_of_audio_without_a_header_is_counted_in_packets(noise, tmp_path)
     check_seconds(str(path), 5.1)
     with pytest.raises(TooLong):
         check_seconds(str(path), 4.9)
+
+
+def test_audio_is_in_no_folder_while_it_is_read_nor_afterwards(url, noise, tmp_path, monkeypatch):
+    found = []
+
+    def watched(*arguments):
+        found.append(list(tmp_path.iterdir()))
+        return read_upload(*arguments)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("whisper_recipe.serving.service.read_upload", watched)
+    ask(url, noise(50.0))  # larger than what a form keeps in memory
+    assert found == [[]]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_queue_a_wrong_key_and_another_sites_page_are_refused(ct2, noise):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -102,6 +103,23 @@ def test_a_file_is_transcribed_heard_copied_and_downloaded(opened, noise):
     assert found["txt"].splitlines() == lines
     assert re.match(r"1\n00:00:00,\d{3} --> 00:00:0\d,\d{3}\n", found["srt"])
     assert found["vtt"].startswith("WEBVTT\n\n00:00:00.")
+
+
+def test_a_dropped_file_is_translated(opened, noise):
+    page = opened()
+    page.select_option("#language", label="Welsh")
+    page.select_option("#task", label="Translate into English")
+    script = """(bytes) => {
+        const dropped = new DataTransfer();
+        dropped.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], "dropped.wav"));
+        return dropped;
+    }"""
+    dropped = page.evaluate_handle(script, base64.b64encode(noise(1.0).read_bytes()).decode())
+    with page.expect_request("**/v1/audio/translations"):
+        page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    ends = ["Done.", "No speech detected."]  # the model has random weights
+    eventually(page, f"{ends}.includes(document.querySelector('article .state .note').textContent)")
+    assert page.inner_text("article h2") == "dropped.wav"
 
 
 def test_two_models_are_compared_and_what_differs_is_marked(opened, noise):

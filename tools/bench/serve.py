@@ -11,10 +11,10 @@ speed: requests and seconds of audio per second. The other server has faster-whi
 form, one request at a time on all cores, with the same weights, language, greedy search, and timestamps only where the
 model has learned them; all else is what each does by default.
 
-load: of the requests some are long (1 to 3 minutes), some are damaged, some are streamed, and some clients hang up; the
-server is killed in the middle, without warning, and started again. Every request must end in an answer, or, where the
-server was killed under it, in a closed connection. The memory is the server's, after a quarter of the time since
-that and at the end.
+load: some of the requests are long (15 s to 3 minutes), damaged, or streamed, and some clients hang up. After a fifth
+of the time the server is killed without warning and restarted. Every request must end in an answer or, if the server
+was killed under it, in a closed connection; otherwise it counts as lost, and the command fails. The memory is the
+server's resident set from the restart to the end. It takes --seconds, and a few minutes more at most.
 
 live: clients speak over WebSockets at the speed of speech; from the end of each utterance to its text.
 """
@@ -50,7 +50,10 @@ from measure import report
 
 from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
 
-TIMEOUT = 120  # seconds after which a request counts as lost
+TIMEOUT = 300  # seconds after which a request counts as lost
+START_SECONDS = 120  # that a server may take to load its model
+LONG_MINUTES = (0.25, 0.5, 1, 2, 3)
+LOST, HUNG_UP, KILLED, DOWN = "lost", "hung up", "killed under it", "server down"  # ends without an answer
 PAUSE = 1.5  # seconds between what a live client says
 
 
@@ -77,7 +80,7 @@ def utterances(data: Path) -> list[tuple[bytes, float]]:
     """Return each utterance as a WAV file, and its seconds."""
     found = []
     for line in (data / "wav.scp").read_text(encoding="utf-8").splitlines():
-        samples = read_audio(line.split(maxsplit=1)[1])
+        samples = read_audio(data / line.split(maxsplit=1)[1])
         found.append((wav(samples), len(samples) / SAMPLING_RATE))
     return found
 
@@ -106,14 +109,15 @@ class Server:
         """Start, or start again, and wait until it answers."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=environment)
-        while True:
+        deadline = time.monotonic() + START_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{self.url}/health")
                 return
-            if self.process.poll() is not None:
-                self.log.seek(0)
-                sys.exit(self.log.read())
             time.sleep(0.1)
+        self.process.kill()
+        self.log.seek(0)
+        sys.exit(f"the server did not start:\n{self.log.read()}")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it."""
@@ -214,12 +218,13 @@ async def load(options: argparse.Namespace) -> None:
     """Print how each kind of request ended, and the server's memory."""
     files = [content for content, _ in utterances(options.data)]
     with tempfile.TemporaryDirectory() as folder:
-        asked = [argparse.Namespace(data=options.data, seed=minutes, minutes=minutes) for minutes in (1, 2, 3)]
-        long = [join(one, Path(folder), one.seed).path.read_bytes() for one in asked]
+        asked = [argparse.Namespace(data=options.data, seed=0, minutes=minutes) for minutes in LONG_MINUTES]
+        long = [join(one, Path(folder), number).path.read_bytes() for number, one in enumerate(asked)]
     ends: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     memory: list[float] = []
-    start, killed = time.perf_counter(), asyncio.Event()
+    killed = asyncio.Event()
     with serving("whisper-recipe", options) as server:
+        start = time.perf_counter()
 
         async def one_client(number: int) -> None:
             generator = random.Random(number)
@@ -230,7 +235,7 @@ async def load(options: argparse.Namespace) -> None:
 
         async def watch() -> None:
             while True:
-                await asyncio.sleep(options.seconds / 100)
+                await asyncio.sleep(options.seconds / 400)
                 if not killed.is_set():
                     memory.append(server.megabytes)
 
@@ -245,30 +250,53 @@ async def load(options: argparse.Namespace) -> None:
         watching = asyncio.create_task(watch())
         await asyncio.gather(kill(), *map(one_client, range(options.clients)))
         watching.cancel()
+        left = await requests_left(server)
         memory.append(server.megabytes)
-        left = httpx.get(f"{server.url}/health").json()["requests"]
-    rows = [{"requests": kind, **counts} for kind, counts in sorted(ends.items())]
-    first, last = memory[len(memory) // 4], memory[-1]
-    title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s; killed and started again once"
-    report(f"{title}\nmemory {first:.0f} MB, at the end {last:.0f} MB; {left} requests left in the queue", rows)
-    lost = sum(counts["lost"] for counts in ends.values())
-    if lost or left:
-        sys.exit(f"{lost} requests were lost, {left} are left")
+    title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s; killed and restarted once"
+    report(title, [{"requests": kind, **counts} for kind, counts in sorted(ends.items())])
+    report_memory(memory)
+    total = sum(ends.values(), collections.Counter())
+    print(f"\n{total.total()} requests, {total[LOST]} of them lost; {left} left in the server's queue at the end")
+    if total[LOST] or left:
+        sys.exit("requests were lost or are left")
+
+
+def report_memory(megabytes: list[float]) -> None:
+    """Print how the server's memory developed."""
+    parts = np.array_split(megabytes, 10)
+    row = {f"{10 * number} %": f"{np.median(part):.0f}" for number, part in enumerate(parts, 1) if len(part)}
+    title = "Resident memory in MB, median of each tenth of the time since the restart"
+    report(title, [row | {"highest": f"{max(megabytes):.0f}"}])
+
+
+async def requests_left(server: Server) -> int:
+    """Return how many requests the server still counts a moment after the last client has gone."""
+    async with httpx.AsyncClient() as client:
+        for _ in range(20):
+            left = (await client.get(f"{server.url}/health")).json()["requests"]
+            if not left:
+                break
+            await asyncio.sleep(0.5)
+    return left
 
 
 def draw(generator: random.Random, files: list[bytes], long: list[bytes]) -> tuple[str, bytes, dict[str, str], float]:
     """Return a kind of request, its content, its fields, and the seconds that the client waits."""
-    share, content = generator.random(), generator.choice(files)
+    share, content, streamed = generator.random(), generator.choice(files), {"stream": "true"}
     if share < 0.02:
-        return "long, streamed", generator.choice(long), {"stream": "true"}, TIMEOUT
-    if share < 0.07:
+        return "long, streamed", generator.choice(long), streamed, TIMEOUT
+    if share < 0.04:
+        return "long", generator.choice(long), {}, TIMEOUT
+    if share < 0.09:
         return "damaged", generator.randbytes(len(content) // 2) + content[len(content) // 2 :], {}, TIMEOUT
-    if share < 0.10:
+    if share < 0.12:
         return "truncated", content[: len(content) // 2], {}, TIMEOUT
-    if share < 0.20:
-        return "client hangs up", content, {}, generator.uniform(0, 0.5)
+    if share < 0.18:
+        return "client hangs up", content, {}, generator.uniform(0, 2)
+    if share < 0.22:
+        return "client hangs up, long, streamed", generator.choice(long), streamed, generator.uniform(0, 10)
     if share < 0.4:
-        return "short, streamed", content, {"stream": "true"}, TIMEOUT
+        return "short, streamed", content, streamed, TIMEOUT
     return "short", content, {}, TIMEOUT
 
 
@@ -281,19 +309,21 @@ async def ending(
     options: argparse.Namespace,
     killed: asyncio.Event,
 ) -> str:
-    """Send one request; return how it ended: its status, or what became of it."""
+    """Send one request; return how it ended: the answer's status, or one of the ends without an answer."""
     try:
         answer = await asyncio.wait_for(post(client, server, content, options.language, **fields), patience)
     except TimeoutError:
-        return "hung up" if patience < TIMEOUT else "lost"
+        return HUNG_UP if patience < TIMEOUT else LOST
     except httpx.TimeoutException:
-        return "lost"
-    except httpx.TransportError:
-        end = "connection closed" if killed.is_set() else "lost"
-        await asyncio.sleep(0.5)
-        return end
+        return LOST
+    except httpx.TransportError as error:
+        if not killed.is_set():
+            return LOST
+        while killed.is_set():  # until it is back
+            await asyncio.sleep(0.1)
+        return DOWN if isinstance(error, httpx.ConnectError) else KILLED
     if answer.status_code == 200 and "stream" in fields and "transcript.text.done" not in answer.text:
-        return "lost"
+        return LOST
     return str(answer.status_code)
 
 

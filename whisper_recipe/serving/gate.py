@@ -20,6 +20,7 @@ from whisper_recipe.serving.metrics import Metrics
 AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 REALTIME = "/v1/realtime"
 READ_SECONDS = 60  # that a client may take for the next piece of its request
+SLOWEST = 1000  # bytes per second of a request on average, after READ_SECONDS
 KEY_IN_PROTOCOL = "openai-insecure-api-key."  # as OpenAI's realtime interface has it: browsers can't set headers there
 
 
@@ -83,14 +84,15 @@ class Gate:
 
     def _limited(self, receive: Receive) -> Receive:
         """Return `receive` that raises HTTPException where the body is too large, or too slow in coming."""
-        size, more = 0, True
+        size, more, start = 0, True, time.perf_counter()
 
         async def limited() -> Message:
             nonlocal size, more
+            left = READ_SECONDS + size / SLOWEST - (time.perf_counter() - start)
             try:
-                message = await asyncio.wait_for(receive(), READ_SECONDS if more else None)
+                message = await asyncio.wait_for(receive(), min(READ_SECONDS, left) if more else None)
             except TimeoutError:
-                raise HTTPException(408, f"nothing came for {READ_SECONDS} s") from None
+                raise HTTPException(408, "the request comes too slowly") from None
             more = message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > self.max_bytes:

@@ -14,8 +14,6 @@ from whisper_recipe.errors import RecipeError
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
 KEY = "WHISPER_RECIPE_API_KEY"
-SHUTDOWN_SECONDS = 60  # for requests that are being worked on when the server is told to end
-MAX_MESSAGE = 1 << 20  # bytes of a message of a WebSocket: over 20 s of audio
 
 
 def serve(
@@ -59,9 +57,8 @@ def serve(
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise RecipeError(f"needs {', '.join(missing)}", where="serve", cure="pip install '.[serve]' in the checkout")
-    import uvicorn
-
     from whisper_recipe.serving.app import Limits, create_app
+    from whisper_recipe.serving.http import http_server
     from whisper_recipe.serving.models import Models
 
     found = Models(models, compute_type, pad_to_30s, model_memory_gb * 1e9)
@@ -75,15 +72,8 @@ def serve(
     print(f"web page: {place}/, OpenAI's interface: {place}/v1", flush=True)
     if not is_loopback(host):
         print(exposure(host, api_key), file=sys.stderr)
-    config = uvicorn.Config(
-        app,
-        log_level="info",
-        ws_max_size=MAX_MESSAGE,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        server_header=False,
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in peace by then
-        uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down by then
+        http_server(app).run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:

@@ -20,6 +20,10 @@ from whisper_recipe.text.additions import language_of
 from whisper_recipe.text.tokenizer import decode_text, is_english_only
 
 SEED = 1  # of sampling
+# oneDNN, in CTranslate2 and in PyTorch, keeps what it compiles for each shape of its input, up to 1,024 pieces. At
+# natural length nearly every batch has a shape of its own, and memory would grow by 0.2 MB a batch. The first use of
+# oneDNN reads this.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
 
 
