@@ -45,9 +45,9 @@ def test_strange_utterances_are_listed_with_sound_and_problems_first(strange, tm
     assert rows["gone"]["problems"][0] == "missing audio"
     first = {
         kind: next(row["id"] for row in data["utterances"] if kind in row["problems"])
-        for kind in ("fastest", "longest")
+        for kind in ("fastest", "longest", "quietest")
     }
-    assert first == {"fastest": "fast", "longest": "long"}
+    assert first == {"fastest": "fast", "longest": "long", "quietest": "quiet"}
     assert [row["id"] for row in rows.values() if "most clipped" in row["problems"]] == ["clipped"]
     # A sine of half of full scale has a level of -9.03 dB; a hundredth of it 40 dB less.
     assert rows["quiet"]["measures"]["level"] == pytest.approx(-49.03, abs=0.1)
