@@ -198,7 +198,7 @@ def test_charts_and_confusions_filter_the_utterances(small, opened):
 
 def test_the_curves_of_the_run_and_its_canaries_are_drawn(small, opened):
     page = opened(small)
-    figure = page.locator("figure", has=page.locator("h3:text-is('Training of small: error rates (%)')"))
+    figure = page.locator("figure", has=page.locator("h3:has-text(': error rates (%)')"))
     assert figure.locator(".legend span").all_inner_texts() == ["WER en", "canary nl"]
     dots = figure.locator("circle.system-1").evaluate_all(
         "all => all.map((one) => [one.textContent, Number(one.getAttribute('cy'))])"
