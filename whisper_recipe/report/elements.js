@@ -94,7 +94,7 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
     );
     more.hidden = shown >= rows.length;
     const hidden = rows.length - shown;
-    more.textContent = `Show ${Math.min(MORE_ROWS, hidden)} more of ${hidden.toLocaleString("en")}`;
+    more.textContent = `Show ${hidden > MORE_ROWS ? `${MORE_ROWS} more of ${hidden.toLocaleString("en")}` : `${hidden} more`}`;
   }
   fill();
   return el(
