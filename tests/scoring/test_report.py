@@ -23,7 +23,7 @@ class Parsed(HTMLParser):
         self.wrong += self.open  # never closed
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "wbr"):
             self.open.append(tag)
         self.wrong += [name for name, _ in attributes if name in ("src", "href") or name.startswith("on")]
 
