@@ -23,7 +23,7 @@ const seconds = (value) => (value === null || value === undefined ? "" : `${valu
 const plural = (count, name) => `${count.toLocaleString("en")} ${name}${count === 1 ? "" : "s"}`;
 
 /** Return a name of parts, `lora_int8`, as texts with places where a line may break; page.py does the same. */
-const breakable = (name) => name.split(/(?<=[_/=-])/).flatMap((part) => [part, el("wbr")]);
+const breakable = (name) => name.split(/([_/=-])/).flatMap((part, index) => (index % 2 ? [part, el("wbr")] : part));
 
 /** Compare numbers as numbers and texts as texts; what is missing comes last in either direction. */
 function compare(first, second, down) {

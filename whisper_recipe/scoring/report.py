@@ -311,11 +311,11 @@ def learning_curves(name: str, run: Path) -> list[dict]:
     for column in rows[0] if rows else ():
         points = [[float(row["step"]), float(row[column])] for row in rows if row[column]]
         points = [point for point in points if isfinite(point[1])]  # a loss may be nan
-        if points and column not in ("step", "epoch", "grad_norm", "learning_rate"):
+        if points:
             series[column] = points
     losses = [column for column in series if column in ("loss", "eval_loss")]
     canaries = [column for column in series if column.startswith("eval_canary_")]
-    rates = [column for column in series if column not in losses + canaries]
+    rates = [column for column in series if column.startswith("eval_") and column not in losses + canaries]
     if len(rates) == 2:  # a single language: the mean is its own rate
         rates = [column for column in rates if column != MEAN_RATE]
     return [
