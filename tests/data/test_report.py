@@ -48,6 +48,9 @@ def test_strange_utterances_are_listed_with_sound_and_problems_first(strange, tm
         for kind in ("fastest", "longest")
     }
     assert first == {"fastest": "fast", "longest": "long"}
+    # One of each of six kinds by turns: 25 of 34 are among the quietest, but only one is the very first.
+    assert "quiet" in [row["id"] for row in data["utterances"]][:7]
+    assert "quietest" in rows["quiet"]["problems"]
     assert [row["id"] for row in rows.values() if "most clipped" in row["problems"]] == ["clipped"]
     # A sine of half of full scale has a level of -9.03 dB; a hundredth of it 40 dB less.
     assert rows["quiet"]["measures"]["level"] == pytest.approx(-49.03, abs=0.1)

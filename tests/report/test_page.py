@@ -70,7 +70,12 @@ HEARD = [
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("small"), ROWS, {"one": HEARD}) / "one/report.html"
+    """Decoded by a run that has learning curves: the canary nl rises from 20 to 60 %."""
+    folder = tmp_path_factory.mktemp("small")
+    curves = ["step,loss,eval_loss,eval_canary_nl,eval_error_rate,eval_wer_en"]
+    curves += ["0,,,0.2,,", "10,2.5,,,,", "20,1.5,1.75,0.6,0.4,0.4"]
+    (folder / "curves.csv").write_text("\n".join(curves) + "\n")
+    return write_set(folder, ROWS, {"one": HEARD}) / "one/report.html"
 
 
 def eventually(page, condition):
@@ -103,10 +108,12 @@ def test_the_sound_plays_and_marks_the_word_that_is_said(small, opened):
     eventually(page, "PLAYER.currentTime > 0.3")
     assert abs(page.evaluate("PLAYER.duration") - 3) < 0.1
     eventually(page, "document.querySelector('.now .reference')?.textContent === 'set'")
-    page.click("article[aria-label=wrong] .column:nth-child(3)")  # kitchen, at 1.5 s
-    eventually(page, "PLAYER.currentTime > 1.4")
-    assert page.evaluate("PLAYER.currentTime") < 2.4
+    page.click("article[aria-label=wrong] .substituted")  # "a" in place of "the", at 1.0 s
+    assert 0.8 <= page.evaluate("PLAYER.currentTime") < 1.5
     eventually(page, "document.querySelector('.now .reference')?.textContent === 'kitchen'")
+    # Where times are unknown they are estimated: two of six characters are before the third, two of six seconds.
+    page.click("article[aria-label=left-out] .column:nth-child(3)")
+    assert 1.7 < page.evaluate("PLAYER.currentTime") < 2.8
 
 
 def test_what_is_heard_is_the_utterance(small, opened):
@@ -189,6 +196,36 @@ def test_charts_and_confusions_filter_the_utterances(small, opened):
     assert ids(page) == ["made up", "wrong"]
 
 
+def test_the_curves_of_the_run_and_its_canaries_are_drawn(small, opened):
+    page = opened(small)
+    figure = page.locator("figure", has=page.locator("h3:has-text(': error rates (%)')"))
+    assert figure.locator(".legend span").all_inner_texts() == ["WER en", "canary nl"]
+    dots = figure.locator("circle.system-1").evaluate_all(
+        "all => all.map((one) => [one.textContent, Number(one.getAttribute('cy'))])"
+    )
+    assert [text for text, _ in dots] == ["canary nl: 0, 20", "canary nl: 20, 60"]
+    zero = float(figure.locator("text[text-anchor=end]:text-is('0')").get_attribute("y")) - 4
+    height = [zero - y for _, y in dots]
+    assert height[1] == pytest.approx(3 * height[0])
+
+
+def test_loops_stand_high_in_the_chart_of_lengths_and_a_click_goes_there(small, opened):
+    page = opened(small)
+    dot = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("canvas.scatter");
+            const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const blue = (at) => data[at] < 60 && data[at + 2] > 120 && data[at + 3] > 100;
+            const highest = data.findIndex((_, at) => at % 4 === 0 && blue(at)) / 4;
+            return { x: highest % width, y: Math.floor(highest / width) };
+        }"""
+    )
+    page.locator("canvas.scatter").hover(position=dot)
+    assert page.inner_text(".tip") == "made up: length 8, reference 1"
+    page.locator("canvas.scatter").click(position=dot)
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "made up"
+
+
 def test_tables_sort_by_any_column(small, opened):
     page = opened(small)
     table = page.locator("figure", has=page.locator("h3:text-is('Error rate by speaker')"))
@@ -246,6 +283,16 @@ def compared(tmp_path_factory):
     folder = write_set(tmp_path_factory.mktemp("compared"), ROWS, {"one": HEARD, "two": heard})
     page = folder / "report.html"
     assert main(["compare", f"base={folder / 'one'}", f"tuned={folder / 'two'}", "--report", str(page)]) == 0
+    return page
+
+
+@pytest.fixture(scope="module")
+def three(compared):
+    """A page of three systems, one with a long name."""
+    names = ("base", "tuned", "tuned_with_a_longer_name_than_the_others")
+    runs = [f"{name}={compared.parent / run}" for name, run in zip(names, ("one", "two", "one"), strict=True)]
+    page = compared.parent / "three.html"
+    assert main(["compare", *runs, "--report", str(page)]) == 0
     return page
 
 
@@ -312,8 +359,8 @@ def test_hostile_texts_stay_texts(tmp_path, opened):
 
 
 @pytest.mark.parametrize("width", [400, 1000, 2500])
-def test_nothing_is_wider_than_the_page(small, compared, opened, width):
-    for path in (small, compared):
+def test_nothing_is_wider_than_the_page(small, compared, three, opened, width):
+    for path in (small, compared, three):
         page = opened(path, width=width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         regions = page.locator(".wide").all()

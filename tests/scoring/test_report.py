@@ -23,7 +23,7 @@ class Parsed(HTMLParser):
         self.wrong += self.open  # never closed
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "wbr"):
             self.open.append(tag)
         self.wrong += [name for name, _ in attributes if name in ("src", "href") or name.startswith("on")]
 
@@ -88,13 +88,22 @@ def test_times_of_words_are_those_of_the_units_they_become():
 
 
 def test_learning_curves_come_from_the_run(tmp_path):
-    lines = ["step,loss,eval_loss,learning_rate,grad_norm,epoch,eval_wer_en,eval_wer_cs"]
-    lines += ["10,2.5,,1e-4,1,0.1,,", "15,nan,,1e-4,nan,0.1,,", "20,1.5,1.75,1e-4,1,0.2,0.5,0.25"]
+    lines = ["step,loss,eval_loss,learning_rate,grad_norm,epoch,eval_canary_nl,eval_error_rate,eval_wer_cs"]
+    lines += ["0,,,,,,0.125,,", "10,2.5,,1e-4,1,0.1,,,", "15,nan,,1e-4,nan,0.1,,,"]
+    lines += ["20,1.5,1.75,1e-4,1,0.2,0.5,0.25,0.25"]
     (tmp_path / "curves.csv").write_text("\n".join(lines) + "\n")
     losses, rates = learning_curves("lora", tmp_path)
-    assert losses["series"][0] == {"name": "loss", "points": [[10, 2.5], [20, 1.5]]}
-    assert [one["name"] for one in rates["series"]] == ["eval_wer_en", "eval_wer_cs"]
-    assert rates["series"][1]["points"] == [[20, 25]]
+    assert losses["series"][0] == {"name": "training", "points": [[10, 2.5], [20, 1.5]]}
+    assert losses["series"][1] == {"name": "dev set", "points": [[20, 1.75]]}
+    assert rates["series"] == [
+        {"name": "WER cs", "points": [[20, 25]]},
+        {"name": "canary nl", "points": [[0, 12.5], [20, 50]]},
+    ]
+    assert "Step 0 is the base model" in rates["note"]
+    lines = [line + end for line, end in zip(lines, (",eval_cer_zh_translate", "", "", "", ",0.75"), strict=True)]
+    (tmp_path / "curves.csv").write_text("\n".join(lines) + "\n")
+    names = [one["name"] for one in learning_curves("lora", tmp_path)[1]["series"]]
+    assert names == ["mean of WER and CER", "WER cs", "CER zh translate", "canary nl"]
     assert learning_curves("none", tmp_path / "none") == []
 
 

@@ -3,7 +3,9 @@
 import logging
 import subprocess
 import sys
+import time
 
+import pytest
 from transformers import TrainerControl, TrainerState
 
 from whisper_recipe.cli import main
@@ -31,7 +33,7 @@ def test_what_training_logs_is_shown(tmp_path, capsys):
     assert "eval_canary_en  0.3        first 0.2 " in printed
     rows = {row.split()[0]: row.split()[1] for row in printed.splitlines() if row and " " in row}
     assert (rows["loss"], rows["eval_loss"], rows["eval_wer_cs"]) == ("2.5", "1.25", "0.5")
-    assert "1 warnings, the last:" in printed and "cut x can't be read" in printed
+    assert "warnings: 1, the last:" in printed and "cut x can't be read" in printed
 
 
 def test_the_time_left_is_that_of_the_last_steps():
@@ -52,6 +54,23 @@ def test_curves_fall_and_fit_the_terminal():
     curve = shown.splitlines()[2].split()[-1]
     assert list(curve) == sorted(curve, reverse=True) and len(set(curve)) == 8
     assert all(len(row) <= 60 for row in shown.splitlines()[2:])
+
+
+@pytest.mark.parametrize("result", ["model", "adapter"])
+def test_in_a_terminal_the_run_is_shown_until_it_is_finished(tmp_path, monkeypatch, capsys, result):
+    (tmp_path / "train.log").write_text(line(1, 10, "loss 2.0000") + "\n")
+
+    def train_on(seconds):
+        with (tmp_path / "train.log").open("a") as log:
+            log.write(line(2, 400, "loss 1.0000") + "\n")
+        (tmp_path / result).mkdir()
+
+    monkeypatch.setattr(time, "sleep", train_on)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["watch", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.split("\x1b[H\x1b[J")[1:]
+    assert "step 10/400" in first and "finished" not in first
+    assert "step 400/400" in second and "100%, finished" in second
 
 
 def test_a_log_without_steps_and_no_log_are_told(tmp_path, capsys):

@@ -330,7 +330,7 @@ function lines({ title, note, x, y, series, diagonal = false }) {
     { class: "legend" },
     ...series.map((one, index) => el("span", { class: colour(one, index) }, one.name)),
   );
-  return figure(`${title} (${y})`, note, series.length > 1 ? names : null, drawing);
+  return figure(`${title} (${y})`, note, series.length > 1 || !diagonal ? names : null, drawing);
 }
 
 function charts() {

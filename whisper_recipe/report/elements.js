@@ -22,6 +22,9 @@ const percent = (value) => (value === null || value === undefined ? "–" : (100
 const seconds = (value) => (value === null || value === undefined ? "" : `${value.toFixed(1)} s`);
 const plural = (count, name) => `${count.toLocaleString("en")} ${name}${count === 1 ? "" : "s"}`;
 
+/** Return a name of parts, `lora_int8`, as texts with places where a line may break; page.py does the same. */
+const breakable = (name) => name.split(/([_/=-])/).flatMap((part, index) => (index % 2 ? [part, el("wbr")] : part));
+
 /** Compare numbers as numbers and texts as texts; what is missing comes last in either direction. */
 function compare(first, second, down) {
   if (first === second) return 0; // two infinite rates among them
@@ -58,7 +61,7 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
     return el(
       "th",
       { scope: "col", class: classes(column) },
-      el("button", { type: "button", onclick: sort }, column.name),
+      el("button", { type: "button", onclick: sort }, ...breakable(column.name)),
     );
   });
   function classes(column) {
@@ -94,7 +97,7 @@ function sortedTable(label, columns, rows, { limit = 15, by = null, down = true 
     );
     more.hidden = shown >= rows.length;
     const hidden = rows.length - shown;
-    more.textContent = `Show ${Math.min(MORE_ROWS, hidden)} more of ${hidden.toLocaleString("en")}`;
+    more.textContent = `Show ${hidden > MORE_ROWS ? `${MORE_ROWS} more of ${hidden.toLocaleString("en")}` : `${hidden} more`}`;
   }
   fill();
   return el(

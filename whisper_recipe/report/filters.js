@@ -146,11 +146,13 @@ function buildFilters() {
       el("button", {
         type: "button",
         id: "save-ids",
+        title: "What the filters leave, for whisper-recipe subset --ids or filter --rules.exclude",
         onclick: () => saveFile("ids.txt", view.order.map((index) => `${UTTERANCES[index].id}\n`).join("")),
       }),
       el("button", {
         type: "button",
         id: "save-corrections",
+        title: "For whisper-recipe fix --corrections",
         hidden: true,
         onclick: () =>
           saveFile(

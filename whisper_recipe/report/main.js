@@ -115,6 +115,8 @@ function start() {
   byId("charts").append(...found);
   for (const id of ["charts", "confusions"]) byId(id).classList.toggle("many", SYSTEMS.length > 2); // tables need room
   byId("section-charts").hidden = !found.length;
+  if (SYSTEMS.length)
+    byId("charts").before(el("p", { class: "note" }, "Click an underlined name, a bar of error kinds or a dot to see its utterances."));
   byId("section-utterances").hidden = !UTTERANCES.length;
   buildFilters();
   byId("filters").after(

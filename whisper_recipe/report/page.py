@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from whisper_recipe.files import atomic_write
 from whisper_recipe.report.sound import Sounds, clip_name
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 SCRIPTS = ("elements.js", "alignment.js", "player.js", "charts.js", "utterances.js", "filters.js", "main.js")
 MAX_UTTERANCES = 20_000  # on a page; a browser takes more, but not at once
@@ -72,6 +77,7 @@ def write_page(path: Path, page: Page) -> None:
     environment = Environment(
         loader=PackageLoader("whisper_recipe.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["breakable"] = _breakable
     folder = files("whisper_recipe.report")
     script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = folder.joinpath("style.css").read_text(encoding="utf-8")
@@ -135,6 +141,13 @@ def _json(value: object) -> str:
     except ValueError:
         return _json(json.loads(json.dumps(value), parse_constant=lambda name: None))
     return text.replace("<", "\\u003c")
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name of parts, `lora_int8`, with places where a line may break, so that no table gets too wide."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[_/=-])", name))  # which escapes the parts
 
 
 def _digest(text: str) -> str:

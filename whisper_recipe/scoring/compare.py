@@ -18,8 +18,9 @@ LEGEND = (
     "RTFx is its inverse."
 )
 DIFFERENCE_LEGEND = (
-    "Difference in error rate from the first row, in percentage points, with 95 % interval and two-sided p value of "
-    "the paired bootstrap: both systems on the same random draws of speakers if ten are known, else of utterances."
+    "Difference in error rate from the first row, in percentage points (negative: fewer errors), with 95 % interval "
+    "and two-sided p value of the paired bootstrap: both systems on the same random draws of speakers if ten are "
+    "known, else of utterances."
 )
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 

@@ -22,6 +22,9 @@ from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, durati
 from whisper_recipe.text.normalize import text_language
 
 ALL = "all"  # the group that is the whole set
+MEAN_RATE = "eval_error_rate"  # over languages and tasks, in curves.csv
+CURVES = {"loss": "training", "eval_loss": "dev set", MEAN_RATE: "mean of WER and CER"}
+CANARIES_NOTE = "Canaries are sets the run is not trained for: what it forgets. Step 0 is the base model."
 RATES = {
     "error_rate": "error rate",
     "interval_95": "95 % interval",
@@ -304,26 +307,39 @@ def learning_curves(name: str, run: Path) -> list[dict]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = [column for column in (rows[0] if rows else ()) if column not in ("step", "epoch", "grad_norm")]
     series = {}
-    for column in columns:
+    for column in rows[0] if rows else ():
         points = [[float(row["step"]), float(row[column])] for row in rows if row[column]]
         points = [point for point in points if isfinite(point[1])]  # a loss may be nan
         if points:
             series[column] = points
-    losses = {column: points for column, points in series.items() if column in ("loss", "eval_loss")}
-    rates = {
-        column: [[step, 100 * rate] for step, rate in points]
-        for column, points in series.items()
-        if column.startswith("eval_") and column not in losses
-    }
+    losses = [column for column in series if column in ("loss", "eval_loss")]
+    canaries = [column for column in series if column.startswith("eval_canary_")]
+    rates = [column for column in series if column.startswith("eval_") and column not in losses + canaries]
+    if len(rates) == 2:  # a single language: the mean is its own rate
+        rates = [column for column in rates if column != MEAN_RATE]
     return [
         {
             "title": f"Training of {name}: {title}",
+            "note": note,
             "x": "step",
             "y": unit,
-            "series": [{"name": column, "points": points} for column, points in chosen.items()],
+            "series": [
+                {"name": _curve_name(column), "points": [[step, factor * value] for step, value in series[column]]}
+                for column in chosen
+            ],
         }
-        for title, unit, chosen in (("loss", "cross entropy", losses), ("error rates", "%", rates))
+        for title, note, unit, factor, chosen in (
+            ("loss", "", "cross entropy", 1, losses),
+            ("error rates", CANARIES_NOTE if canaries else "", "%", 100, rates + canaries),
+        )
         if chosen
     ]
+
+
+def _curve_name(column: str) -> str:
+    """Return how the page names a column of curves.csv: `eval_wer_cs` is `WER cs`, `eval_canary_en` `canary en`."""
+    if column in CURVES:
+        return CURVES[column]
+    kind, _, rest = column.removeprefix("eval_").partition("_")
+    return f"{kind.upper() if kind in ('wer', 'cer') else kind} {rest.replace('_', ' ')}"

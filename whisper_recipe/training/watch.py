@@ -20,6 +20,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 RECENT = 20  # logged steps that the speed is measured over
 WARNINGS = 3  # last ones that are shown
 HIDDEN = ("epoch",)
+RESULTS = ("model", "adapter")  # what a run writes when it is finished: of method full, of method lora
 
 
 class Logged(NamedTuple):
@@ -49,7 +50,7 @@ def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
     try:
         while True:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            finished = (run / "model").is_dir()
+            finished = any((run / name).is_dir() for name in RESULTS)
             text = describe(run.absolute().name, lines, shutil.get_terminal_size().columns, finished)
             print(text if once else f"\x1b[H\x1b[J{text}", flush=True)
             if once or finished:
@@ -84,7 +85,7 @@ def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str
         )
     warnings = [line for line in lines if " WARNING " in line or " ERROR " in line]
     if warnings:
-        parts += ["", f"{len(warnings)} warnings, the last:", *(line[:width] for line in warnings[-WARNINGS:])]
+        parts += ["", f"warnings: {len(warnings)}, the last:", *(line[:width] for line in warnings[-WARNINGS:])]
     return "\n".join(part.rstrip() for part in parts)
 
 
