@@ -53,6 +53,20 @@ def test_a_part_that_is_cut_off_keeps_its_rows(tmp_path):
     assert "FAILED: ZeroDivisionError" in report and "Not finished: cut off after 2 rows." in report
 
 
+def test_each_part_has_its_own_limit(tmp_path):
+    """A stand-in for Python hangs in the tests and ends at once in the other parts."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\n[[ $2 != tests ]] || exec sleep 60\n")
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "LIMIT_TESTS": "1"}
+    done = subprocess.run(
+        ["bash", ROOT / "tools/gpu_check.sh", tmp_path / "out"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "tests was cut off after 1 s; its rows so far are kept" in done.stdout
+    assert all(f"{part} ended with 0 after 0 s" in done.stdout for part in ("training", "decoding", "bench"))
+
+
 @pytest.mark.parametrize(("batch", "frames", "tokens"), [(1, 3000, 5), (3, 3000, 40)])
 def test_operations_are_those_that_pytorch_counts(monkeypatch, batch, frames, tokens):
     monkeypatch.syspath_prepend(ROOT / "tools" / "bench")
