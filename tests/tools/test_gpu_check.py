@@ -82,3 +82,14 @@ def test_operations_are_those_that_pytorch_counts(monkeypatch, batch, frames, to
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(batch, 80, frames), decoder_input_ids=ids)
     assert forward_operations(config, batch, frames, tokens) == pytest.approx(counter.get_total_flops(), rel=0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_fits_is_reckoned_from_bytes_that_are_linear(monkeypatch, lora):
+    """Models of one and two layers with one and two cuts tell of one with two layers of each kind and three cuts."""
+    monkeypatch.syspath_prepend(ROOT / "tools" / "bench")
+    from fits import measured, needed
+
+    fixed, each, _ = needed("micro", lora, checkpointing=False)
+    assert fixed + 3 * each == pytest.approx(measured("micro", (2, 2), 3, lora, checkpointing=False), rel=0.01)

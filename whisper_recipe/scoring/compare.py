@@ -11,7 +11,7 @@ from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import ALL, REPORTED, System, named_groups, write_report
+from whisper_recipe.scoring.report import ALL, MEAN, REPORTED, System, named_groups, percent, write_report
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
@@ -170,11 +170,11 @@ def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     systems: dict[str, dict[str, str]] = {}
     for row, (_, metrics, _) in scored.items():
         name, whole = metrics["set"], metrics["groups"].get(ALL) or {}
-        units[name] = whole.get("unit", "")
+        units[name] = f"{'mean ' * (MEAN in whole)}{whole.get('unit', '')}"
         # `lora test_ct2_int8` and `lora dev_ct2_int8` are one system, `lora ct2_int8`.
         cells = systems.setdefault(row.replace(f" {name}_", " ", 1), {})
-        if whole.get("error_rate") is not None:
-            cells[name] = f"{100 * whole['error_rate']:.2f}"
+        if (rate := whole.get(MEAN, whole.get("error_rate"))) is not None:
+            cells[name] = f"{100 * rate:.2f}"
     rows = [[system, *map(cells.get, sets)] for system, cells in systems.items()]
     headers = ["system", *(f"{name} {units[name]}" for name in sets)]
     return tabulate(rows, headers, tablefmt, missingval="–", disable_numparse=True)
@@ -202,10 +202,13 @@ def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
     units = {group: values["unit"] for run in scored.values() for group, values in run.metrics["groups"].items()}
     translated = [g for g in groups if any("bleu" in run.metrics["groups"].get(g, {}) for run in scored.values())]
     canaries = list(dict.fromkeys(name for run in scored.values() for name in run.canaries))
+    means = {name: run.metrics["groups"].get(ALL, {}).get(MEAN) for name, run in scored.items()}
+    shown = any(mean is not None for mean in means.values())
     rows = [
         [
             name,
             *(_cell(metrics["groups"].get(group)) for group in groups),
+            *([percent(means[name])] if shown else []),
             *(_translation_cell(metrics["groups"].get(group)) for group in translated),
             *map(canaries_of.get, canaries),
             metrics.get("RTF"),
@@ -214,7 +217,7 @@ def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
         for name, (_, metrics, canaries_of) in scored.items()
     ]
     rates = [f"{group} {units[group]}" for group in groups]
-    headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated)]
+    headers = ["run", *rates, *(["mean"] if shown else []), *(f"{group} BLEU / chrF" for group in translated)]
     headers += [*(f"canary {name}" for name in canaries), "RTF", "RTFx"]
     return tabulate(rows, headers, tablefmt, missingval="–")
 

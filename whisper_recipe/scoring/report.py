@@ -22,6 +22,7 @@ from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, durati
 from whisper_recipe.text.normalize import text_language
 
 ALL = "all"  # the group that is the whole set
+MEAN = "mean_error_rate"  # of it: over languages and tasks, where there are several
 RATES = {
     "error_rate": "error rate",
     "interval_95": "95 % interval",
