@@ -30,7 +30,7 @@ from whisper_recipe.training.memory import FRAMES_PER_SECOND, expected_memory
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer
 
-CARDS = (8, 16, 24, 40, 80)  # GB
+CARDS = (16, 24, 40, 80)  # GB
 SECONDS, TOKENS = 4, 24  # of a cut: that it is short makes no difference, since all is linear
 USABLE, LASTING = 0.9, 0.75  # of the card; of what is left for activations
 STEP = 20  # seconds, to which is rounded down
