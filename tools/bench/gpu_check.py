@@ -254,14 +254,18 @@ def watched() -> type[WhisperTrainer]:
             self.losses, self.tokens, self.start = [], 0, 0.0
 
         def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
-            tokens = int((inputs["labels"] >= 0).sum())
+            first, tokens = not self.losses, int((inputs["labels"] >= 0).sum())
             loss = super().training_step(model, inputs, *args, **kwargs)
-            if self.losses:
-                self.tokens += tokens
-            else:  # the first step allocates and compiles
+            if first:  # this step allocates and compiles
                 synchronize()
                 self.start = time.perf_counter()
-            self.losses.append(loss)
+            else:
+                self.tokens += tokens
+            return loss
+
+        def compute_loss(self, *args, **kwargs) -> torch.Tensor:
+            loss = super().compute_loss(*args, **kwargs)
+            self.losses.append(loss.detach())  # as it is; training_step gives the one before for NaN
             return loss
 
     return Watched
