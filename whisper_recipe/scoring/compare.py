@@ -11,7 +11,7 @@ from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import ALL, MEAN, REPORTED, System, named_groups, percent, write_report
+from whisper_recipe.scoring.report import ALL, MEAN, REPORTED, System, named_groups, write_report
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
@@ -202,13 +202,10 @@ def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
     units = {group: values["unit"] for run in scored.values() for group, values in run.metrics["groups"].items()}
     translated = [g for g in groups if any("bleu" in run.metrics["groups"].get(g, {}) for run in scored.values())]
     canaries = list(dict.fromkeys(name for run in scored.values() for name in run.canaries))
-    means = {name: run.metrics["groups"].get(ALL, {}).get(MEAN) for name, run in scored.items()}
-    shown = any(mean is not None for mean in means.values())
     rows = [
         [
             name,
             *(_cell(metrics["groups"].get(group)) for group in groups),
-            *([percent(means[name])] if shown else []),
             *(_translation_cell(metrics["groups"].get(group)) for group in translated),
             *map(canaries_of.get, canaries),
             metrics.get("RTF"),
@@ -217,7 +214,7 @@ def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
         for name, (_, metrics, canaries_of) in scored.items()
     ]
     rates = [f"{group} {units[group]}" for group in groups]
-    headers = ["run", *rates, *(["mean"] if shown else []), *(f"{group} BLEU / chrF" for group in translated)]
+    headers = ["run", *rates, *(f"{group} BLEU / chrF" for group in translated)]
     headers += [*(f"canary {name}" for name in canaries), "RTF", "RTFx"]
     return tabulate(rows, headers, tablefmt, missingval="–")
 
@@ -232,7 +229,8 @@ def _cell(values: dict | None) -> str | None:
     if values is None or values["error_rate"] is None:
         return None
     total, *parts = (f"{100 * values[key]:.2f}" for key in ("error_rate", "ins_rate", "del_rate", "sub_rate"))
-    return f"{total} ({', '.join(parts)})"
+    mean = f", mean {100 * values[MEAN]:.2f}" if MEAN in values else ""
+    return f"{total} ({', '.join(parts)}){mean}"
 
 
 def _translation_cell(values: dict | None) -> str | None:
