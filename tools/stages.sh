@@ -328,13 +328,16 @@ fi
 fbank=data/fbank_whisper$num_mel_bins
 bash "$root/tools/setup.sh"
 PATH=${VENV:-$root/.venv}/bin:$PATH
-# What makes training on CPUs faster (docs/training.md, Speed).
+# What makes training faster (docs/training.md, Speed).
 if [[ ! -e /dev/nvidiactl && ! -e /dev/kfd ]]; then
   # glibc would return a step's memory to the kernel, which zeroes it for the next.
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647}
   if [[ $cpu_bf16 == true ]] && grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then
     train_options="--trainer.bf16 true --trainer.use_cpu true $train_options"
   fi
+else
+  # Batches differ in shape, which fragments a GPU's memory. PyTorch's advice; not measured.
+  export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
 fi
 
 if begin 0 "corpus -> Kaldi data directories"; then stage_data; fi

@@ -2,14 +2,20 @@
 
 import ctypes
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from whisper_recipe.cli import main
 from whisper_recipe.decoding.backends import usual_batch_duration
 from whisper_recipe.decoding.backends.ctranslate2 import load_cublas
 from whisper_recipe.decoding.backends.transformers import TransformersBackend
+from whisper_recipe.decoding.formats import Transcript
+from whisper_recipe.decoding.long_audio import Recording, Transcriber
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.errors import RecipeError
 
@@ -31,6 +37,48 @@ def test_the_next_item_is_loaded_while_one_is_worked_on(backend):
         return 10 * number
 
     assert list(backend.each(work, range(4), load)) == [0, 10, 20, 30]
+
+
+def test_features_of_long_audio_are_computed_while_the_model_decodes(backend, tiny_model, monkeypatch):
+    loaded, decoded = [threading.Event() for _ in range(3)], []
+
+    def log_mel(samples, bins):
+        next(event for event in loaded if not event.is_set()).set()
+        return torch.zeros(len(samples) // 160, bins)
+
+    def decode(features, prompts, search):
+        decoded.append(len(prompts))
+        assert len(decoded) == 3 or loaded[len(decoded)].wait(10)
+        return [[]]
+
+    monkeypatch.setattr("whisper_recipe.decoding.long_audio.log_mel", log_mel)
+    monkeypatch.setattr(backend, "decode", decode)
+    transcriber = Transcriber(tiny_model, backend=backend, pad_to_30s=False, batch_duration=20)
+    recordings = [Recording(name, np.zeros(16000 * 20, np.float32)) for name in "abc"]
+    assert len(list(transcriber.transcribe(recordings, "en"))) == 3
+    assert decoded == [1, 1, 1]
+
+
+def test_the_next_files_are_read_while_the_model_decodes(tiny_model, tmp_path, monkeypatch):
+    read = {name: threading.Event() for name in "abc"}
+    for seconds, name in enumerate("cba", 1):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16000 * seconds, np.float32), 16000)
+
+    def samples(audio):
+        read[Path(audio).stem].set()
+        return np.zeros(16000, np.float32)
+
+    def decode(_, recordings, language, count):
+        following = {"a": "b", "b": "c"}.get(recordings[0].name)
+        assert following is None or read[following].wait(10)
+        return [Transcript(recordings[0].name, language, "transcribe", 1.0, ())]
+
+    monkeypatch.setattr("whisper_recipe.decoding.transcribe.POOL_SECONDS", 1)
+    monkeypatch.setattr("whisper_recipe.decoding.transcribe._mono", samples)
+    monkeypatch.setattr(Transcriber, "transcribe", decode)
+    out = tmp_path / "out"
+    assert main(["transcribe", str(tmp_path), "--model", str(tiny_model), "--out", str(out), "--language", "en"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "b.txt", "c.txt"]
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3])

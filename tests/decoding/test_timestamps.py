@@ -17,7 +17,7 @@ from whisper_recipe.data.fbank import fbank
 from whisper_recipe.data.manifests import prepare
 from whisper_recipe.decoding.backends import load_backend
 from whisper_recipe.decoding.decode import decode
-from whisper_recipe.decoding.long_audio import Transcriber
+from whisper_recipe.decoding.long_audio import Piece, Transcriber
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.timestamps import finished_part
 from whisper_recipe.decoding.windows import Recording, Window, halves, rest_of
@@ -159,10 +159,10 @@ def test_a_loop_makes_sequential_decoding_forget_the_text_before(scripted, vad, 
 
     monkeypatch.setattr(transcriber.backend, "decode", decode)
     monkeypatch.setattr("whisper_recipe.decoding.long_audio.finished_part", lambda ids, tokenizer: (ids, None))
-    pieces = [transcriber._piece(recording("a", 5), Window(0, 5 * RATE)) for _ in range(1)]
+    pieces = [Piece(recording("a", 5), Window(0, 5 * RATE)) for _ in range(1)]
     pieces[0].recording.language = "en"
     previous = [1, 2, 3]
-    transcriber._decode(pieces, previous)
+    transcriber._decode(transcriber._load(pieces), previous)
     assert previous == []
     assert [segment.text for segment in pieces[0].segments] == ["turn on"]
 

@@ -4,11 +4,14 @@ import shutil
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import WhisperForConditionalGeneration
 
+from tests.model.test_memory_efficient import Made
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, add_lora, load_adapter, merge
+from whisper_recipe.model.embeddings import make_room
 from whisper_recipe.model.load import load_model
 
 
@@ -44,6 +47,28 @@ def test_the_folder_of_the_adapter_itself_may_be_given(run, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_all_embeddings_are_trained_without_copies_of_them(tiny_model, tmp_path):
+    """Rows for new tokens among them; the output layer stays tied."""
+    model = load_model(tiny_model)
+    rows = model.config.vocab_size + 8
+    make_room(model, rows)
+    adapted = add_lora(model, LoraOptions(rank=2, train_embeddings=True), new_ids=[rows - 1])
+    [embeddings] = [tensor for name, tensor in _trained(adapted) if "lora_" not in name]
+    assert embeddings.shape == (rows, model.config.d_model)
+    torch.nn.init.normal_(embeddings, std=0.05)
+    inputs = {"input_features": torch.randn(1, 80, 100), "decoder_input_ids": torch.tensor([[rows - 1, 0]])}
+    with Made() as made:
+        logits = adapted.eval()(**inputs).logits
+    own = StorageWeakRef(embeddings.untyped_storage())
+    assert not [size for storage, size in made.storages.items() if size == embeddings.nbytes and storage != own]
+    adapted.save_pretrained(tmp_path)
+    assert torch.equal(load_adapter(tmp_path)[0](**inputs).logits, logits)
+    merged = adapted.merge_and_unload()
+    assert torch.equal(merged.proj_out.weight, embeddings) and torch.equal(
+        merged.model.decoder.embed_tokens.weight, embeddings
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "message"), [("adapter_config.json", "stage 4"), ("adapter_model.safetensors", "weights are missing")]
 )
@@ -72,5 +97,8 @@ def test_presets_cover_the_layers_of_their_name(tiny_model):
 
 
 def _lora(folder, targets):
-    model = add_lora(load_model(folder), LoraOptions(rank=2, target_modules=targets))
+    return _trained(add_lora(load_model(folder), LoraOptions(rank=2, target_modules=targets)))
+
+
+def _trained(model):
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

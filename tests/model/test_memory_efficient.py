@@ -8,6 +8,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WhisperForConditionalGeneration
 
+from whisper_recipe.model.adapters import LoraOptions, add_lora
+from whisper_recipe.model.load import load_model
 from whisper_recipe.model.memory_efficient import (
     MemoryEfficientAttention,
     MemoryEfficientEncoderLayer,
@@ -117,15 +119,15 @@ class Made(TorchDispatchMode):
         return sum(size for storage, size in self.storages.items() if not storage.expired())
 
 
-def bytes_held(model, checkpointing):
+def bytes_held(model, checkpointing=False):
     """Return the bytes that the encoder holds for its backward pass."""
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable()
     with Made() as made:
-        last = model.model.encoder(torch.ones(2, 80, 3000)).last_hidden_state
+        last = model.get_encoder()(torch.ones(2, 80, 3000)).last_hidden_state
         held = made.held()
-    last.sum().backward()
+    last.float().sum().backward()
     return held
 
 
@@ -136,3 +138,21 @@ def test_checkpointing_holds_no_more_than_that_of_transformers(tiny_model):
     plain = {checkpointing: bytes_held(theirs, checkpointing) for checkpointing in (False, True)}
     assert held[True] == plain[True] < 0.5 * plain[False]
     assert held[False] < 0.8 * plain[False]
+
+
+@pytest.mark.parametrize("variant", ["lora", "adalora"])
+def test_adapters_in_bfloat16_don_t_keep_copies_that_peft_makes(tiny_model, variant):
+    """The inputs that peft casts to float32 are bfloat16 to autocast again: nothing else changes without the casts."""
+    held, gradients = [], []
+    for casts in (True, False):
+        torch.manual_seed(0)
+        model = load_model(tiny_model).to(torch.bfloat16)
+        adapted = add_lora(model, LoraOptions(rank=2, variant=variant), steps=10)
+        for layer in adapted.modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer.cast_input_dtype_enabled |= casts
+        with torch.autocast("cpu", torch.bfloat16):
+            held.append(bytes_held(adapted.get_base_model()))
+        gradients.append([tensor.grad for tensor in adapted.parameters() if tensor.grad is not None])
+    assert held[1] < 0.8 * held[0]
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))

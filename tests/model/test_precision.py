@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from whisper_recipe.model.load import load_model
 from whisper_recipe.model.precision import autocast, pick_precision
 
 
@@ -26,7 +27,14 @@ def test_bfloat16_where_the_card_has_it(monkeypatch, device, bf16, expected):
     assert pick_precision(device) == expected
 
 
-def test_a_cpu_computes_in_float32():
-    layer = torch.nn.Linear(2, 2)
-    with autocast("cpu"):
-        assert layer(torch.ones(1, 2)).dtype == torch.float32
+@pytest.mark.parametrize("held", [torch.float32, torch.bfloat16])
+def test_a_cpu_computes_in_the_precision_of_the_weights(tiny_model, held):
+    model = load_model(tiny_model).to(held)
+    with autocast(model):
+        assert model.model.decoder.layers[0].fc1(torch.ones(1, 32)).dtype == held
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_a_4_bit_base_computes_in_the_precision_of_the_card(tiny_model, monkeypatch, precision):
+    monkeypatch.setattr("whisper_recipe.model.load.pick_precision", lambda device: precision)
+    assert load_model(tiny_model, "4bit").model.decoder.layers[0].fc1.compute_dtype == precision

@@ -17,6 +17,7 @@ def test_comparison_lines_up_runs_as_results_tables_do(tmp_path, cuts, score, ca
     assert written.strip() in capsys.readouterr().out
     assert "20.00 (0.00, 0.00, 20.00)" in written
     assert "zh→en translate WER" in written
+    assert "22.22 (11.11, 5.56, 5.56), mean 25.83" in written  # (0 + 1/6 + 1/5 + 2/3) / 4
     assert "RTF: processing time / audio time, smaller is faster" in written
     assert "Normalizer: whisper." in written
     bleu = json.loads((tmp_path / "exp/metrics.json").read_text())["groups"]["zh→en translate"]["bleu"]

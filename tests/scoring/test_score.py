@@ -36,7 +36,11 @@ def test_every_language_and_task_has_its_own_rate_and_unit(tmp_path, cuts, score
     }
     assert "%WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ] zh→en translate" in (tmp_path / "exp/wer").read_text()
     assert "%CER 16.67 [ 1 / 6, 0 ins, 1 del, 0 sub ] zh transcribe" in (tmp_path / "exp/cer").read_text()
-    assert "es transcribe" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "es transcribe" in printed
+    mean = (0 + 1 / 6 + 1 / 5 + 2 / 3) / 4  # words and characters can't be added up
+    assert groups(tmp_path)["all"]["mean_error_rate"] == pytest.approx(mean)
+    assert f"mean error rate of the groups: {100 * mean:.2f} %" in printed
     assert (tmp_path / "exp/errors.txt").read_text().index("c (2 errors)") == 0
 
 

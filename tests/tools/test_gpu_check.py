@@ -53,6 +53,20 @@ def test_a_part_that_is_cut_off_keeps_its_rows(tmp_path):
     assert "FAILED: ZeroDivisionError" in report and "Not finished: cut off after 2 rows." in report
 
 
+def test_each_part_has_its_own_limit(tmp_path):
+    """A stand-in for Python hangs in the tests and ends at once in the other parts."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\n[[ $2 != tests ]] || exec sleep 60\n")
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "LIMIT_TESTS": "1"}
+    done = subprocess.run(
+        ["bash", ROOT / "tools/gpu_check.sh", tmp_path / "out"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "tests was cut off after 1 s; its rows so far are kept" in done.stdout
+    assert all(f"{part} ended with 0 after 0 s" in done.stdout for part in ("training", "decoding", "bench"))
+
+
 @pytest.mark.parametrize(("batch", "frames", "tokens"), [(1, 3000, 5), (3, 3000, 40)])
 def test_operations_are_those_that_pytorch_counts(monkeypatch, batch, frames, tokens):
     monkeypatch.syspath_prepend(ROOT / "tools" / "bench")
@@ -68,3 +82,14 @@ def test_operations_are_those_that_pytorch_counts(monkeypatch, batch, frames, to
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(batch, 80, frames), decoder_input_ids=ids)
     assert forward_operations(config, batch, frames, tokens) == pytest.approx(counter.get_total_flops(), rel=0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_fits_is_reckoned_from_bytes_that_are_linear(monkeypatch, lora):
+    """Models of one and two layers with one and two cuts tell of one with two layers of each kind and three cuts."""
+    monkeypatch.syspath_prepend(ROOT / "tools" / "bench")
+    from fits import measured, needed
+
+    fixed, each, _ = needed("micro", lora, checkpointing=False)
+    assert fixed + 3 * each == pytest.approx(measured("micro", (2, 2), 3, lora, checkpointing=False), rel=0.01)

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet
 from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.serialization import deserialize_item
 from transformers import WhisperTokenizer
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_jsonl, write_jsonl
+from whisper_recipe.processes import Part
 from whisper_recipe.text.prompt import MAX_TOKENS
 from whisper_recipe.training import batches as module
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, drop_untrainable, load_cuts, training_example
@@ -201,6 +203,16 @@ def test_cuts_are_made_when_they_are_due(make_manifest, monkeypatch):
     monkeypatch.setattr("whisper_recipe.training.cuts.deserialize_item", lambda row: made.append(row["id"]))
     assert cuts[7] is None
     assert made == ["a00007"]
+
+
+def test_a_process_makes_cuts_of_its_own_batches_alone(make_manifest, monkeypatch):
+    sampler = BatchSampler(load_cuts([make_manifest("a", lengths(50))]), BatchOptions(), True, 0, Part(1, 2))
+    made = []
+    monkeypatch.setattr(
+        "whisper_recipe.training.cuts.deserialize_item", lambda row: made.append(row["id"]) or deserialize_item(row)
+    )
+    [batch] = next(iter(sampler))
+    assert made == [cut.id for cut in batch.cuts]
 
 
 def test_dropped_cuts_do_not_count_for_the_shares(make_manifest, tokenizer):

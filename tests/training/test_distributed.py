@@ -63,6 +63,18 @@ def test_each_cut_is_seen_once_an_epoch_by_one_of_the_processes(corpus, processe
         assert sorted(order[epoch * len(every) : (epoch + 1) * len(every)]) == every
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_evaluation_measures_each_cut_once_in_each_pass(corpus, processes):
+    options = BatchOptions(max_duration=4, num_buckets=2)
+    ranks = [BatchSampler(load_cuts([corpus]), options, False, 3, Part(rank, processes)) for rank in range(processes)]
+    assert len({len(rank) for rank in ranks}) == 1
+    for _ in range(2):
+        batches = [batch for rank in ranks for [batch] in rank]
+        assert len(batches) == processes * len(ranks[0])
+        measured = sorted(cut.id for batch in batches if not batch.repeated for cut in batch.cuts)
+        assert measured == [cut.id for cut in load_cuts([corpus])]
+
+
 def test_a_run_with_another_number_of_processes_goes_on_where_the_data_was(corpus):
     one = sampler(corpus)
     whole = [sorted(cut.id for cut in batch.cuts) for _ in range(3) for [batch] in one]

@@ -13,6 +13,8 @@ from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, add_lora
 from whisper_recipe.model.load import load_model
+from whisper_recipe.processes import Part
+from whisper_recipe.training import evaluation
 from whisper_recipe.training.batches import load_cuts
 from whisper_recipe.training.evaluation import ErrorRates, check_evaluation
 
@@ -34,6 +36,19 @@ def test_error_rates_are_those_of_decode_and_score(corpus, tiny_model, tmp_path)
         ("wer_en", "en transcribe"), ("cer_zh", "zh transcribe"))}  # fmt: skip
     theirs["error_rate"] = (theirs["wer_en"] + theirs["cer_zh"]) / 2
     assert found == pytest.approx(theirs)
+
+
+def test_processes_share_the_utterances(corpus, tiny_model, monkeypatch):
+    measured, model, shares = rates(None, corpus, tiny_model), load_model(tiny_model), []
+    whole = measured.measure(model)
+    monkeypatch.setattr(evaluation, "gather_object", lambda found: shares.extend(found) or shares)
+    for rank in range(3):
+        monkeypatch.setattr(evaluation, "launched", lambda rank=rank: Part(rank, 3))
+        before = len(shares)
+        found = measured.measure(model)
+        assert 0 < len(shares) - before < len(measured.cuts)
+    assert found == pytest.approx(whole)
+    assert len(shares) == len(measured.cuts)
 
 
 def test_a_model_in_half_precision_is_measured(corpus, tiny_model):

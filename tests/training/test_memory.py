@@ -108,6 +108,17 @@ def test_max_duration_is_measured_where_the_memory_has_an_edge(corpus, tiny_mode
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(("padded", "seconds"), [("0", 2.8), ("0.1", 30)])
+def test_max_duration_is_measured_with_the_longest_input_there_can_be(
+    corpus, tiny_model, tmp_path, capsys, monkeypatch, padded, seconds
+):
+    measured = []
+    monkeypatch.setattr("whisper_recipe.training.train.find_largest", lambda _, *longest: measured.append(longest) or 9)
+    options = ["--method", "full", "--find-max-duration", "--batches.pad_to_30s", padded]
+    assert train(corpus, tiny_model, tmp_path, *options) == 0
+    assert [longest for longest, _ in measured] == [pytest.approx(seconds)]
+
+
 def test_a_cpu_without_a_limit_is_not_filled_up(corpus, tiny_model, tmp_path, capsys):
     assert train(corpus, tiny_model, tmp_path, "--method", "full", "--find-max-duration") == 1
     assert "has no limit to measure" in capsys.readouterr().err.splitlines()[-1]

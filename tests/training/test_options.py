@@ -7,7 +7,7 @@ from transformers import Seq2SeqTrainingArguments
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model, load_tokenizer
 from whisper_recipe.training.batches import BatchOptions, load_cuts
-from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
+from whisper_recipe.training.options import check_trainer_options, set_precision, spare_time, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
@@ -61,3 +61,13 @@ def test_the_precision_is_the_card_s_unless_one_is_given(tmp_path, monkeypatch, 
     args = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, **given)
     set_precision(args)
     assert (args.mixed_precision, args.bf16) == expected
+
+
+def test_what_costs_time_in_each_step_is_off_unless_asked_for(tmp_path):
+    args = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True)
+    assert args.ddp_find_unused_parameters is None and args.logging_nan_inf_filter  # transformers decides: True
+    spare_time(args)
+    assert args.ddp_find_unused_parameters is False and not args.logging_nan_inf_filter
+    args = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, ddp_find_unused_parameters=True)
+    spare_time(args)
+    assert args.ddp_find_unused_parameters

@@ -124,7 +124,7 @@ def test_each_cut_once_an_epoch_over_ranks_and_workers(shards, manifest, ranks, 
         options = BatchOptions(max_duration=4, num_workers=workers)
         sampler = ShardSampler(load_cuts([shards]), options, True, 1, Part(rank, ranks))
         lengths.add(len(sampler))
-        for number, [(_, cuts, _)] in enumerate(sampler):
+        for number, [(_, cuts, *_)] in enumerate(sampler):
             assert 0 < len(cuts) * max(cut.duration for cut in cuts) <= 4 + 1e-9
             seen += [cut.id for cut in cuts]
             for cut in cuts:

@@ -20,6 +20,7 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, adapter_regularisation, add_lora, load_adapter
 from whisper_recipe.model.encoder import AnyLengthEncoder
 from whisper_recipe.model.load import load_model, save_model
+from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import (
     BatchOptions,
     BatchSampler,
@@ -262,6 +263,20 @@ def test_eval_loss_is_that_of_all_tokens(corpus, tiny_model, tmp_path, max_cuts)
     assert run.evaluate()["eval_loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
+@pytest.mark.parametrize("processes", [2, 5])
+def test_eval_loss_is_shared_by_processes(corpus, tiny_model, tokenizer, tmp_path, monkeypatch, processes):
+    """Each measures a part; some have a batch less and repeat one."""
+    run = make_run(corpus, tiny_model, tmp_path, load_model(tiny_model), 2)
+    expected, measured = run.evaluate()["eval_loss"], []
+    monkeypatch.setattr("whisper_recipe.training.trainer.gather_object", lambda rows: measured.extend(rows) or measured)
+    for rank in range(processes):
+        options = BatchOptions(num_workers=0, max_cuts=2)
+        run.dev_loader = make_loader(load_cuts([corpus]), tokenizer, options, False, part=Part(rank, processes))
+        found = run.evaluate()["eval_loss"]
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert len(measured) == processes and max(tokens for _, tokens in measured) < sum(tokens for _, tokens in measured)
+
+
 def test_adalora_keeps_its_matrices_orthogonal(tiny_model):
     model = add_lora(load_model(tiny_model), LoraOptions(variant="adalora", rank=2), steps=10)
     # peft's own, which it adds to a loss that the model computes.
@@ -373,7 +388,7 @@ def test_a_wrong_key_in_the_configuration_is_named_with_file_and_line(corpus, ti
 
 def test_a_batch_is_as_long_as_asked(corpus):
     options = BatchOptions(max_duration=6, num_buckets=2)
-    for [(_, cuts, _)] in BatchSampler(load_cuts([corpus]), options, shuffle=True, seed=0):
+    for [(_, cuts, *_)] in BatchSampler(load_cuts([corpus]), options, shuffle=True, seed=0):
         assert sum(cut.duration for cut in cuts) <= 6 or len(cuts) == 1
 
 

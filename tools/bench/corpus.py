@@ -34,6 +34,7 @@ def make_noise(folder: Path, count: int) -> float:
 SHAPES = {  # of the configurations that OpenAI publishes; micro is for a run of the benchmarks themselves on a CPU
     "micro": {"vocab_size": 0, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "attention_heads": 2},
     "tiny": {"vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "attention_heads": 6},
+    "base": {"vocab_size": 51865, "d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "attention_heads": 8},
     "small": {"vocab_size": 51865, "d_model": 768, "encoder_layers": 12, "decoder_layers": 12, "attention_heads": 12},
     "medium": {"vocab_size": 51865, "d_model": 1024, "encoder_layers": 24, "decoder_layers": 24, "attention_heads": 16},
     "large-v3-turbo": {

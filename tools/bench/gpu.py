@@ -198,11 +198,13 @@ def ours(folder: Path, shape: str, lora: bool, seconds: float, size: int) -> dic
     from whisper_recipe.model.memory_efficient import make_memory_efficient
     from whisper_recipe.model.precision import attend_without_plans
     from whisper_recipe.training.batches import BatchOptions, load_cuts
+    from whisper_recipe.training.options import spare_time
     from whisper_recipe.training.parameters import ParameterOptions
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
     attend_without_plans()  # as load_model does
     model, args = make_memory_efficient(accept_any_length(whisper(shape))), arguments(folder)
+    spare_time(args)
     bins = model.config.num_mel_bins
     cuts = load_cuts([folder / f"{bins}" / "cuts_noise.jsonl.gz"])
     if lora:

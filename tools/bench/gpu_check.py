@@ -16,11 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 from corpus import make_model, make_noise
 from decode import END_OF_TEXT
 from gpu_measure import GPU, Results, card_memory, forget, peak_gigabytes, synchronize, waits
+
+if TYPE_CHECKING:  # their imports take seconds, in each part
+    from lhotse import CutSet
+    from transformers import Seq2SeqTrainingArguments
+
+    from whisper_recipe.training.trainer import WhisperTrainer
 
 SHAPE, CUTS, STEPS, SECONDS = ("tiny", 400, 12, 120) if GPU else ("micro", 12, 2, 20)
 TOKENS = 20 if GPU else 3
@@ -166,56 +173,22 @@ def run(
         checkpoint: to resume from.
         broken: the step in which a gradient is NaN.
     """
-    from transformers import Seq2SeqTrainingArguments, set_seed
+    from transformers import set_seed
 
-    from whisper_recipe.model.adapters import LoraOptions, add_lora
-    from whisper_recipe.model.load import load_model, load_tokenizer
-    from whisper_recipe.training.batches import BatchOptions, load_cuts
-    from whisper_recipe.training.encoder_cache import with_encoder_states
-    from whisper_recipe.training.parameters import ParameterOptions, freeze
-    from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
+    from whisper_recipe.model.load import load_tokenizer
+    from whisper_recipe.training.batches import BatchOptions
+    from whisper_recipe.training.parameters import ParameterOptions
+    from whisper_recipe.training.trainer import make_loaders
 
     forget()
-    exact = cpu and GPU  # the reference
-    options = {"max_steps": STEPS, "learning_rate": 1e-4, "save_strategy": "no", "report_to": "none"}
-    options |= {"disable_tqdm": True, "use_cpu": cpu, "logging_steps": STEPS}
-    options |= {} if exact else variant.trainer
-    args = Seq2SeqTrainingArguments(str(folder / "exp"), **options | (trainer or {}))
-    torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = variant.tf32
+    reference = cpu and GPU
+    args = arguments(folder, variant, cpu, **({} if reference else variant.trainer) | (trainer or {}))
     set_seed(1)
-    manifest = folder / "cuts_noise.jsonl.gz"
-    quantize = variant.lora if variant.lora and not exact else "none"
-    cuts, model = load_cuts([manifest]), load_model(folder / "model", quantize)
-    parameters = ParameterOptions(freeze_encoder=variant.cached)
-    freeze(model, parameters)
-    if variant.cached:
-        states = folder / ("states_cpu" if cpu else "states")
-        cuts = with_encoder_states(cuts, [manifest], "model", model.to(args.device), states)
-    if variant.lora:
-        if args.bf16:
-            model.to(torch.bfloat16)  # as `whisper-recipe train` does
-        model = add_lora(model, LoraOptions(quantize_base=quantize), STEPS)
+    model, cuts = prepared(folder, variant, args, "none" if reference else variant.lora)
     batches = BatchOptions(max_duration=SECONDS, num_workers=0, num_buckets=2, pad_to_30s=variant.padded)
     bins = model.config.num_mel_bins
     loaders = make_loaders(cuts, cuts, load_tokenizer(folder / "model"), batches, bins, args)
-
-    class Watched(WhisperTrainer):
-        losses, tokens, start = [], 0, 0.0
-
-        def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
-            tokens = int((inputs["labels"] >= 0).sum())
-            loss = super().training_step(model, inputs, *args, **kwargs)
-            if self.losses:
-                self.tokens += tokens
-            else:  # the first step allocates and compiles
-                synchronize()
-                self.start = time.perf_counter()
-            self.losses.append(loss)
-            return loss
-
-    trained = Watched(model, args, *loaders, parameters)
-    trained.losses = []
+    trained = watched()(model, args, *loaders, ParameterOptions(freeze_encoder=variant.cached))
     if broken is not None:
         weight = next(parameter for parameter in model.parameters() if parameter.requires_grad)
         weight.register_hook(lambda grad: grad * float("nan") if trained.state.global_step == broken else grad)
@@ -225,6 +198,77 @@ def run(
     speed = trained.tokens / (time.perf_counter() - trained.start)
     losses = torch.stack(trained.losses).tolist()
     return SimpleNamespace(losses=losses, speed=speed, waits=places, skipped=trained.skipped)
+
+
+def arguments(folder: Path, variant: Variant, cpu: bool, **more: object) -> Seq2SeqTrainingArguments:
+    """Return the Trainer's options of a variant, and set the precision of float32 products as it has it."""
+    from transformers import Seq2SeqTrainingArguments
+
+    from whisper_recipe.training.options import spare_time
+
+    torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = variant.tf32
+    options = {"max_steps": STEPS, "learning_rate": 1e-4, "save_strategy": "no", "report_to": "none"}
+    options |= {"disable_tqdm": True, "use_cpu": cpu, "logging_steps": STEPS}
+    args = Seq2SeqTrainingArguments(str(folder / "exp"), **options | more)
+    spare_time(args)
+    return args
+
+
+def prepared(
+    folder: Path, variant: Variant, args: Seq2SeqTrainingArguments, quantize: str | None
+) -> tuple[torch.nn.Module, CutSet]:
+    """Return the model as `whisper-recipe train` has it before it trains, and the cuts, with encoder outputs if asked.
+
+    Args:
+        folder: of data and model.
+        variant: the way to train.
+        args: of the Trainer.
+        quantize: bits of a LoRA base.
+    """
+    from whisper_recipe.model.adapters import LoraOptions
+    from whisper_recipe.model.load import load_model
+    from whisper_recipe.training.batches import load_cuts
+    from whisper_recipe.training.encoder_cache import with_encoder_states
+    from whisper_recipe.training.parameters import ParameterOptions, freeze
+    from whisper_recipe.training.train import with_adapters
+
+    manifest = folder / "cuts_noise.jsonl.gz"
+    cuts, model = load_cuts([manifest]), load_model(folder / "model", quantize or "none")
+    if variant.lora:
+        return with_adapters(model, LoraOptions(quantize_base=quantize), args), cuts
+    freeze(model, ParameterOptions(freeze_encoder=variant.cached))
+    if variant.cached:
+        states = folder / f"states_{args.device.type}"
+        cuts = with_encoder_states(cuts, [manifest], "model", model.to(args.device), states)
+    return model, cuts
+
+
+def watched() -> type[WhisperTrainer]:
+    """Return the Trainer with a clock, and a list of its losses."""
+    from whisper_recipe.training.trainer import WhisperTrainer
+
+    class Watched(WhisperTrainer):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            self.losses, self.tokens, self.start = [], 0, 0.0
+
+        def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
+            first, tokens = not self.losses, int((inputs["labels"] >= 0).sum())
+            loss = super().training_step(model, inputs, *args, **kwargs)
+            if first:  # this step allocates and compiles
+                synchronize()
+                self.start = time.perf_counter()
+            else:
+                self.tokens += tokens
+            return loss
+
+        def compute_loss(self, *args, **kwargs) -> torch.Tensor:
+            loss = super().compute_loss(*args, **kwargs)
+            self.losses.append(loss.detach())  # as it is; training_step gives the one before for NaN
+            return loss
+
+    return Watched
 
 
 def decoding(folder: Path, out: Path) -> int:

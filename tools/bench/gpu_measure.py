@@ -15,6 +15,9 @@ import torch
 from measure import machine
 from tabulate import tabulate
 
+from whisper_recipe.files import atomic_write, write_json
+
+PARTS = ("tests", "training", "decoding", "bench")  # of the report, in this order
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 SYNCHRONIZING = "called a synchronizing CUDA operation"  # what torch.cuda.set_sync_debug_mode says
@@ -53,19 +56,20 @@ class Results:
 
     def _write(self, finished: bool) -> None:
         found = {"title": self.title, "machine": f"{card()}; {machine()}", "finished": finished, "rows": self.rows}
-        (self.out / f"{self.part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(self.out / f"{self.part}.json", found)
         write_report(self.out)
 
 
 def write_report(out: Path) -> None:
     """Write out/report.md from the parts' JSON."""
     text = ["# Check of the GPU road"]
-    for path in sorted(out.glob("*.json"), key=lambda path: path.stat().st_ctime_ns):
+    for path in filter(Path.exists, (out / f"{part}.json" for part in PARTS)):
         part = json.loads(path.read_text(encoding="utf-8"))
         table = tabulate(part["rows"], headers="keys", tablefmt="github", disable_numparse=True)
         cut_off = "" if part["finished"] else f"\n\nNot finished: cut off after {len(part['rows'])} rows."
         text.append(f"## {part['title']}\n\n{part['machine']}\n\n{table}{cut_off}")
-    (out / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    with atomic_write(out / "report.md") as aside:
+        aside.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
 def card() -> str:

@@ -34,7 +34,7 @@ class Piece:
 
     recording: Recording
     window: Window
-    features: torch.Tensor  # (frames, mel bins)
+    features: torch.Tensor | None = None  # (frames, mel bins), once they are loaded
     seconds: float = 0.0  # its share of the recording, for the progress bar
     ids: list[int] = field(default_factory=list)
     score: Hypothesis | None = None
@@ -99,7 +99,8 @@ class Transcriber:
         pieces: list[Piece] = []
         for recording in recordings:
             windows = recording.windows(merge=self.timestamps)
-            pieces += [self._piece(recording, window, recording.duration / len(windows)) for window in windows]
+            share = recording.duration / max(1, len(windows))
+            pieces += [Piece(recording, window, seconds=share) for window in windows]
             if not windows:
                 count(recording.duration)
         self._set_languages(pieces, language)
@@ -119,15 +120,19 @@ class Transcriber:
             windows: of like lengths, together no longer than a batch. Where a recording has no language yet, it is
                 detected in its window and noted there.
         """
-        pieces = [self._piece(recording, window) for recording, window in windows]
+        pieces = [Piece(recording, window) for recording, window in windows]
         self._set_languages([piece for piece in pieces if piece.recording.language is None], None)
         for batch in self._batches(pieces):
-            self._decode(batch)
+            self._decode(self._load(batch))
         return pieces
 
-    def _piece(self, recording: Recording, window: Window, seconds: float = 0.0) -> Piece:
-        features = log_mel(recording.samples[window.start : window.end], self.backend.num_mel_bins)
-        return Piece(recording, window, features, seconds)
+    def _load(self, batch: list[Piece]) -> list[Piece]:
+        """Return the pieces with their features."""
+        for piece in batch:
+            if piece.features is None:
+                samples = piece.recording.samples[piece.window.start : piece.window.end]
+                piece.features = log_mel(samples, self.backend.num_mel_bins)
+        return batch
 
     def _set_languages(self, pieces: list[Piece], language: str | None) -> None:
         """Give each recording the language, or the one that is detected in its first piece."""
@@ -136,7 +141,7 @@ class Transcriber:
             piece.recording.language = language
         if language is None:
             for batch in self._by_length(firsts):
-                found = self.backend.detect_languages(self._collate(batch))
+                found = self.backend.detect_languages(self._collate(self._load(batch)))
                 for piece, code in zip(batch, found, strict=True):
                     piece.recording.language = code
 
@@ -146,9 +151,9 @@ class Transcriber:
             yield from self._one_by_one(pieces)
             return
         while pieces:
-            for batch in self.backend.each(self._decode, self._batches(pieces)):
+            for batch in self.backend.each(self._decode, self._batches(pieces), self._load):
                 yield from batch
-            pieces = [self._piece(piece.recording, window) for piece in pieces for window in piece.rest]
+            pieces = [Piece(piece.recording, window) for piece in pieces for window in piece.rest]
 
     def _one_by_one(self, pieces: list[Piece]) -> Iterator[Piece]:
         waiting, previous, recording = deque(pieces), [], None
@@ -156,10 +161,10 @@ class Transcriber:
             piece = waiting.popleft()
             if piece.recording is not recording:
                 recording, previous = piece.recording, []
-            self._decode([piece], previous)
+            self._decode(self._load([piece]), previous)
             previous += piece.ids
             yield piece
-            waiting.extendleft(self._piece(recording, window) for window in reversed(piece.rest))
+            waiting.extendleft(Piece(recording, window) for window in reversed(piece.rest))
 
     def _batches(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
         """Yield pieces of one language, of like lengths."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_mono
+from whisper_recipe.data.workers import in_order
 from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
 from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
 from whisper_recipe.decoding.long_audio import Recording, Transcriber
@@ -20,7 +22,7 @@ from whisper_recipe.errors import PartialFailure, RecipeError
 from whisper_recipe.files import atomic_write, printable
 from whisper_recipe.languages import language_code
 
-POOL_SECONDS = 1800  # of audio held in memory at a time, or one recording if it is longer
+POOL_SECONDS = 1800  # of audio decoded together, or one recording if it is longer; the next pool is read meanwhile
 
 
 def transcribe(
@@ -53,8 +55,8 @@ def transcribe(
         word_timestamps: also write word times, in json; ctm always has them.
         sequential: decode the windows of long audio one after the other, each with the previous text as prompt: more
             consistent, but slower, and errors may propagate.
-        batch_duration: maximum seconds of audio per batch. By default 120 on a GPU and 40 on a CPU, where CTranslate2
-            decodes one batch per core.
+        batch_duration: maximum seconds of audio per batch. By default 120 for each 2 GB of a GPU's memory, up to 1920,
+            and 40 on a CPU, where CTranslate2 decodes one batch per core.
         compute_type: default, float32, float16, int8 and so on, if supported by the backend.
         pad_to_30s: pad every window to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest window of a batch that is not padded to 30 s. By
@@ -90,12 +92,18 @@ def transcribe(
             progress.set_postfix(RTF=f"{(time.perf_counter() - start) / max(done, 1e-9):.4f}", refresh=False)
             progress.update(min(round(done), progress.total) - progress.n)
 
-        for pool in _pools(durations):
+        def read(pool: list[Source]) -> list[Recording]:
             samples = _attempt(pool, skipped, lambda source: _mono(source.audio))
             recordings = [Recording(source.name, mono) for source, mono in samples]
-            for transcript in decoder.transcribe(recordings, code, count):
-                write_transcript(transcript, out, formats)
-                transcripts.append(transcript)
+            for recording in recordings:
+                recording.windows(merge=False)  # finds the speech, for which a GPU need not wait
+            return recordings
+
+        with ThreadPoolExecutor(1) as pool:
+            for recordings in in_order((pool.submit(read, some) for some in _pools(durations)), ahead=1):
+                for transcript in decoder.transcribe(recordings, code, count):
+                    write_transcript(transcript, out, formats)
+                    transcripts.append(transcript)
     write_together(transcripts, out, formats)
     rtf = (time.perf_counter() - start) / done if done else 0.0
     print(f"{out}: {len(transcripts)} files, {done:.0f} s of audio, RTF {rtf:.4f} (processing time / audio time)")

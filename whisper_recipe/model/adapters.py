@@ -25,6 +25,9 @@ TARGET_PRESETS = {
 }
 
 
+EMBEDDINGS = "embed_tokens"  # Whisper's name for them
+
+
 @dataclass
 class LoraOptions:
     """LoRA (https://arxiv.org/abs/2106.09685) and its variants, through peft.
@@ -59,7 +62,7 @@ def add_lora(
     """Freeze the model and put LoRA adapters on it.
 
     Args:
-        model: a plain Whisper.
+        model: a plain Whisper; one in bfloat16 must be run by autocast, since the adapters are in float32.
         options: which adapters, and where.
         steps: of the training: adalora plans its ranks by them.
         new_ids: of tokens that the base model lacks, whose rows are trained and kept in the adapter.
@@ -68,6 +71,7 @@ def add_lora(
         RecipeError: a target is neither a preset nor a layer of the model.
     """
     from peft import AdaLoraConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     if options.quantize_base != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer does that
@@ -80,13 +84,15 @@ def add_lora(
                 where="lora.target_modules",
                 cure=f"use {', '.join(TARGET_PRESETS)} or names such as q_proj, fc1",
             )
-    trained = range(model.config.vocab_size) if options.train_embeddings else new_ids
     common = {
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "target_modules": targets,
-        # Whisper's output layer is its embedding; peft keeps the two tied when embeddings are trained this way.
-        "trainable_token_indices": {"embed_tokens": sorted(trained)} if trained else None,
+        # Whisper's output layer is its embedding; both ways keep the two tied. The second trains rows of new tokens
+        # alone, but copies all rows in each step, twice.
+        "modules_to_save": [EMBEDDINGS] if options.train_embeddings else None,
+        "ensure_weight_tying": options.train_embeddings,
+        "trainable_token_indices": {EMBEDDINGS: sorted(new_ids)} if new_ids and not options.train_embeddings else None,
     }
     if options.variant == "adalora":
         # It starts with half as much rank again, gives none away in the first tenth of the training, and keeps the
@@ -100,6 +106,12 @@ def add_lora(
             r=options.rank, use_rslora=options.variant == "rslora", use_dora=options.variant == "dora", **common
         )
     adapted = get_peft_model(model, config)
+    if options.variant != "dora" and options.quantize_base == "none":
+        # peft casts the input of adapters to float32, and autocast casts it back. The copies take time, and one that
+        # is kept for the backward pass undoes what model/memory_efficient.py spares. DoRA's norms need float32.
+        for layer in adapted.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.cast_input_dtype_enabled = False
     # In checkpoints too, which the Trainer writes: peft would add all embeddings to new rows.
     adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
     return adapted
@@ -128,16 +140,23 @@ def load_adapter(folder: Path) -> tuple[PeftModel, str]:
     The base model gets room for the rows of new tokens, which the adapter brings.
     """
     from peft import PeftModel
+    from safetensors import safe_open
 
     from whisper_recipe.model.embeddings import make_room
     from whisper_recipe.model.load import load_model
 
     folder = Path(folder)
     config = read_json(folder / "adapter_config.json", "train with --method lora first (stage 4)")
-    require(folder / "adapter_model.safetensors", "the adapter's weights are missing: train it again (stage 4)")
+    weights = require(
+        folder / "adapter_model.safetensors", "the adapter's weights are missing: train it again (stage 4)"
+    )
     base = config["base_model_name_or_path"]
     model = load_model(base)
-    make_room(model, 1 + max((config.get("trainable_token_indices") or {}).get("embed_tokens", [-1])))
+    rows = [1 + index for index in (config.get("trainable_token_indices") or {}).get(EMBEDDINGS, [])]
+    with safe_open(weights, "pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(f"{EMBEDDINGS}.weight")]  # noqa: SIM118 (no dict)
+        rows += [tensors.get_slice(name).get_shape()[0] for name in names]
+    make_room(model, max(rows, default=0))
     return PeftModel.from_pretrained(model, str(folder)).eval(), base
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
 
 
 def pick_precision(device: torch.device | str) -> torch.dtype:
@@ -39,9 +43,10 @@ def attend_without_plans() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def autocast(device: torch.device | str) -> AbstractContextManager:
-    """Return the context in which a float32 model is run in the device's precision."""
-    precision = pick_precision(device)
+def autocast(model: WhisperForConditionalGeneration) -> AbstractContextManager:
+    """Return the context in which a model is run: float32 weights in the device's precision, others in their own."""
+    device = model.device.type
+    precision = pick_precision(device) if model.dtype == torch.float32 else model.dtype
     if precision == torch.float32:
         return nullcontext()
-    return torch.autocast(torch.device(device).type, precision)
+    return torch.autocast(device, precision)

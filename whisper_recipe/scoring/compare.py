@@ -11,7 +11,7 @@ from whisper_recipe.files import atomic_write, read_json, read_jsonl
 from whisper_recipe.report.page import Table
 from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.bootstrap import paired_difference
-from whisper_recipe.scoring.report import ALL, REPORTED, System, named_groups, write_report
+from whisper_recipe.scoring.report import ALL, MEAN, REPORTED, System, named_groups, write_report
 
 LEGEND = (
     "Error rate in % (insertions, deletions, substitutions). RTF: processing time / audio time, smaller is faster; "
@@ -171,11 +171,11 @@ def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
     systems: dict[str, dict[str, str]] = {}
     for row, (_, metrics, _) in scored.items():
         name, whole = metrics["set"], metrics["groups"].get(ALL) or {}
-        units[name] = whole.get("unit", "")
+        units[name] = f"{'mean ' * (MEAN in whole)}{whole.get('unit', '')}"
         # `lora test_ct2_int8` and `lora dev_ct2_int8` are one system, `lora ct2_int8`.
         cells = systems.setdefault(row.replace(f" {name}_", " ", 1), {})
-        if whole.get("error_rate") is not None:
-            cells[name] = f"{100 * whole['error_rate']:.2f}"
+        if (rate := whole.get(MEAN, whole.get("error_rate"))) is not None:
+            cells[name] = f"{100 * rate:.2f}"
     rows = [[system, *map(cells.get, sets)] for system, cells in systems.items()]
     headers = ["system", *(f"{name} {units[name]}" for name in sets)]
     return tabulate(rows, headers, tablefmt, missingval="–", disable_numparse=True)
@@ -230,7 +230,8 @@ def _cell(values: dict | None) -> str | None:
     if values is None or values["error_rate"] is None:
         return None
     total, *parts = (f"{100 * values[key]:.2f}" for key in ("error_rate", "ins_rate", "del_rate", "sub_rate"))
-    return f"{total} ({', '.join(parts)})"
+    mean = f", mean {100 * values[MEAN]:.2f}" if MEAN in values else ""
+    return f"{total} ({', '.join(parts)}){mean}"
 
 
 def _translation_cell(values: dict | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
@@ -13,7 +14,7 @@ from whisper_recipe.report.sound import AudioMode
 from whisper_recipe.scoring.confidence import confidence_metrics
 from whisper_recipe.scoring.hallucinations import SIGNS
 from whisper_recipe.scoring.references import JSON_LINES, hypotheses_file, read_hypotheses, read_references
-from whisper_recipe.scoring.report import ALL, System, percent, unit_times, write_report
+from whisper_recipe.scoring.report import ALL, MEAN, System, percent, unit_times, write_report
 from whisper_recipe.scoring.utterances import (
     BREAKDOWNS,
     ScoredUtterance,
@@ -92,6 +93,10 @@ def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float], transla
     parts = breakdown(utterances, lambda utterance: utterance.group)
     groups = {group: group_metrics(part) | _translation_metrics(part, translated) for group, part in parts.items()}
     groups[ALL] = group_metrics(utterances)
+    rates = [group["error_rate"] for name, group in groups.items() if name != ALL and group["error_rate"] is not None]
+    if len(parts) > 1 and rates:
+        # Of languages and tasks: words and characters can't be added up, and small groups count as much as others.
+        groups[ALL][MEAN] = fmean(rates)
     signs = Counter(sign for utterance in utterances for sign in utterance.signs)
     return {
         **{key: groups[ALL][key] for key in ("error_rate", "ins_rate", "del_rate", "sub_rate", "total")},
@@ -287,6 +292,8 @@ def _print(hyp: Path, metrics: dict) -> None:
     ]
     print(f"{hyp} (%, normalizer: {metrics['normalizer']})")
     print(tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * 7)))
+    if MEAN in metrics["groups"][ALL]:
+        print(f"mean error rate of the groups: {percent(metrics['groups'][ALL][MEAN])} %")
     for group, values in metrics["groups"].items():
         if "bleu" in values:
             print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, of the text as written")

@@ -54,7 +54,7 @@ class CutDataset(Dataset):
         Raises:
             RecipeError: none of the cuts can be read.
         """
-        number, cuts, padded = batch
+        number, cuts, padded, repeated = batch
         # What is drawn depends on the batch alone, not on the process or on what was drawn before.
         draw = random.Random(f"{self.seed} {number}")
         unreadable: dict[str, str] = {}
@@ -69,12 +69,13 @@ class CutDataset(Dataset):
         ids = [training_example(self.tokenizer, cut, *(draw.random() < share for share in shares)) for cut in cuts]
         inputs, labels = ([torch.tensor(row) for row in rows] for rows in zip(*ids, strict=True))
         pad = torch.nn.utils.rnn.pad_sequence
+        labels = pad(labels, batch_first=True, padding_value=IGNORED)
         return {
             **encoder,
             # Masked by length: the end token is also the padding token, and masking it by value would teach the model
             # never to stop (https://github.com/huggingface/transformers/issues/19166).
             "decoder_input_ids": pad(inputs, batch_first=True, padding_value=self.tokenizer.pad_token_id),
-            "labels": pad(labels, batch_first=True, padding_value=IGNORED),
+            "labels": torch.full_like(labels, IGNORED) if repeated else labels,
             "cuts": [cut.id for cut in cuts],
             "unreadable": unreadable,
         }
@@ -119,6 +120,8 @@ def make_loader(
     """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
     cuts = CutSet(selected(cuts))
     sharded = cuts.data.is_sharded()
+    if sharded and not shuffle:
+        part = Part()  # a dev set has few shards, and each loading process needs its own
     sampler = (ShardSampler if sharded else BatchSampler)(cuts, options, shuffle, seed, part)
     return DataLoader(
         CutDataset(tokenizer, num_mel_bins, options, augment, seed),

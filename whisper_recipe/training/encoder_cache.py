@@ -100,7 +100,7 @@ def _encoded(
     encoder, start = model.eval().get_encoder(), 0
     for cut in tqdm(cuts, total=count, unit="cut", desc="encode"):
         features = load_fbank(cut, model.config.num_mel_bins).T[None].to(model.device, model.dtype)
-        with autocast(model.device):
+        with autocast(model):
             found = encoder(features).last_hidden_state[0].float().cpu().numpy()
         states[start : start + len(found)] = found
         place = {"path": str(folder / "states.npy"), "start": start, "frames": len(found)}

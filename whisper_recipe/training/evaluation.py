@@ -6,6 +6,7 @@ And of canaries: other sets, which the model is not trained for, by which one se
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import statistics
 from collections import defaultdict
@@ -14,10 +15,12 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from lhotse import CutSet
 from lhotse.cut import Cut
 from peft import PeftModel
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.grouping import by_length
@@ -26,6 +29,7 @@ from whisper_recipe.data.supervision import supervision_of
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.generation import generate
 from whisper_recipe.model.precision import autocast
+from whisper_recipe.processes import Part, launched
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters, text_language
 from whisper_recipe.text.prompt import prompt_ids, text_ids
@@ -71,24 +75,32 @@ class ErrorRates:
         The last is the mean over languages and tasks: words and characters can't be added up, and a language with few
         utterances counts as much as the others.
 
+        Processes that train together share the utterances; all of them must call this, and get the same rates.
+
         Args:
             model: in training or not.
             length: of its inputs.
         """
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         model.eval()
-        counts: dict[str, list[ErrorCounts]] = defaultdict(list)
-        for batch in by_length(self.cuts, attrgetter("duration"), self.max_duration, length.seconds):
+        found: list[tuple[str, ErrorCounts]] = []
+        # With ZeRO 3 a process can't decode alone, since the weights lie in all of them: each decodes every utterance.
+        part = Part() if is_deepspeed_zero3_enabled() else launched()
+        batches = by_length(self.cuts, attrgetter("duration"), self.max_duration, length.seconds)
+        for batch in itertools.islice(batches, part.index, None, part.count):
             features = length.collate([load_fbank(cut, self.num_mel_bins) for cut in batch])
             # DeepSpeed holds the weights in half precision where training is in it.
             features = features.to(model.device, model.dtype)
             prompts = [prompt_ids(self.tokenizer, *_language_and_task(cut)) for cut in batch]
-            with autocast(model.device):
+            with autocast(model):
                 ids = generate(model, features, prompts, max_new_tokens=self.max_new_tokens)
             for cut, row in zip(batch, ids, strict=True):
-                counts[_name(cut)].append(_errors(cut, decode_text(self.tokenizer, row)))
-        sums = {name: ErrorCounts.sum(found) for name, found in sorted(counts.items())}
-        rates = {name: found.rate(found.errors) for name, found in sums.items()}
+                found.append((_name(cut), _errors(cut, decode_text(self.tokenizer, row))))
+        counts: dict[str, list[ErrorCounts]] = defaultdict(list)
+        for name, count in gather_object(found):
+            counts[name].append(count)
+        sums = {name: ErrorCounts.sum(rows) for name, rows in sorted(counts.items())}
+        rates = {name: total.rate(total.errors) for name, total in sums.items()}
         return {ALL: statistics.fmean(rates.values()), **rates}
 
 

@@ -74,11 +74,15 @@ class BatchOptions:
 
 
 class Batch(NamedTuple):
-    """The cuts of a batch, whose number counts from the start of the training; `padded` batches are padded to 30 s."""
+    """The cuts of a batch, whose number counts from the start of the training.
+
+    `padded` batches are padded to 30 s. `repeated` ones fill the last turn of an evaluation and don't count.
+    """
 
     number: int
     cuts: CutSet
     padded: bool = False
+    repeated: bool = False
 
 
 class Planned(NamedTuple):
@@ -111,6 +115,9 @@ class BatchSampler(Sampler):
     Processes that train together deal the batches out: of each `part.count` in a row every one has its own. So they
     have equally many, and each cut is seen once in an epoch by one of them.
 
+    Without `shuffle`, for evaluation, each pass has every cut once. Processes that would have no batch in the last turn
+    repeat one, since DeepSpeed's ZeRO 3 needs equally many forward passes.
+
     Yields lists of one Batch: a DataLoader can pass over such items without reading features.
 
     Raises:
@@ -136,9 +143,12 @@ class BatchSampler(Sampler):
         return self.length
 
     def __iter__(self) -> Iterator[list[Batch]]:
+        if not self.shuffle:
+            self.pass_over(0)
         for _ in range(self.length):
             number, (places, padded) = list(itertools.islice(self._stream, self.part.count))[self.part.index]
-            yield [Batch(number, CutSet([self.cuts[place] for place in places]), padded)]
+            repeated = not self.shuffle and number >= self.batches
+            yield [Batch(number, CutSet([self.cuts[place] for place in places]), padded, repeated)]
 
     def pass_over(self, batches: int) -> None:
         """Skip the first batches, of all processes, for a run that resumes; nothing is read for them."""

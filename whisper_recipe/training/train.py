@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +41,7 @@ from whisper_recipe.training.encoder_cache import check_cache, with_encoder_stat
 from whisper_recipe.training.evaluation import CANARY, ErrorRates, Evaluation, check_evaluation, parse_canaries
 from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
-from whisper_recipe.training.options import check_trainer_options, set_precision, use_one_gpu
+from whisper_recipe.training.options import check_trainer_options, set_precision, spare_time, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
 from whisper_recipe.training.process_group import closing_process_group
 from whisper_recipe.training.record import training_record
@@ -120,7 +121,7 @@ def train(
     check_trainer_options(trainer)
     if auto_precision:
         set_precision(trainer)
-    trainer.ddp_find_unused_parameters = bool(trainer.ddp_find_unused_parameters)  # each is used in every step
+    spare_time(trainer)
     canaries = parse_canaries(canary, canary_max_rise)
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     if cache_encoder:
@@ -175,7 +176,7 @@ def train(
                 )
         loaders = make_loaders(*splits.values(), tokenizer, batches, model.config.num_mel_bins, trainer, augment)
         if method == "lora":
-            model = _with_adapters(model, lora, trainer, gained)
+            model = with_adapters(model, lora, trainer, gained)
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
@@ -219,9 +220,20 @@ def _extend(
     return gained
 
 
-def _with_adapters(
-    model: WhisperForConditionalGeneration, lora: LoraOptions, trainer: Seq2SeqTrainingArguments, gained: Sources
+def with_adapters(
+    model: WhisperForConditionalGeneration,
+    lora: LoraOptions,
+    trainer: Seq2SeqTrainingArguments,
+    gained: Collection[int] = (),
 ) -> PeftModel:
+    """Return the model with LoRA adapters, its frozen weights in bfloat16 where it is trained in it.
+
+    Args:
+        model: a plain Whisper.
+        lora: which adapters, and where.
+        trainer: options of the training.
+        gained: ids of tokens that the model was not trained on.
+    """
     if trainer.bf16 and lora.quantize_base == "none" and not (lora.train_embeddings or gained):
         model.to(torch.bfloat16)  # the frozen weights, half as large; peft keeps adapters in float32
     return add_lora(model, lora, trainer.max_steps, gained)

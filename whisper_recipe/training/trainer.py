@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from lhotse import CutSet
 from peft import PeftModel
 from torch.utils.data import DataLoader
@@ -59,8 +60,9 @@ def make_loaders(
     """
     part = Part(args.process_index, args.world_size)
     train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, part)
-    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are. Every process measures all of them.
-    dev = make_loader(dev_cuts, tokenizer, replace(batches, pad_to_30s=0.0, prompts=0.0), False, num_mel_bins)
+    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are.
+    plain = replace(batches, pad_to_30s=0.0, prompts=0.0)
+    dev = make_loader(dev_cuts, tokenizer, plain, False, num_mel_bins, part=part)
     args.by_epochs = args.max_steps < 0
     if args.by_epochs:
         args.max_steps = math.ceil(args.num_train_epochs * _steps_of_a_pass(train, args))
@@ -104,6 +106,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.by_epochs = getattr(args, "by_epochs", False)
         self.max_skipped_steps, self.skipped_in_a_row, self.skipped = max_skipped_steps, 0, 0
         self.seen: list[str] = []  # cuts of the step
+        self.last_loss = torch.zeros((), device=args.device)  # of a micro-batch, finite
         self.measured = torch.zeros(2, dtype=torch.float64)  # sum of the losses of tokens in an evaluation, and tokens
         self.unreadable: set[str] = set()  # ids of cuts
         super().__init__(
@@ -191,7 +194,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.measured = torch.zeros(2, dtype=torch.float64)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         # transformers' own is the mean over batches, of which short ones would weigh more.
-        total, tokens = self.measured.tolist()
+        total, tokens = map(sum, zip(*gather_object([self.measured.tolist()]), strict=True))  # of all processes
         output.metrics[f"{metric_key_prefix}_loss"] = total / tokens
         if self.evaluation.is_due(self.state.global_step, self.state.max_steps):
             rates = self.evaluation.measure(self.model, before=self.state.global_step == 0)
@@ -257,31 +260,34 @@ class WhisperTrainer(WholeCheckpoints):
         return super()._prepare_input(data)
 
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
-        """Return the loss of a micro-batch after its backward pass.
+        """Return the loss of a micro-batch after its backward pass, for the log; the last finite one instead of NaN.
 
         Raises:
             RecipeError: the memory is not enough.
         """
         batch = inputs["labels"].shape, encoder_input(inputs).shape
         try:
-            return super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise _out_of_memory(*batch, self.args.device) from error
+        # Without a question that the CPU would have to wait for the GPU to answer.
+        self.last_loss = torch.where(loss.isfinite(), loss, self.last_loss)
+        return self.last_loss
 
     def loss(
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Return the loss of a micro-batch, as the Trainer asks for it."""
-        loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor * self.model.training)
         if self.model.training:
+            loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor)
             # The Trainer multiplies by the number of processes, since their gradients are averaged.
             share = self.current_gradient_accumulation_steps * self.accelerator.num_processes
             return loss + adapter_regularisation(self.model) / share
-        tokens = (labels != IGNORED).sum()
-        self.measured += torch.stack([loss * tokens, tokens]).cpu()
-        return loss
+        total, tokens = token_loss(outputs, labels, 1), (labels != IGNORED).sum()
+        self.measured += torch.stack([total, tokens]).cpu()
+        return total / tokens.clamp(min=1)
 
     def _note_unreadable(self, unreadable: dict[str, str]) -> None:
         for key, reason in unreadable.items():
@@ -299,11 +305,6 @@ class WhisperTrainer(WholeCheckpoints):
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if model.training:
             self.seen += cuts
-            if self.args.deepspeed_plugin is not None and not torch.isfinite(loss):
-                log.warning("step %d: the loss is not finite; cuts: %s", self.state.global_step, _names(cuts))
-                # DeepSpeed makes its step in the backward pass: no gradient of this batch, but for all parameters.
-                trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-                loss = sum((0 * parameter).nan_to_num().sum() for parameter in trained)
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float:
@@ -311,6 +312,7 @@ class WhisperTrainer(WholeCheckpoints):
 
         An optimiser passes over parameters without a gradient: weights, their decay and its state stay as they are. The
         gradients are those of all processes together, so all of them skip the step, whichever had the bad batch.
+        DeepSpeed's ZeRO has skipped the step itself by now, in the backward pass, and gives an infinite norm.
 
         Raises:
             RecipeError: so many steps in a row that there is no use in continuing.
