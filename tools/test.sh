@@ -14,10 +14,5 @@ shellcheck --external-sources "${scripts[@]}"
 if [[ -n ${CI:-} && $EUID == 0 ]] && ! command -v chromium > /dev/null; then
   (apt-get update && apt-get install -y --no-install-recommends chromium) > /dev/null || echo "chromium can't be installed"
 fi
-# The same holds for transformers.js, which reads ONNX exports. Its packages' scripts would only download GPU libraries.
-if [[ -n ${CI:-} ]] && command -v npm > /dev/null; then
-  timeout 180 npm install --silent --no-save --ignore-scripts --prefix "${VENV:-.venv}" @huggingface/transformers@4 ||
-    echo "transformers.js can't be installed"
-fi
 # A test on each core; more threads than that would wait for each other.
 OMP_NUM_THREADS=1 pytest -n "$(nproc)" --dist loadscope --no-loadscope-reorder "$@"

@@ -63,7 +63,7 @@ def test_recorded_speech_gives_transformers_text(whisper_base, speech, expected,
 def test_transformers_js_gives_transformers_text(whisper_base, speech, expected, tmp_path, quantization, dtype):
     if shutil.which("node") is None:
         pytest.skip("there is no node on this machine")
-    if not (Path(sys.prefix) / "node_modules" / TRANSFORMERS_JS).exists():  # where tools/test.sh installs it
+    if not (Path(sys.prefix) / "node_modules" / TRANSFORMERS_JS).exists():  # 474 MB, too much for every test run
         pytest.skip(f"not installed: npm install --no-save --prefix {sys.prefix} {TRANSFORMERS_JS}@4")
     export(whisper_base, tmp_path / "out", "onnx", quantization)
     speech.tofile(tmp_path / "samples")
