@@ -120,12 +120,13 @@ def test_placeholders_for_the_size_of_the_samples(files, tmp_path, name, size):
     assert seconds_read(path) == pytest.approx(5, abs=0.01) == pytest.approx(by_pyav(path), abs=0.01)
 
 
+def streamed(flac):
+    """Return FLAC as encoders write it to a pipe: the number of samples, the last 36 bits before the checksum, is 0."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+
+
 def test_flac_from_an_encoder_that_wrote_to_a_pipe(files, tmp_path):
-    """The number of samples, the last 36 bits before the checksum in STREAMINFO, is 0: unknown."""
-    content = bytearray(files["flac"][1])
-    content[21] &= 0xF0
-    content[22:26] = bytes(4)
-    path = written(tmp_path / "x.flac", content)
+    path = written(tmp_path / "x.flac", streamed(files["flac"][1]))
     assert seconds_read(path) == pytest.approx(by_pyav(path)) == pytest.approx(5)
 
 
@@ -165,14 +166,18 @@ def test_a_playlist_is_no_audio(tmp_path):
 def test_manifests_name_files_that_lhotse_reads_to_the_end(files, make_data_dir, tmp_path):
     from lhotse import RecordingSet
 
-    folder = make_data_dir(wav="a x.mp3\nb x.flac\n")
+    folder = make_data_dir(
+        wav="a x.mp3\nb x.flac\nc pipe.flac\n", text="a x\nb x\nc x\n", utt2lang="a en\nb en\nc en\n", utt2spk=None
+    )
     (folder / "x.mp3").write_bytes(files["mp3"][0] + files["mp3"][1])
     (folder / "x.flac").write_bytes(files["flac"][1])
+    (folder / "pipe.flac").write_bytes(streamed(files["flac"][1]))
     prepare(folder, tmp_path / "out")
     recordings = RecordingSet.from_file(tmp_path / "out/recordings_train.jsonl.gz").to_eager()
     assert recordings["a"].sources[0].source.endswith("out/audio_train/a.flac")
     assert recordings["a"].load_audio().shape[1] / 16000 == pytest.approx(by_pyav(folder / "x.mp3"), abs=0.01)
     assert recordings["b"].sources[0].source == f"{folder}/x.flac"
+    assert recordings["c"].duration == recordings["c"].load_audio().shape[1] / 16000 == 5
 
 
 @pytest.mark.parametrize("decode", [True, False])
