@@ -279,7 +279,7 @@ def _reliability(systems: dict[str, System]) -> list[dict]:
     )
     chart = {
         "title": "Word probabilities",
-        "note": "Calibrated probabilities lie on the diagonal; below it the model is overconfident. "
+        "note": "Calibrated probabilities lie on the diagonal; below it the model is too sure, above it too unsure. "
         f"Larger dots stand for more words. Expected calibration error: {errors}.",
         "x": "probability",
         "y": "share of correct words",
