@@ -298,8 +298,8 @@ def test_languages_are_detected_for_each_recording(our_model, vad):
 @pytest.mark.slow
 def test_segments_of_windows_are_those_of_faster_whispers_batches(full_vocabulary_model, vad, tmp_path, monkeypatch):
     """Windows of 30 s: they pad features with zeros, which is not silence."""
-    # What the model passes over is dropped by faster-whisper.
-    monkeypatch.setattr("whisper_recipe.decoding.windows.PASSED_OVER", 30 * RATE + 1)
+    # What the model passes over at the end of a window is dropped by faster-whisper.
+    monkeypatch.setattr("whisper_recipe.decoding.long_audio.PASSED_OVER", 30 * RATE + 1)
     export(full_vocabulary_model, tmp_path / "ct2")
     stretches = [(0, 30), (31, 61), (65, 95)]
     vad(*stretches)

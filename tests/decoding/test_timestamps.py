@@ -176,30 +176,6 @@ def test_speech_after_the_end_of_a_hypothesis_is_decoded_too(scripted, vad):
     assert times == [(0.0, 20.0), (24.0, 30.0), (40.0, 60.0)]
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_speech_between_the_segments_of_a_hypothesis_is_decoded_too(scripted, vad, sequential):
-    """Nothing is written of a call from 11 to 13 s, nor of 1.5 s from 21.5 s, which may be due to inexact times."""
-    vad((0, 9.8), (11, 13), (14, 21), (21.5, 23), (24, 28))
-
-    def write(seconds):
-        return (0.0, " turn on", 10.0, 14.0, " the light", 21.0, 24.0, " set", 28.0) if seconds > 20 else (0.0, " off")
-
-    transcriber, batches = scripted(write, sequential=sequential)
-    [found] = transcriber.transcribe([recording("short", 28)], "en")
-    expected = [(0.0, 10.0, "turn on"), (11.0, 13.0, "off"), (14.0, 21.0, "the light"), (24.0, 28.0, "set")]
-    assert [tuple(segment[:3]) for segment in found.segments] == expected
-    assert len(batches) == 2
-
-
-def test_what_is_passed_over_again_is_left(scripted, vad):
-    """So that a model that writes the beginning and the end of any window comes to an end."""
-    vad((0, 28))
-    transcriber, batches = scripted(lambda seconds: (0.0, " turn on", 1.0, seconds - 1, " the light", seconds))
-    [found] = transcriber.transcribe([recording("short", 28)], "en")
-    assert [round(segment.start) for segment in found.segments] == [0, 1, 26, 27]
-    assert len(batches) == 2
-
-
 def test_a_time_without_text_leaves_no_rest(scripted, vad):
     """It would be decoded again and again, each time after a moment."""
     vad((0, 28))

@@ -18,7 +18,7 @@ from whisper_recipe.decoding.backends.base import Hypothesis
 from whisper_recipe.decoding.formats import Score, Segment, Transcript, Word
 from whisper_recipe.decoding.search import SearchOptions, is_loop, search_prompt
 from whisper_recipe.decoding.timestamps import TimedIds, finished_part, split_at_timestamps
-from whisper_recipe.decoding.windows import Recording, Window, halves, passed_over, rest_of
+from whisper_recipe.decoding.windows import PASSED_OVER, Recording, Window, halves, rest_of
 from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import timestamps
 from whisper_recipe.text.tokenizer import decode_text, text_only
@@ -211,21 +211,19 @@ class Transcriber:
     def _keep(self, piece: Piece, ids: list[int]) -> list[TimedIds]:
         """Keep of a hypothesis what is finished, note what is left of the window, and return the segments.
 
-        openai/whisper drops what lies between and after the segments of a hypothesis that the model has ended; if that
-        contains speech, it is decoded too. This terminates: what was passed over is decoded once, the rest begins after
-        a segment, which lasts for some time, and halves are not halved below a limit.
+        openai/whisper drops what lies after the last segment of a hypothesis that the model has ended; if that contains
+        speech, it is decoded too. This terminates: the rest begins after a segment, which lasts for some time, and
+        halves are not halved below a limit.
         """
-        window, recording = piece.window, piece.recording
         piece.ids, seconds = finished_part(text_only(self.tokenizer, ids, timestamps=True), self.tokenizer)
-        if seconds is None and len(ids) >= self.search.max_new_tokens and window.duration > SHORTEST_HALVED:
-            # Nothing tells where the text was cut off.
-            piece.ids, piece.rest = [], halves(window, recording.samples)
-            return []
-        timed = split_at_timestamps(piece.ids, self.tokenizer, window.duration)
-        end = window.duration if seconds is None else seconds
-        piece.rest = passed_over(window, [segment[:2] for segment in timed], end, recording.speech)
+        timed = split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration)
         if seconds is not None:
-            piece.rest += rest_of(window, seconds, recording.speech)
+            piece.rest = rest_of(piece.window, seconds, piece.recording.speech)
+        elif len(ids) >= self.search.max_new_tokens and piece.window.duration > SHORTEST_HALVED:
+            # Nothing tells where the text was cut off.
+            timed, piece.ids, piece.rest = [], [], halves(piece.window, piece.recording.samples)
+        elif timed and timed[-1].end > 0:
+            piece.rest = rest_of(piece.window, timed[-1].end, piece.recording.speech, PASSED_OVER)
         return timed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,34 +18,21 @@ MIN_SILENCE_MS = 500
 # The rest of a window that is shorter than this is not decoded: 0.4 s of it are the silence that the detector leaves
 # around speech, and Whisper answers to so little with an invented "Thank you."
 MIN_REST = 1 * SAMPLING_RATE
-# A stretch of speech this long that no segment of a finished hypothesis covers was passed over by the model; a shorter
-# one may be due to inexact times.
+# A stretch of speech this long after the last segment of a finished hypothesis was skipped by the model; a shorter one
+# may be due to an inexact time.
 PASSED_OVER = 2 * SAMPLING_RATE
 
 
 class Window(NamedTuple):
-    """Samples from `start` to before `end`, at 16 kHz; the model takes 30 s of them at most.
-
-    Args:
-        start: the first sample.
-        end: the sample after the last.
-        again: the window was part of another one already, and was passed over there. What is passed over again is left.
-    """
+    """Samples from `start` to before `end`, at 16 kHz; the model takes 30 s of them at most."""
 
     start: int
     end: int
-    again: bool = False
 
     @property
     def duration(self) -> float:
         """Seconds."""
         return (self.end - self.start) / SAMPLING_RATE
-
-    def part(self, start: float, end: float) -> Window:
-        """Return what lies between two of its seconds."""
-        return self._replace(
-            start=self.start + round(start * SAMPLING_RATE), end=min(self.start + round(end * SAMPLING_RATE), self.end)
-        )
 
 
 @dataclass(eq=False)
@@ -88,34 +75,10 @@ class Recording:
         return _merged(self.speech) if merge else self.speech
 
 
-def rest_of(window: Window, seconds: float, speech: Iterable[Window]) -> list[Window]:
-    """Return the speech of a window after its first `seconds`, as one window."""
-    return _spoken(window.part(seconds, window.duration), speech, MIN_REST)
-
-
-def passed_over(
-    window: Window, segments: Sequence[tuple[float, float]], end: float, speech: Iterable[Window]
-) -> list[Window]:
-    """Return the speech that a hypothesis has no text for, a window for each gap in its segments.
-
-    Args:
-        window: that was decoded.
-        segments: start and end of those of the hypothesis, in seconds of the window; they don't overlap.
-        end: the second up to which the window is finished.
-        speech: of the recording.
-    """
-    if window.again or not segments:
-        return []
-    starts, ends = zip(*segments, strict=True)
-    gaps = (window.part(*gap)._replace(again=True) for gap in zip((0.0, *ends), (*starts, end), strict=True))
-    return [found for gap in gaps for found in _spoken(gap, speech, PASSED_OVER)]
-
-
-def _spoken(window: Window, speech: Iterable[Window], shortest: int) -> list[Window]:
-    """Return the speech of a window as one window; stretches of less than `shortest` samples are ignored."""
-    clipped = (
-        window._replace(start=max(stretch.start, window.start), end=min(stretch.end, window.end)) for stretch in speech
-    )
+def rest_of(window: Window, seconds: float, speech: Iterable[Window], shortest: int = MIN_REST) -> list[Window]:
+    """Return the speech of a window after its first `seconds`, as one window; shorter stretches are ignored."""
+    start = window.start + round(seconds * SAMPLING_RATE)
+    clipped = (Window(max(stretch.start, start), min(stretch.end, window.end)) for stretch in speech)
     return _merged(stretch for stretch in clipped if stretch.end - stretch.start >= shortest)
 
 
@@ -126,14 +89,14 @@ def halves(window: Window, samples: np.ndarray) -> list[Window]:
     count = (window.end - window.start) // 3 // size
     energy = np.square(samples[first : first + count * size].reshape(count, size)).sum(axis=1)
     cut = first + int(energy.argmin()) * size + size // 2
-    return [window._replace(end=cut), window._replace(start=cut)]
+    return [Window(window.start, cut), Window(cut, window.end)]
 
 
 def _merged(stretches: Iterable[Window]) -> list[Window]:
     windows: list[Window] = []
     for stretch in stretches:
         if windows and stretch.end - windows[-1].start <= MAX_SAMPLES:
-            windows[-1] = windows[-1]._replace(end=stretch.end)
+            windows[-1] = Window(windows[-1].start, stretch.end)
         else:
             windows.append(stretch)
     return windows

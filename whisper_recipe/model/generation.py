@@ -137,7 +137,7 @@ def complete_generation_config(
     config.lang_to_id, config.task_to_id = (listed or made.lang_to_id) | new, made.task_to_id
     # No text has the token of a new language, and where time tokens are asked for, all after the first would do.
     config.suppress_tokens = sorted({*config.suppress_tokens, *new.values()})
-    if languages or not {config.language, f"<|{config.language}|>"} & config.lang_to_id.keys():
+    if languages or not {str(config.language), f"<|{config.language}|>"} & config.lang_to_id.keys():
         config.language = asked_language(tokenizer, languages[0]) if len(languages) == 1 else None
     if tasks or getattr(config, "task", None) not in TASKS:
         config.task = tasks[0] if len(tasks) == 1 else TASKS[0]
