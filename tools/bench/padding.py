@@ -56,7 +56,7 @@ def shared(options: argparse.Namespace) -> dict[str, object]:
     """Return the Trainer's arguments that are the same for all."""
     return {
         "max_steps": options.steps, "learning_rate": options.learning_rate, "warmup_steps": 10,
-        "lr_scheduler_type": "cosine", "seed": 1, "save_strategy": "no", "eval_strategy": "no", "logging_steps": 10,
+        "lr_scheduler_type": "cosine", "seed": 1, "save_strategy": "no", "eval_strategy": "no", "logging_steps": 1,
         "report_to": "none", "bf16": options.bf16 == "true", "use_cpu": options.bf16 == "true",
     }  # fmt: skip
 
