@@ -1,16 +1,18 @@
-"""Where the pieces of a piece of work are computed: processes of this machine, or the workers of a Dask cluster."""
+"""Where the pieces of a piece of work are computed: threads and processes of this machine, or a Dask cluster."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from whisper_recipe.errors import RecipeError
 
 CONNECT_SECONDS = 30
 DASK_AHEAD = 256  # pieces that a cluster has to do or has done, before they are waited for
+Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
 
 @contextmanager
@@ -58,3 +60,9 @@ def in_order(futures: Iterable[Future], ahead: int) -> Iterator:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def load_ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[Loaded]:
+    """Yield load(item) in the order of the items; a thread loads the next while one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        yield from in_order((thread.submit(load, item) for item in items), ahead=1)

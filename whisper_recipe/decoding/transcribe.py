@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from whisper_recipe.data.audio import SAMPLING_RATE, audio_info, read_mono
-from whisper_recipe.data.workers import in_order
+from whisper_recipe.data.workers import load_ahead
 from whisper_recipe.decoding.formats import FormatName, write_together, write_transcript
 from whisper_recipe.decoding.inputs import SKIPPED, Source, find_sources
 from whisper_recipe.decoding.long_audio import Recording, Transcriber
@@ -99,11 +98,10 @@ def transcribe(
                 recording.windows(merge=False)  # finds the speech, for which a GPU need not wait
             return recordings
 
-        with ThreadPoolExecutor(1) as pool:
-            for recordings in in_order((pool.submit(read, some) for some in _pools(durations)), ahead=1):
-                for transcript in decoder.transcribe(recordings, code, count):
-                    write_transcript(transcript, out, formats)
-                    transcripts.append(transcript)
+        for recordings in load_ahead(read, _pools(durations)):
+            for transcript in decoder.transcribe(recordings, code, count):
+                write_transcript(transcript, out, formats)
+                transcripts.append(transcript)
     write_together(transcripts, out, formats)
     rtf = (time.perf_counter() - start) / done if done else 0.0
     print(f"{out}: {len(transcripts)} files, {done:.0f} s of audio, RTF {rtf:.4f} (processing time / audio time)")

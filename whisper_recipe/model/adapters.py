@@ -23,8 +23,6 @@ TARGET_PRESETS = {
     "attention": ["q_proj", "k_proj", "v_proj", "out_proj"],
     "all-linear": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
 }
-
-
 EMBEDDINGS = "embed_tokens"  # Whisper's name for them
 
 

@@ -22,10 +22,10 @@ from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, durati
 from whisper_recipe.text.normalize import text_language
 
 ALL = "all"  # the group that is the whole set
-MEAN_RATE = "eval_error_rate"  # over languages and tasks, in curves.csv
+MEAN = "mean_error_rate"  # of it: over languages and tasks, where there are several
+MEAN_RATE = "eval_error_rate"  # the same of an evaluation in training, in curves.csv
 CURVES = {"loss": "training", "eval_loss": "dev set", MEAN_RATE: "mean of WER and CER"}
 CANARIES_NOTE = "Canaries are sets the run is not trained for; they show what it forgets. Step 0 is the base model."
-MEAN = "mean_error_rate"  # of it: over languages and tasks, where there are several
 RATES = {
     "error_rate": "error rate",
     "interval_95": "95 % interval",

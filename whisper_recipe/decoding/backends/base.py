@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import ctranslate2
 import torch
 
-from whisper_recipe.data.workers import in_order
+from whisper_recipe.data.workers import in_order, load_ahead
 from whisper_recipe.decoding.search import SearchOptions, is_rejected, is_silence
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 from whisper_recipe.model.load import load_tokenizer
@@ -65,8 +65,7 @@ class Backend(ABC):
         A single worker finds the next item loaded: a GPU need not wait for the features.
         """
         if self.workers == 1:
-            with ThreadPoolExecutor(1) as pool:
-                yield from map(work, in_order((pool.submit(load, item) for item in items), ahead=1))
+            yield from map(work, load_ahead(load, items))
             return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # each worker has one core: for the features too
