@@ -1,14 +1,15 @@
-"""What padding to 30 s costs: one fine-tuning of a real model on real speech in three ways, at equal data and steps.
+"""What padding to 30 s costs: one fine-tuning of a real model on real speech in several ways, at equal data and steps.
 
     python tools/bench/padding.py --model openai/whisper-base --language cs \
         --train_cuts egs/fillets/data/fbank_whisper80/cuts_train.jsonl.gz \
         --test_cuts egs/fillets/data/fbank_whisper80/cuts_test.jsonl.gz --out exp/padding [--steps 60] [--bf16 true]
 
-`whisper-recipe train` at natural length and with every cut padded to 30 s, and Seq2SeqTrainer as Hugging Face's course
-on fine-tuning Whisper has it: WhisperFeatureExtractor, which pads to 30 s, a collator that pads the labels, batches
-drawn at random. All see as many cuts in a batch, for as many steps, with the same optimizer and learning rate. The
-models are exported to CTranslate2 int8 and decoded greedily at natural length and at 30 s. Training time and memory are
-the training's alone: features are computed ahead for all.
+`whisper-recipe train` at natural length and with a quarter, half or all of the cuts padded to 30 s, and Seq2SeqTrainer
+as Hugging Face's course on fine-tuning Whisper has it: WhisperFeatureExtractor, which pads to 30 s, a collator that
+pads the labels, batches drawn at random. All see as many cuts in a batch, for as many steps, with the same optimizer
+and learning rate. The models are exported to CTranslate2 int8, decoded greedily at natural length and at 30 s, and
+transcribed by faster-whisper with its defaults, told the language. Training time and memory are the training's alone:
+features are computed ahead for all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 
 from measure import child, cost, report
 
-WAYS = {"natural length": "natural", "padded to 30 s": "padded", "Seq2SeqTrainer": "common"}
+COMMON = "Seq2SeqTrainer"
+WAYS = {"natural length": 0, "a quarter padded": 0.25, "half padded": 0.5, "all padded": 1, COMMON: None}
 
 
 def main() -> None:
@@ -42,11 +44,11 @@ def main() -> None:
         train_common(Path(options.child[1]), options)
         return
     rows = []
-    for name, way in WAYS.items():
-        folder = Path(options.out) / way
+    for name, share in WAYS.items():
+        folder = Path(options.out) / name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "cost.json").exists():
-            found = train_as_users(folder) if way == "common" else train_ours(folder, options, padded=way == "padded")
+            found = train_as_users(folder) if name == COMMON else train_ours(folder, options, share)
             (folder / "cost.json").write_text(json.dumps(found))
         rows.append({"trained": name} | json.loads((folder / "cost.json").read_text()) | rates(folder, options))
     report(f"{options.steps} steps of {options.batch} cuts, learning rate {options.learning_rate:g}", rows)
@@ -61,10 +63,10 @@ def shared(options: argparse.Namespace) -> dict[str, object]:
     }  # fmt: skip
 
 
-def train_ours(folder: Path, options: argparse.Namespace, padded: bool) -> dict:
-    """Train by `whisper-recipe train`; return its minutes and peak memory."""
+def train_ours(folder: Path, options: argparse.Namespace, share: float) -> dict:
+    """Train by `whisper-recipe train` with a share of the cuts padded; return its minutes and peak memory."""
     # As many cuts in a batch as the others have, whatever their lengths are.
-    batches = {"max_cuts": options.batch, "max_duration": 30 * options.batch, "pad_to_30s": int(padded)}
+    batches = {"max_cuts": options.batch, "max_duration": 30 * options.batch, "pad_to_30s": share}
     command = ["whisper-recipe", "train", "--method", "full", "--base_model", options.model]
     command += ["--train_cuts", options.train_cuts, "--dev_cuts", options.test_cuts, "--output_dir", str(folder)]
     for room, values in (("trainer", shared(options)), ("batches", batches)):
@@ -93,19 +95,37 @@ def costs(seconds: float, megabytes: float, options: argparse.Namespace) -> dict
 
 
 def rates(folder: Path, options: argparse.Namespace) -> dict[str, str]:
-    """Return the error rates of a model with its input at natural length and at 30 s, with their intervals."""
+    """Return a model's error rates, with their intervals, by how its input is padded."""
     int8, found = folder / "ct2_int8", {}
     if not int8.exists():
         run("export", str(folder / "model"), "--out", str(int8), "--quantization", "int8")
-    for name, padded in (("WER, natural length", "false"), ("WER, 30 s", "true")):
-        out = folder / f"decode_padded_{padded}"
+    for name, padded in (("WER, natural length", "false"), ("WER, 30 s", "true"), ("WER, faster-whisper", None)):
+        out = folder / (f"decode_padded_{padded}" if padded else "decode_faster_whisper")
         if not (out / "metrics.json").exists():
-            run("decode", str(int8), "--cuts", options.test_cuts, "--out", str(out), "--pad_to_30s", padded)
+            if padded:
+                run("decode", str(int8), "--cuts", options.test_cuts, "--out", str(out), "--pad_to_30s", padded)
+            else:
+                transcribe_as_users(int8, options, out)
             run("score", str(out), "--ref", options.test_cuts, "--audio", "none")
         rate = json.loads((out / "metrics.json").read_text())["groups"]["all"]
         low, high = rate["interval_95"]
         found[name] = f"{100 * rate['error_rate']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     return found
+
+
+def transcribe_as_users(model: Path, options: argparse.Namespace, out: Path) -> None:
+    """Transcribe each utterance by faster-whisper with its defaults; write hyp.jsonl."""
+    from faster_whisper import WhisperModel
+    from lhotse import CutSet
+
+    out.mkdir(exist_ok=True)
+    whisper = WhisperModel(str(model), compute_type="int8")
+    with (out / "hyp.jsonl").open("w", encoding="utf-8") as file:
+        for cut in CutSet.from_jsonl_lazy(options.test_cuts):
+            segments, _ = whisper.transcribe(cut.load_audio()[0], language=options.language)
+            text = "".join(segment.text for segment in segments).strip()
+            row = {"id": cut.id, "language": options.language, "task": "transcribe", "text": text}
+            file.write(json.dumps(row | {"duration": cut.duration}, ensure_ascii=False) + "\n")
 
 
 def run(*command: str) -> None:
