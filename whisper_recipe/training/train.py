@@ -168,12 +168,8 @@ def train(
             canaries={name: ErrorRates(cuts[f"{CANARY}{name}"], *measured) for name in canaries},
         )
         if cache_encoder:
-            model.to(trainer.device)
-            for split, paths in manifests.items():
-                folder = output_dir / "encoder_states" / split
-                splits[split] = with_encoder_states(
-                    splits[split], paths, base_model, model, folder, wait=not is_main_process()
-                )
+            folder = output_dir / "encoder_states"
+            splits = _encoded(splits, manifests, base_model, model.to(trainer.device), folder)
         loaders = make_loaders(*splits.values(), tokenizer, batches, model.config.num_mel_bins, trainer, augment)
         if method == "lora":
             model = with_adapters(model, lora, trainer, gained)
@@ -186,12 +182,8 @@ def train(
         _report_parameters(model)
         record = training_record(base_model, train_cuts, splits["train"], method, lora, batches, trainer)
         run.train_from(checkpoint)
-        record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
         record |= {"canaries": run.canary_rates()} if canary else {}
-        with gathered(model):
-            if is_main_process():
-                write_curves(output_dir, run.state.log_history)
-                _write(finished, model, processor, record)
+        _write(finished, model, run, processor, record)
 
 
 def _extend(
@@ -239,14 +231,36 @@ def with_adapters(
     return add_lora(model, lora, trainer.max_steps, gained)
 
 
-def _write(finished: Path, model: torch.nn.Module, processor: WhisperProcessor, record: dict) -> None:
-    with atomic_write(finished, replace_folder=True) as aside:
-        if isinstance(model, PeftModel):
-            model.save_pretrained(aside)
-            processor.tokenizer.save_pretrained(aside)
-            write_json(aside / TRAINING_RECORD, record)
-        else:
-            save_model(aside, model, processor, record)
+def _encoded(
+    splits: dict[str, CutSet],
+    manifests: dict[str, list[Path]],
+    base_model: str,
+    model: WhisperForConditionalGeneration,
+    folder: Path,
+) -> dict[str, CutSet]:
+    wait = not is_main_process()
+    return {
+        split: with_encoder_states(cuts, manifests[split], base_model, model, folder / split, wait)
+        for split, cuts in splits.items()
+    }
+
+
+def _write(
+    finished: Path, model: torch.nn.Module, run: WhisperTrainer, processor: WhisperProcessor, record: dict
+) -> None:
+    """Write the curves of a run and its model or adapter, with the record of its training."""
+    record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+    with gathered(model):
+        if not is_main_process():
+            return
+        write_curves(finished.parent, run.state.log_history)
+        with atomic_write(finished, replace_folder=True) as aside:
+            if isinstance(model, PeftModel):
+                model.save_pretrained(aside)
+                processor.tokenizer.save_pretrained(aside)
+                write_json(aside / TRAINING_RECORD, record)
+            else:
+                save_model(aside, model, processor, record)
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
