@@ -54,7 +54,7 @@ def test_iso_codes_name_every_language(name, code):
 
 @pytest.mark.parametrize("name", ["und", "mul", "xyz", "x1", "mboshi"])
 def test_what_names_no_one_language_is_an_error(name):
-    with pytest.raises(RecipeError, match="unknown language .* by their ISO 639 code"):
+    with pytest.raises(RecipeError, match="unknown language .* use the ISO 639 code"):
         language_code(name)
 
 

@@ -73,7 +73,7 @@ def test_features_of_three_tasks_are_those_of_one_process(corpus, tmp_path, monk
     (tmp_path / "out").rename(tmp_path / "one")
     said = array_job([1, 2, 3], command, tmp_path)
     assert contents(tmp_path / "out") == whole
-    assert sum("puts them together" in text for text in said) == 2
+    assert sum("finishes last merges them" in text for text in said) == 2
     assert not list((tmp_path / "out").glob(".*"))
 
 
@@ -140,7 +140,7 @@ def test_tasks_of_a_decoding_may_run_one_after_the_other(corpus, tiny_model, tmp
     command += ["--batch_duration", "3", "--search.max_new_tokens", "5"]
     for part in ("1/3", "3/3"):  # neither waits
         assert main([*command, "--part", part]) == 0
-        assert "the one that ends last" in capsys.readouterr().out
+        assert "the part that finishes last" in capsys.readouterr().out
         assert not (tmp_path / "out/hyp.jsonl").exists()
     assert main([*command, "--part", "2/3"]) == 0
     assert ids(tmp_path / "out/hyp.jsonl") == ids(corpus)
@@ -195,9 +195,9 @@ def test_parts_of_several_processes_divide_the_pieces(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "no job array"),
+        ({}, "not in a job array"),
         ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_MAX": "7"}, "counted from 1"),
-        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "3", "PARTS": "2"}, "no part 3 of 2"),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "3", "PARTS": "2"}, "part 3 of 2 does not exist"),
     ],
 )
 def test_wrong_arrays_are_one_line(environment, message):

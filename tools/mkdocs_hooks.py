@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages from outside of docs/, and the commands' options from the same signatures as --help."""
+"""mkdocs hooks: pages from outside docs/, and the commands' options from the same signatures as --help."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LINK = re.compile(r"\[([^]\n]+)]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the commands into the navigation."""
+    """Add the commands to the navigation."""
     config.nav.append({"Commands": ["commands/index.md", *({name: f"commands/{name}.md"} for name in COMMANDS)]})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages that are not in docs/."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # as strict builds fail with warnings
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # strict builds fail on warnings
     for pattern in PAGES:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, _site_name(name), content=path.read_text(encoding="utf-8")))
     rows = "".join(f"| [{name}]({name}.md) | {command.help} |\n" for name, command in COMMANDS.items())
-    index = f"# Commands\n\n{COMMON_OPTIONS}\n\n| command | does |\n|---|---|\n{rows}"
+    index = f"# Commands\n\n{COMMON_OPTIONS}\n\n| command | description |\n|---|---|\n{rows}"
     files.append(File.generated(config, "commands/index.md", content=index))
     for name, command in COMMANDS.items():
         parser = make_parser(name, load_function(command))
@@ -45,24 +45,24 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead the links between files of the repository to their pages; files that are no pages are named only."""
+    """Point links between files of the repository at their pages; files without a page are only named."""
     here = PurePosixPath(page.file.src_uri)
     source = here if page.file.generated_by else PurePosixPath("docs") / here
     source = PurePosixPath("README.md") if page.file.src_uri == "index.md" else source
 
-    def lead(match: re.Match) -> str:
+    def resolve(match: re.Match) -> str:
         text, target, anchor = match.groups(default="")
         name = os.path.normpath(source.parent / target)
-        found = _site_name(name)
-        if files.get_file_from_path(found) is not None:
-            return f"[{text}]({os.path.relpath(found, here.parent)}{anchor})"
-        return f"{text} (`{name}`)" if (ROOT / name).exists() else match[0]  # mkdocs says what does not exist
+        page_name = _site_name(name)
+        if files.get_file_from_path(page_name) is not None:
+            return f"[{text}]({os.path.relpath(page_name, here.parent)}{anchor})"
+        return f"{text} (`{name}`)" if (ROOT / name).exists() else match[0]  # mkdocs reports missing files
 
-    return markdown if page.file.src_uri.startswith("commands/") else LINK.sub(lead, markdown)
+    return markdown if page.file.src_uri.startswith("commands/") else LINK.sub(resolve, markdown)
 
 
 def _site_name(name: str) -> str:
-    """Return where on the site a file of the repository is."""
+    """Return the site path of a file of the repository."""
     return "index.md" if name == "README.md" else name.removeprefix("docs/")
 
 
@@ -71,7 +71,7 @@ def _command_page(parser: ArgumentParser) -> str:
 
 
 def _options(parser: ArgumentParser) -> Iterator[str]:
-    """Yield each option with its help, type and default as --help has them, under the titles of their groups."""
+    """Yield each option with its help, type and default as in --help, under the title of its group."""
     formatter = parser._get_formatter()
     for group in parser._action_groups:
         if group.title == "options":  # those of every command
@@ -85,7 +85,7 @@ def _options(parser: ArgumentParser) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Return text whose < is not HTML; what stands in backticks is code, where Markdown does that itself."""
+    """Escape < and * outside backticks; inside them, Markdown escapes them itself."""
     parts = text.split("`")
     parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
     return "`".join(parts)

@@ -1,7 +1,7 @@
 # Kaldi-like options for recipes, sourced by tools/stages.sh.
 #
-# Every line `name=default  # help` of the given files is an option `--name value`; its comment is its help. What the
-# user types is never evaluated: names that no such line declares are refused, and values are assigned with printf -v.
+# Every line `name=default  # help` of the given files is an option `--name value`; its comment is its help. User
+# input is never evaluated: undeclared names are refused, and values are assigned with printf -v.
 
 # shellcheck shell=bash
 declare -A option_help=()

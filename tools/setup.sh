@@ -24,7 +24,7 @@ fail() {
   exit 1
 }
 
-# find_python: the first Python that is new enough; transformers 5.23 and matplotlib 3.11 don't take less than 3.11.
+# find_python: the first Python that is new enough; transformers 5.23 and matplotlib 3.11 need 3.11 or newer.
 find_python() {
   local name
   for name in python3 python3.13 python3.12 python3.11; do
@@ -35,7 +35,7 @@ find_python() {
   done
 }
 
-# advice: what to type where there is no such Python. Ubuntu 22.04 has 3.10, and of 3.11 only a release candidate.
+# advice: how to get such a Python. Ubuntu 22.04 has 3.10, and only a release candidate of 3.11.
 advice() {
   local ID="" VERSION_ID=""
   # shellcheck source=/dev/null
@@ -47,13 +47,13 @@ advice() {
   fi
 }
 
-# make_venv: with uv, which downloads a Python where there is none, or with venv.
+# make_venv: with uv, which downloads a Python if there is none, or with venv.
 make_venv() {
   if [[ -n $uv ]]; then
-    # With pip, for those who install something by hand.
+    # With pip, for manual installs.
     "$uv" venv --quiet --seed --python "${python:-3.12}" "$venv" || fail "uv can't make $venv (see above)"
   else
-    # Debian keeps venv's pip in a package of its own (python3-venv); virtualenv from PyPI brings one.
+    # On Debian, venv's pip is in a separate package (python3-venv); virtualenv from PyPI includes one.
     "$python" -m venv "$venv" 2>/dev/null || {
       rm -rf "$venv"
       "$python" -m virtualenv --quiet "$venv" 2>/dev/null ||
@@ -71,7 +71,7 @@ install_packages() {
   fi
 }
 
-# pip_is_configured: whether the user has told pip where packages are. With /dev/null for its file pip reads none.
+# pip_is_configured: whether pip's settings name a source of packages. With PIP_CONFIG_FILE=/dev/null, pip reads no file.
 pip_is_configured() {
   local files=(/etc/pip.conf /etc/xdg/pip/pip.conf ~/.pip/pip.conf "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf")
   env | grep -qE '^PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX)=' && return
@@ -79,13 +79,13 @@ pip_is_configured() {
   grep -qsE '^ *(index-url|extra-index-url|find-links|no-index)' "${files[@]}" "${PIP_CONFIG_FILE:-/dev/null}"
 }
 
-# has_gpu: of NVIDIA, AMD or WSL; or Slurm is here, whose jobs may have one.
+# has_gpu: whether there is a GPU (NVIDIA, AMD or WSL), or Slurm, whose jobs may have one.
 has_gpu() { [[ -e /dev/nvidiactl || -e /dev/kfd || -e /dev/dxg ]] || command -v sbatch >/dev/null; }
 
-# A stamp is written last: an interrupted set-up has none and starts again.
+# The stamp is written last: an interrupted set-up has none and starts over.
 wanted=$(cd "$root" && sha256sum requirements.txt requirements-dev.txt pyproject.toml && echo "$root")
 stamp=$venv/.installed-$requirements
-for made in "$stamp" "$venv/.installed-requirements-dev.txt"; do # what the tests need holds what the recipes need
+for made in "$stamp" "$venv/.installed-requirements-dev.txt"; do # the tests' requirements include the recipes'
   if [[ -f $made && $(<"$made") == "$wanted" && -x $venv/bin/whisper-recipe ]]; then
     exit 0
   fi
@@ -93,13 +93,13 @@ done
 
 configured=false uv=""
 if pip_is_configured; then
-  configured=true # uv would not obey
+  configured=true # uv ignores pip's settings
 else
   uv=$(command -v uv || command -v ~/.local/bin/uv || true)
 fi
 python=$(find_python)
 if [[ -z $python && -z $uv ]]; then
-  fail "$(python3 --version 2>/dev/null || echo "no Python") is too old: 3.11 is needed; $(advice)"
+  fail "Python 3.11 or newer is required, found $(python3 --version 2>/dev/null || echo none); $(advice)"
 fi
 
 SECONDS=0

@@ -20,11 +20,11 @@ fail() {
 }
 
 (($#)) || fail "no command; use e.g. whisper-recipe fbank train"
-[[ -n ${SLURM_ARRAY_TASK_ID:-} ]] || fail "no job array; submit it with sbatch --array=1-8 tools/slurm.sh COMMAND"
+[[ -n ${SLURM_ARRAY_TASK_ID:-} ]] || fail "not in a job array; submit it with sbatch --array=1-8 tools/slurm.sh COMMAND"
 ((SLURM_ARRAY_TASK_ID >= 1)) || fail "tasks are counted from 1; submit it with --array=1-N"
 parts=${PARTS:-$SLURM_ARRAY_TASK_MAX}
 [[ $parts =~ ^[0-9]+$ ]] || fail "PARTS must be a number, got '$parts'"
-((SLURM_ARRAY_TASK_ID <= parts)) || fail "there is no part $SLURM_ARRAY_TASK_ID of $parts; set PARTS to the number of all"
+((SLURM_ARRAY_TASK_ID <= parts)) || fail "part $SLURM_ARRAY_TASK_ID of $parts does not exist; set PARTS to the number of parts"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
 echo "$(date '+%Y-%m-%d %H:%M:%S') $(hostname): $(printf '%q ' "$@" --part "$SLURM_ARRAY_TASK_ID/$parts")"
 exec "$@" --part "$SLURM_ARRAY_TASK_ID/$parts"

@@ -19,8 +19,8 @@ fail() {
   exit 1
 }
 
-[[ ${1:-} == whisper-recipe && ${2:-} == train ]] || fail "no training; give whisper-recipe train --config ..."
-[[ -n ${SLURM_JOB_NODELIST:-} ]] || fail "no Slurm job; submit it with sbatch --nodes=2 tools/slurm_train.sh COMMAND"
+[[ ${1:-} == whisper-recipe && ${2:-} == train ]] || fail "not a training command; give whisper-recipe train --config ..."
+[[ -n ${SLURM_JOB_NODELIST:-} ]] || fail "not in a Slurm job; submit it with sbatch --nodes=2 tools/slurm_train.sh COMMAND"
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES must be a number, got '$processes'"
 PATH=${VENV:-$PWD/.venv}/bin:$PATH
@@ -30,7 +30,7 @@ launch=(accelerate launch --num_machines "$SLURM_NNODES" --num_processes $((SLUR
   --main_process_ip "$first" --main_process_port "${PORT:-29500}" --mixed_precision no --dynamo_backend no)
 ((SLURM_NNODES * processes == 1)) || launch+=(--multi_gpu) # on CPUs too
 echo "$(date '+%Y-%m-%d %H:%M:%S') $first: $(printf '%q ' "${launch[@]}" -m whisper_recipe "${@:2}")"
-# The number of the node is known on the node alone.
+# SLURM_NODEID is expanded on each node.
 # shellcheck disable=SC2016
 exec srun --ntasks-per-node=1 bash -c 'exec "${@:1:2}" --machine_rank "$SLURM_NODEID" "${@:3}"' node \
   "${launch[@]}" -m whisper_recipe "${@:2}"

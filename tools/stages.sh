@@ -16,7 +16,7 @@ set -euo pipefail
 : "${train_sets:?the recipe must set it}" "${dev_sets:?the recipe must set it}" "${test_sets:?the recipe must set it}"
 
 recipe=$(dirname "$0")
-# Options of recipes that are the user's paths.
+# Recipe options that are paths to the user's data.
 given="corpus from_json aishell"
 # shellcheck source=egs/template/cmd.sh
 [[ ! -f $recipe/cmd.sh ]] || . "$recipe/cmd.sh"
@@ -34,7 +34,7 @@ exports=${exports:-$ct2_exports} # exports, program:type: ct2, hf, openai, ggml,
 backends=${backends:-transformers ct2} # decoding backends: transformers, ct2, or both; the first decodes the base model
 beam_size=${beam_size:-5}        # beam size of an additional CTranslate2 decoding; 0 for none
 max_new_tokens=${max_new_tokens:-224} # maximum tokens per hypothesis
-cpu_bf16=${cpu_bf16:-true}       # train in bfloat16 on CPUs that compute in it
+cpu_bf16=${cpu_bf16:-true}       # train in bfloat16 on CPUs that support it
 train_options=${train_options:-} # further options of train, such as "--trainer.num_train_epochs 1"
 decode_options=${decode_options:-} # further options of decode, such as "--new_languages.mdw ln"
 score_options=${score_options:-} # further options of score, such as "--bleu fr"
@@ -61,7 +61,7 @@ print_help() {
 
 log() { echo "$(date '+%Y-%m-%d %H:%M:%S') $*"; }
 
-# made_by PATH: the stage that makes it.
+# made_by PATH: the stage that writes it.
 made_by() {
   case $1 in
     data/manifests/*) echo 1 ;;
@@ -76,17 +76,18 @@ made_by() {
   esac
 }
 
-# need PATH...: an input that is missing is an error that names the stage which makes it.
+# need PATH...: fail if an input is missing, naming the stage that writes it.
 need() {
-  local path made
+  local path made cure
   for path in "$@"; do
     [[ -e $path ]] && continue
     made=$(made_by "$path")
-    fail "$path is missing: ${made:+run stage $made first (--stage $made)}${made:-give another path}"
+    cure=${made:+run stage $made first (--stage $made)}
+    fail "$path is missing: ${cure:-give another path}"
   done
 }
 
-# state PATH...: what changes when a file, or a file in a folder, changes.
+# state PATH...: paths, sizes and times of files and of the files in folders.
 state() { find "$@" -type f -not -name '*.pyc' -printf '%p %s %T@\n' | LC_ALL=C sort; }
 
 # run COMMAND...: print the exact command, then run it.
@@ -95,8 +96,8 @@ run() {
   "$@"
 }
 
-# step "OUTPUT ..." "INPUT ..." COMMAND...: run the command unless the outputs stand and neither the command nor the inputs
-# have changed since. What was done is noted under exp/.done, in a file named for the first output.
+# step "OUTPUT ..." "INPUT ..." COMMAND...: run the command unless the outputs exist and neither the command nor the inputs
+# have changed. Finished steps are recorded under exp/.done, in a file named after the first output.
 step() {
   local outputs inputs output key stamp
   read -ra outputs <<<"$1"
@@ -118,7 +119,7 @@ step() {
 
 all_exist() { for output in "$@"; do [[ -e $output ]] || return 1; done; }
 
-# begin N TEXT: whether stage N is asked for; says so.
+# begin N TEXT: whether stage N is selected; if so, log it.
 begin() {
   current=$1
   ((stage <= $1 && $1 <= stop_stage)) || return 1
@@ -131,9 +132,9 @@ all_sets() { tr ' ' '\n' <<<"${base_sets:-} $train_sets $dev_sets $test_sets" | 
 cuts() { printf "$fbank/cuts_%s.jsonl.gz " "$@"; }
 
 fine_tuned() { printf 'exp/%s/model\n' $method; } # folders of the fine-tuned models
-local_model() { [[ $1 != exp/* && ! -e $1 ]] || echo "$1"; } # the model's folder; nothing for a name on the hub
+local_model() { [[ $1 != exp/* && ! -e $1 ]] || echo "$1"; } # the model's folder; empty for a name on the Hub
 
-# model_folder MODEL: its folder, for a name on the hub the one in the cache.
+# model_folder MODEL: its folder; for a name on the Hub, its folder in the cache.
 model_folder() {
   if [[ -n $(local_model "$1") ]]; then
     echo "$1"
@@ -142,8 +143,8 @@ model_folder() {
   fi
 }
 
-# recipe_options: what the recipe's own functions depend on: name=value of the options that it alone declares, and what
-# stands in the corpus that the user gives.
+# recipe_options: the inputs of the recipe's own functions: name=value of the options that only the recipe declares, and the
+# state of the user's corpus.
 recipe_options() {
   local name
   for name in "${option_names[@]:shared_options}"; do printf '%s=%q\n' "$name" "${!name}"; done
@@ -159,8 +160,8 @@ stage_data() {
     return
   fi
   outputs=$(all_sets | sed 's|^|data/|' | tr '\n' ' ')
-  [[ $recordings != data/* ]] || outputs+=$recordings # made here too
-  # A recipe whose own function does it all has no local/.
+  [[ $recordings != data/* ]] || outputs+=$recordings # make_data writes it too
+  # A recipe without scripts has no local/.
   step "$outputs" "$(find local -maxdepth 0 2>/dev/null)" make_data "$(recipe_options)"
 }
 
@@ -256,7 +257,7 @@ each_decoding() {
       form=${of_ct2[-1]/:/_}
       "$1" "exp/base/decode_${set}_$form" "exp/base/$form" "$cuts"
     else
-      "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # the same name for a base model from the hub
+      "$1" "exp/base/decode_${set}_transformers" "$base_model" "$cuts" # in exp/base too if it is on the Hub
     fi
     for model in $(fine_tuned); do
       folder=$(dirname "$model")
@@ -304,7 +305,7 @@ done
 for name in $backends; do
   [[ $name == transformers || $name == ct2 ]] || fail "--backends must be transformers, ct2 or both in quotes, got '$name'"
 done
-# of_ct2: those of the exports that are for CTranslate2.
+# of_ct2: the exports for CTranslate2.
 of_ct2=()
 for name in $exports; do
   [[ " ct2 hf openai ggml onnx sherpa-onnx vllm " == *" ${name%%:*} "* ]] ||
@@ -313,13 +314,13 @@ for name in $exports; do
 done
 [[ $backends != *ct2* || -n ${of_ct2[*]} ]] || fail "--backends $backends needs ct2 among the --exports, e.g. ct2:int8"
 cd "$recipe"
-# A path that the user types counts from where he stands; what is not there, and defaults, from the recipe's folder.
+# The user's paths are relative to the current folder if they exist there; all others, and defaults, to the recipe's folder.
 for name in base_model recordings $given; do
   if [[ " ${*//-/_} " == *" __$name"[\ =]* && -n ${!name} && -e $OLDPWD/${!name} ]]; then
     printf -v "$name" '%s' "$(realpath "$OLDPWD/${!name}")"
   fi
 done
-# Of OpenAI's file, or a CTranslate2 folder, stage 3 makes a Whisper folder.
+# Stage 3 converts OpenAI's file or a CTranslate2 folder to a Whisper folder.
 checkpoint=""
 if [[ $base_model == *.pt || -f $base_model/model.bin ]]; then
   checkpoint=$base_model
@@ -328,15 +329,15 @@ fi
 fbank=data/fbank_whisper$num_mel_bins
 bash "$root/tools/setup.sh"
 PATH=${VENV:-$root/.venv}/bin:$PATH
-# What makes training faster (docs/training.md, Speed).
+# Faster training (docs/training.md, Speed).
 if [[ ! -e /dev/nvidiactl && ! -e /dev/kfd ]]; then
-  # glibc would return a step's memory to the kernel, which zeroes it for the next.
+  # By default glibc returns a step's memory to the kernel, which zeroes it for the next step.
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647}
   if [[ $cpu_bf16 == true ]] && grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then
     train_options="--trainer.bf16 true --trainer.use_cpu true $train_options"
   fi
 else
-  # Batches differ in shape, which fragments a GPU's memory. PyTorch's advice; not measured.
+  # Batches of different shapes fragment GPU memory. PyTorch's advice; not measured.
   export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
 fi
 

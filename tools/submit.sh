@@ -1,18 +1,18 @@
-# Where commands run: here or on a cluster, as a recipe's cmd.sh says; sourced by tools/stages.sh.
+# Runs commands here or on a cluster, as set in a recipe's cmd.sh; sourced by tools/stages.sh.
 
 # shellcheck shell=bash
-# shellcheck disable=SC2086,SC2154 # the options of a starter are split on purpose; tools/stages.sh sets the starters
+# shellcheck disable=SC2086,SC2154 # launchers' options are split on purpose; tools/stages.sh sets the launchers
 
-# submit STARTER COMMAND...: run the command here (no starter), with srun, or as a job of sbatch, which is waited for.
+# submit LAUNCHER COMMAND...: run the command here (no launcher), with srun, or as an sbatch job, and wait for it.
 submit() {
-  local starter=$1
+  local launcher=$1
   shift
-  if [[ ${starter%% *} == sbatch ]]; then
-    log "$starter: $(printf '%q ' "$@")(its output: exp/slurm/<job>.log)"
+  if [[ ${launcher%% *} == sbatch ]]; then
+    log "$launcher: $(printf '%q ' "$@")(output: exp/slurm/<job>.log)"
     mkdir -p exp/slurm
-    sbatch --wait --output=exp/slurm/%j.log ${starter#sbatch} <<<"#!/usr/bin/env bash"$'\n'"$(printf '%q ' "$@")"
+    sbatch --wait --output=exp/slurm/%j.log ${launcher#sbatch} <<<"#!/usr/bin/env bash"$'\n'"$(printf '%q ' "$@")"
   else
-    run $starter "$@"
+    run $launcher "$@"
   fi
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, checks style, and runs the tests: bash tools/test.sh [pytest's options, such as -m "not slow"]
+# Sets up, checks style, and runs the tests: bash tools/test.sh [pytest options, such as -m "not slow"]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,9 +10,9 @@ ruff check .
 ruff format --check .
 mapfile -t scripts < <(find .ci/run tools egs tests -name '*.sh' -not -path '*/exp/*' -o -path .ci/run)
 shellcheck --external-sources "${scripts[@]}"
-# Reports are looked at in a browser; where none can be installed those tests are skipped.
+# The report tests need a browser; they are skipped if none can be installed.
 if [[ -n ${CI:-} && $EUID == 0 ]] && ! command -v chromium > /dev/null; then
   (apt-get update && apt-get install -y --no-install-recommends chromium) > /dev/null || echo "chromium can't be installed"
 fi
-# A test on each core; more threads than that would wait for each other.
+# One test per core; more threads would wait for each other.
 OMP_NUM_THREADS=1 pytest -n "$(nproc)" --dist loadscope --no-loadscope-reorder "$@"

@@ -1,4 +1,4 @@
-"""Lets `python -m whisper_recipe` do what the `whisper-recipe` script does."""
+"""Make `python -m whisper_recipe` equivalent to `whisper-recipe`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The `whisper-recipe` command: one subcommand a step; each is one typed function of the package."""
+"""The `whisper-recipe` command: one subcommand per step, each a typed function of the package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """Where a subcommand's function is; imported when it is called, so that `--help` responds at once."""
+    """The location of a subcommand's function, imported only when called, so that `--help` responds at once."""
 
     module: str
     function: str
@@ -39,9 +39,9 @@ COMMANDS = {
     ),
     "fix": Command("data.fix", "fix", "write the valid utterances of a corpus and list the dropped ones"),
     "convert": Command("data.corpus", "convert", "Kaldi data directory <-> JSON list"),
-    "filter": Command("data.filter", "filter_corpus", "drop suspicious utterances of a corpus, by rules"),
+    "filter": Command("data.filter", "filter_corpus", "drop suspicious utterances from a corpus, by rules"),
     "split": Command("data.split", "split", "a corpus -> train, dev and test without shared speakers, or N parts"),
-    "subset": Command("data.split", "subset", "select utterances, hours, ids or speakers of a corpus"),
+    "subset": Command("data.split", "subset", "select utterances, hours, ids or speakers from a corpus"),
     "combine": Command("data.split", "combine", "several corpora -> one"),
     "prepare": Command("data.manifests", "prepare", "a corpus -> Lhotse manifests"),
     "fbank": Command("data.fbank", "fbank", "Lhotse manifests -> cuts with Whisper's log-mel features"),
@@ -70,14 +70,14 @@ COMMANDS = {
     "score": Command("scoring.score", "score", "hypotheses + references -> error rates"),
     "compare": Command("scoring.compare", "compare", "compare error rates of several runs"),
 }
-# YAML, by which jsonargparse reads options, has no bytes that are not UTF-8, so in between others stand for them.
+# jsonargparse parses options as YAML, which can't contain bytes that are not UTF-8: other characters replace them.
 BYTES = {byte: byte + 0x100000 for byte in range(0xDC80, 0xDD00)}  # surrogateescape of PEP 383 -> a private use area
 BYTES_BACK = {private: byte for byte, private in BYTES.items()}
 CONFIG_COPY = "config.yaml"  # in the output_dir of a command that has one
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or that of an error the user can correct, one line on stderr."""
+    """Run the command line; return the exit status: 0, or that of a user error, printed as one line on stderr."""
     status = _status(list(sys.argv[1:] if argv is None else argv))
     if argv is None and launched().count > 1:
         _leave(status)
@@ -85,19 +85,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _leave(status: int) -> None:
-    """End one of several processes without the destructors of C++ libraries.
+    """Exit one of several processes without running the destructors of C++ libraries.
 
     With PyTorch 2.13 and DeepSpeed 0.19 a finished process sometimes aborts in them ("terminate called without an
-    active exception"), and its launcher reports that the run has failed.
+    active exception"), and its launcher reports a failed run.
     """
-    atexit._run_exitfuncs()  # loggers such as wandb's end in them
+    atexit._run_exitfuncs()  # loggers such as wandb finish in these
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def _status(argv: list[str]) -> int:
-    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are not UTF-8
+    for stream in (sys.stdout, sys.stderr):  # file names may contain bytes that are not UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in argv
@@ -115,7 +115,7 @@ def _status(argv: list[str]) -> int:
         if debug:
             traceback.print_exc()
         _end_progress_bars()
-        # Errors of readers and libraries can hold line breaks; ours is one line.
+        # Errors from readers and libraries may contain line breaks; ours are one line.
         print(f"whisper-recipe {argv[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status
     except BrokenPipeError:  # `whisper-recipe stats ... | head`
@@ -125,7 +125,7 @@ def _status(argv: list[str]) -> int:
 
 
 def _end_progress_bars() -> None:
-    """Leave the lines of progress bars, so that an error has its own."""
+    """Close progress bars, so that an error starts on a new line."""
     if "tqdm" in sys.modules:
         for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
             bar.close()
@@ -154,7 +154,7 @@ def _run(name: str, argv: list[str]) -> None:
     parser, config = parse(name, function, [argument.translate(BYTES) for argument in argv])
     try:
         arguments = vars(parser.instantiate(config))
-    except ValueError as error:  # of transformers' options: two contradict each other, or this machine has no bf16
+    except ValueError as error:  # from transformers: two options contradict each other, or this machine has no bf16
         raise RecipeError(f"incompatible options on this machine ({error})", where=name) from error
     arguments = {key: _with_bytes(value) for key, value in arguments.items() if key != "config"}
     if "output_dir" in arguments and is_main_process():
@@ -170,14 +170,14 @@ def load_function(command: Command) -> Callable:
 
 
 def _with_bytes(value: object) -> object:
-    """Return an option's value with the bytes that are not UTF-8 in the names of files as Python has them."""
+    """Return an option's value with non-UTF-8 bytes of file names as Python represents them."""
     if isinstance(value, list):
         return [_with_bytes(item) for item in value]
     return type(value)(str(value).translate(BYTES_BACK)) if isinstance(value, str | Path) else value
 
 
 def make_parser(name: str, function: Callable) -> ArgumentParser:
-    """Return the parser of a subcommand: its options are the parameters of its function, its help their docstrings."""
+    """Return the parser of a subcommand: the options are its function's parameters, the help is its docstring."""
     from jsonargparse import ArgumentParser
 
     first = _first_parameter(function)
@@ -201,11 +201,11 @@ def _first_parameter(function: Callable) -> str:
 def parse(name: str, function: Callable, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
     """Parse a subcommand's arguments by the signature of its function.
 
-    Every parameter is an option, and what stands before the first option is the value of the first parameter
-    (`export exp/lora/model --out ...`). `--num-jobs` and `--num_jobs` are the same.
+    Every parameter is an option; arguments before the first option are the value of the first parameter
+    (`export exp/lora/model --out ...`). `--num-jobs` and `--num_jobs` are equivalent.
 
     Raises:
-        RecipeError: a wrong key, type or value, with the file where it stands.
+        RecipeError: a wrong key, type or value; a key's file and line are reported if it is in a configuration.
     """
     from jsonargparse import ArgumentError
 
@@ -245,7 +245,7 @@ def _is_json(values: list[str]) -> bool:
 
 
 def _located(error: Exception, argv: list[str], name: str) -> RecipeError:
-    """Say where the wrong key stands: file and line of the configuration, or the command line."""
+    """Return the error with the location of the wrong key: configuration file and line, or the command line."""
     message = " ".join(str(error).split())
     where = "command line"
     keys = re.findall(r"""(?:[Kk]ey|option|arguments:) ["'-]*([\w.]+)""", message)

@@ -19,12 +19,12 @@ from whisper_recipe.errors import RecipeError
 
 
 def exists(path: str | Path) -> bool:
-    """Whether something stands at `path`; False too for names that no file can have (Path.exists raises there)."""
+    """Return whether `path` exists; False for names that no file can have (Path.exists raises for them)."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def require(path: str | Path, cure: str | None = None) -> Path:
-    """Return `path` as a Path, or raise RecipeError with the `cure` where nothing stands there."""
+    """Return `path` as a Path; raise RecipeError with the `cure` if it doesn't exist."""
     path = Path(path)
     if not exists(path):
         raise RecipeError("no such file or directory", where=path, cure=cure)
@@ -32,7 +32,7 @@ def require(path: str | Path, cure: str | None = None) -> Path:
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's contents; RecipeError where there is no such file."""
+    """Return the SHA-256 of a file's contents; raise RecipeError if there is no such file."""
     with open(require(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -41,20 +41,20 @@ def file_digest(path: str | Path) -> str:
 def atomic_write(path: str | Path, replace_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder to; rename it to `path` on success.
 
-    The sibling keeps the suffixes of `path`, because libraries choose a format by them. On an exception it is
-    removed and what stood at `path` before is still there.
+    The sibling keeps the suffixes of `path`, because libraries infer the format from them. On an exception it is
+    removed and `path` is left unchanged.
 
     Args:
         path: the final name.
-        replace_folder: a folder at `path` is ours to replace, whatever is in it. Otherwise one that holds anything
-            else than what is written is left alone: the user may have named the wrong one.
+        replace_folder: replace a folder at `path` whatever it contains. By default, a folder that contains files other
+            than those written is left alone: the user may have named the wrong one.
 
     Raises:
-        RecipeError: the folder at `path` holds something else.
+        RecipeError: the folder at `path` contains other files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_what_the_killed_left(path)
+    _remove_leftovers(path)
     aside = path.with_name(own_name("partial", path.name))
     try:
         yield aside
@@ -76,12 +76,12 @@ def atomic_write(path: str | Path, replace_folder: bool = False) -> Iterator[Pat
 
 
 def printable(text: str) -> str:
-    r"""Return text that UTF-8 can write: the byte E9 of a file name that is not UTF-8 becomes \udce9."""
+    r"""Return text that UTF-8 can encode: the byte E9 of a file name that is not UTF-8 becomes \udce9."""
     return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def list_dropped(path: Path, rows: list[str], what: str) -> None:
-    """Write rows to `path` and say how many there are; where there are none, remove a list of a former run."""
+    """Write rows to `path` and print how many; if there are none, delete the list of an earlier run."""
     path.unlink(missing_ok=True)
     if rows:
         with atomic_write(path) as aside:
@@ -90,7 +90,7 @@ def list_dropped(path: Path, rows: list[str], what: str) -> None:
 
 
 def own_name(kind: str, name: str) -> str:
-    """Return a hidden name that no other process has, on this machine or another: .<pid>@<machine>.<kind>.<name>."""
+    """Return a hidden name that no other process uses, on this machine or another: .<pid>@<machine>.<kind>.<name>."""
     return f".{os.getpid()}@{_machine()}.{kind}.{name}"
 
 
@@ -98,12 +98,12 @@ def _machine() -> str:
     return platform.node().partition(".")[0]
 
 
-def _remove_what_the_killed_left(path: Path) -> None:
-    """Remove what processes of this machine left beside `path` when they were killed while they wrote it."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files left next to `path` by processes of this machine that were killed while writing it."""
     for left in path.parent.glob(f".*.*.{glob.escape(path.name)}"):
         owner, _, kind = left.name[1:].removesuffix(f".{path.name}").partition(".")
         pid, _, machine = owner.partition("@")
-        # Whether a process of another machine runs can't be seen from here.
+        # Whether a process on another machine is running can't be checked from here.
         if pid.isdecimal() and machine == _machine() and kind in ("partial", "old") and not _is_running(int(pid)):
             _remove(left)
 
@@ -113,7 +113,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return pid != os.getpid()
 
@@ -126,7 +126,7 @@ def _remove(path: Path) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, object) of a JSON-lines file, gzipped where its name ends in `.gz`.
+    """Yield (line number from 1, object) from a JSON lines file, gzipped if its name ends in `.gz`.
 
     Raises:
         RecipeError: the file is missing, not UTF-8, not readable as gzip, or a line is not a JSON object.
@@ -136,14 +136,14 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             what = f"not JSON ({error.msg})"
-            raise RecipeError(what, where=f"{path}:{number}", cure="write one object a line") from None
+            raise RecipeError(what, where=f"{path}:{number}", cure="write one object per line") from None
         if not isinstance(row, dict):
-            raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object a line")
+            raise RecipeError("not a JSON object", where=f"{path}:{number}", cure="write one object per line")
         yield number, row
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line) of a text file, gzipped where its name ends in `.gz`; without the blank ones.
+    """Yield (line number from 1, line) from a text file, gzipped if its name ends in `.gz`; skip blank lines.
 
     Raises:
         RecipeError: the file is missing, not UTF-8, or not readable as gzip.
@@ -158,11 +158,11 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 ({error.reason})", where=f"{path}:{number + 1}", cure="convert it") from None
     except (EOFError, OSError, zlib.error) as error:
-        raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="write it again") from None
+        raise RecipeError(f"can't be read ({error})", where=f"{path}:{number + 1}", cure="regenerate it") from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
-    """Write JSON lines (gzipped where the name ends in `.gz`), complete or not at all; return how many."""
+    """Write JSON lines (gzipped if the name ends in `.gz`), complete or not at all; return how many."""
     count = 0
     with atomic_write(path) as aside, _open_for_text(aside) as file:
         for row in rows:
@@ -193,12 +193,12 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path, cure: str | None = None) -> dict:
-    """Read one JSON object; RecipeError where the file is missing (with the `cure`) or is not a JSON object."""
+    """Read one JSON object; raise RecipeError if the file is missing (with the `cure`) or not a JSON object."""
     path = require(path, cure)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"not JSON ({error})", where=path, cure="write it again") from None
+        raise RecipeError(f"not JSON ({error})", where=path, cure="regenerate it") from None
     if not isinstance(value, dict):
-        raise RecipeError("not a JSON object", where=path, cure="write it again")
+        raise RecipeError("not a JSON object", where=path, cure="regenerate it")
     return value

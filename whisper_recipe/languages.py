@@ -1,4 +1,4 @@
-"""Languages: Whisper's own with their codes and names, all others by ISO 639 codes, and what users write of them."""
+"""Languages: Whisper's by code, English name or alias, all others by ISO 639 code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from whisper_recipe.errors import RecipeError
 
-# Code -> English name, in the order of Whisper's language tokens (whisper/tokenizer.py of openai/whisper). Cantonese,
-# the last, is known to large-v3 and its descendants alone.
+# Code -> English name, in the order of Whisper's language tokens (whisper/tokenizer.py of openai/whisper). Only
+# large-v3 and its descendants know Cantonese, the last.
 # fmt: off
 LANGUAGES = {
     "en": "english", "zh": "chinese", "de": "german", "es": "spanish", "ru": "russian", "ko": "korean",
@@ -42,32 +42,32 @@ CODES = {name: code for code, name in LANGUAGES.items()} | ALIASES
 CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 
 
-# Codes that name no one language: undetermined, several, none, not coded.
+# Codes that don't name a single language: undetermined, several, none, not coded.
 NO_LANGUAGE = frozenset({"und", "mul", "zxx", "mis", "root"})
-NEAR = 80  # langcodes' distance of languages that are at home in the same country and script; nearer: related
+NEAR = 80  # langcodes' distance between languages of the same country and script; up to this far: related
 
 
 def language_code(name: str, where: str | None = None) -> str:
-    """Return the code of a language: Whisper's for its own, by code or English name in any case ("zh", "Chinese").
+    """Return the code of a language; Whisper's are accepted by code or English name in any case ("zh", "Chinese").
 
-    Any other language is known by its ISO 639 code alone, in the form that langcodes makes standard ("mdw").
+    Other languages are accepted only by ISO 639 code, which langcodes standardises ("mdw").
 
     Raises:
-        RecipeError: no such language; near matches are listed.
+        RecipeError: unknown language; close matches are listed.
     """
     key = name.strip().lower()
     code = key if key in LANGUAGES else CODES.get(key) or _standard_code(key)
     if code is None:
         near = difflib.get_close_matches(key, [*CODES, *LANGUAGES], n=3)
         cure = f"did you mean {', '.join(near)}?" if near else "use a Whisper code (zh) or an English name (chinese);"
-        cure += " languages that Whisper lacks go by their ISO 639 code (mdw)"
+        cure += " for languages that Whisper lacks, use the ISO 639 code (mdw)"
         raise RecipeError(f"unknown language {name!r}", where=where, cure=cure)
     return code
 
 
 @functools.cache
 def _standard_code(key: str) -> str | None:
-    """Return what an ISO 639 code of two or three letters means: Whisper's code, or langcodes' standard; else None."""
+    """Return Whisper's code for an ISO 639 code of two or three letters, or langcodes' standard code, or None."""
     if not (key.isascii() and key.isalpha() and len(key) in (2, 3)):
         return None
     import langcodes
@@ -81,14 +81,14 @@ def _standard_code(key: str) -> str | None:
 
 @functools.cache
 def related_languages(code: str, count: int = 3) -> list[str]:
-    """Return those of Whisper's languages that langcodes finds nearest to another, at most `count`.
+    """Return up to `count` of Whisper's languages, the nearest ones to `code` by langcodes' distance.
 
-    Its distances are CLDR's of languages whose readers understand each other; beyond those it knows where a language
-    is at home. For languages that CLDR does not list there are none.
+    The distances are CLDR's for languages whose readers understand each other; otherwise they depend on where the
+    languages are spoken. Languages that CLDR doesn't list have no related ones.
     """
     import langcodes
 
-    # langcodes takes a language of which it knows nothing for one of the United States.
+    # langcodes assigns languages that it doesn't know to the United States.
     if langcodes.Language.get(code).maximize().territory == "US":
         return []
     distances = sorted((langcodes.tag_distance(code, other), other) for other in LANGUAGES if other != code)
@@ -96,14 +96,14 @@ def related_languages(code: str, count: int = 3) -> list[str]:
 
 
 def remarks_on(codes: Iterable[str]) -> list[str]:
-    """Return a sentence on each of the languages that is not among Whisper's."""
+    """Return a sentence on each language that Whisper lacks."""
     others = sorted(set(codes) - LANGUAGES.keys())
     return [f"{code} is not among Whisper's languages: for train and decode {advice_on(code)}" for code in others]
 
 
 def advice_on(code: str) -> str:
-    """Return what to do about a language that a model lacks, as an error's cure or a remark says it."""
+    """Return the advice on a language that a model lacks, for errors and remarks."""
     near = related_languages(code)
     which = f"such as {', '.join(near)}" if near else f"see https://glottolog.org/resource/languoid/iso/{code}"
     option = f"--new_languages.{code}"
-    return f"{option} CODE borrows the token of a related one ({which}), and in training {option} new adds a token"
+    return f"{option} CODE borrows the token of a related one ({which}); in training, {option} new adds a token"

@@ -1,4 +1,4 @@
-"""Work in numbered pieces: interrupted, it resumes after the finished ones; processes and machines may share it."""
+"""Work in numbered pieces: it resumes after the finished ones, and processes and machines can share it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from whisper_recipe.files import own_name, read_json, read_jsonl, write_json
 from whisper_recipe.processes import Part
 
 SETTINGS = "settings.json"  # in the folder of the pieces
-WAIT = 0.5  # seconds between looks at what the other processes have done
+WAIT = 0.5  # seconds between checks on the other processes
 
 
 class ResumableWork:
-    """The finished pieces of some work, each a file of JSON lines, in a folder beside what they are for.
+    """The finished pieces of some work, each a JSON lines file, in a folder next to the target.
 
-    The folder's name holds a digest of the settings, so pieces of other work are never taken for this one's.
+    The folder's name contains a digest of the settings, so pieces with other settings are never reused.
 
     Args:
-        target: file or folder that the pieces are for; theirs is .unfinished_<target's name>.<digest>, beside it.
-        settings: all that decides over the pieces; JSON values.
-        part: of the pieces that this command computes. Parts may run at any times, so none waits for the others.
-        process: which one this is of the processes that compute this part together.
+        target: output file or folder; the pieces are in .unfinished_<target's name>.<digest> next to it.
+        settings: everything that the pieces depend on; JSON values.
+        part: the part that this command computes. Parts may run at different times, so none waits for the others.
+        process: this process's place among those that compute the part together.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class ResumableWork:
         self.leads = process.index == 0 and not self.in_parts  # waits for the other processes
 
     def open(self) -> int:
-        """Make the folder; return how many pieces are there already. Work with other settings is removed.
+        """Create the folder and delete work with other settings; return the number of finished pieces.
 
         Raises:
-            RecipeError: this is one of several parts, and others may be at work there with other settings.
+            RecipeError: this is one of several parts, and other processes may be working with other settings.
         """
         for other in sorted(self.folder.parent.glob(self._folders)):
             if other == self.folder:
                 continue
             if self.in_parts:
                 what = f"unfinished work with different {self._difference(other)}"
-                raise RecipeError(what, where=other, cure="if no other process is working on it, remove the folder")
+                raise RecipeError(what, where=other, cure="if no other process is working on it, delete the folder")
             if self.leads:
                 print(f"{other}: unfinished, with different {self._difference(other)}: starting over", flush=True)
                 shutil.rmtree(other)
@@ -68,20 +68,20 @@ class ResumableWork:
         return len(self.pieces())
 
     def to_do(self, count: int) -> list[int]:
-        """Return the numbers of this process's pieces, of so many, that are not finished."""
-        # By the piece's number and not by what is left: processes that look at different times must agree.
+        """Return the numbers of this process's unfinished pieces, out of `count`."""
+        # Assigned by number, not among the remaining ones: processes that check at different times must agree.
         return [number for number in range(count) if self.own.has(number) and not self.piece(number).exists()]
 
     def piece(self, number: int) -> Path:
-        """Return the file of a piece: it stands when the piece is finished."""
+        """Return the file of a piece; it exists once the piece is finished."""
         return self.folder / f"part{number:06d}.jsonl"
 
     def pieces(self) -> list[Path]:
-        """Return the files of the finished pieces, in their order."""
+        """Return the files of the finished pieces, in order."""
         return sorted(self.folder.glob("part*.jsonl"))
 
     def write(self, number: int, rows: Iterable[dict]) -> None:
-        """Write a finished piece; it outlives a kill of the process, and of the machine too."""
+        """Write a finished piece so that it survives a crash of the process or the machine."""
         aside = self.folder / own_name("partial", self.piece(number).name)
         with open(aside, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -90,37 +90,37 @@ class ResumableWork:
         aside.replace(self.piece(number))
 
     def rows(self) -> Iterator[dict]:
-        """Yield the rows of all finished pieces, in their order."""
+        """Yield the rows of all finished pieces, in order."""
         return (row for piece in self.pieces() for _, row in read_jsonl(piece))
 
     def is_complete(self, count: int) -> bool:
-        """Whether so many pieces, which are all, are finished."""
+        """Return whether all `count` pieces are finished."""
         return len(self.pieces()) == count
 
     def is_ours_to_finish(self, count: int) -> bool:
-        """Whether all of so many pieces are finished and this process puts them together.
+        """Return whether all `count` pieces are finished and this process merges them.
 
-        Of several parts it is the process that finds all finished first, on any machine. Should it be killed, the
-        command without a part does it. Of processes launched together it is the first, which waits for the others.
+        With several parts, the first process to find all pieces finished does it, on any machine; if it is killed, run
+        the command without a part. Of processes launched together, the first one does it and waits for the others.
         """
         if self.leads:
             while not self.is_complete(count):
                 time.sleep(WAIT)
             return True
         if self.in_parts and self.is_complete(count):
-            with suppress(FileExistsError, FileNotFoundError):  # another one puts them together, or has
+            with suppress(FileExistsError, FileNotFoundError):  # another process is merging them, or has done so
                 (self.folder / "finishing").mkdir()
                 return True
         return False
 
     def discard(self) -> None:
-        """Remove the folder, in one step, so that nobody resumes with what a kill leaves of it."""
+        """Delete the folder, renaming it first, so that no run resumes from a half-deleted one."""
         old = self.folder.with_name(own_name("old", self.folder.name))
         self.folder.rename(old)
         shutil.rmtree(old)
 
     def _difference(self, other: Path) -> str:
-        with suppress(RecipeError):  # whoever made the folder was killed at once
+        with suppress(RecipeError):  # the process that created the folder was killed at once
             theirs = read_json(other / SETTINGS)
             keys = self.settings.keys() | theirs.keys()
             return ", ".join(sorted(key for key in keys if theirs.get(key) != self.settings.get(key)))

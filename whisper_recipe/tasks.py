@@ -1,4 +1,4 @@
-"""Whisper's two tasks: text in the speech's own language, or translated into English."""
+"""Whisper's two tasks: text in the spoken language, or translated into English."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TASKS = ("transcribe", "translate")
 
 
 def check_task(task: str, where: str | None = None) -> str:
-    """Return `task` if Whisper has it; RecipeError otherwise."""
+    """Return `task` if Whisper has it; raise RecipeError otherwise."""
     if task not in TASKS:
         raise RecipeError(f"unknown task {task!r}", where=where, cure=f"use one of: {', '.join(TASKS)}")
     return task

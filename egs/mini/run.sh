@@ -14,7 +14,7 @@ vocab_size=0                    # vocabulary size of the base model: 0 is as sma
 seed=1                          # seed of the corpus: same seed, same bytes
 scale=1.0                       # share of the corpus's utterances; 0.02 for a quick trial
 max_new_tokens=64               # maximum tokens per hypothesis
-cpu_bf16=false                  # train in bfloat16 on CPUs that compute in it; float32 is faster for a model this small
+cpu_bf16=false                  # train in bfloat16 on CPUs that support it; float32 is faster for a model this small
 
 make_data() {
   run python local/make_corpus.py --out data --seed "$seed" --scale "$scale" --num-jobs "$num_jobs"

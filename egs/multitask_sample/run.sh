@@ -16,7 +16,7 @@ split_parts="train=0.8 dev=0.1 test=0.1" # the sets, as shares of the hours
 
 make_data() {
   [[ -n $corpus ]] || fail "give --corpus, a Kaldi data directory with id|language|task in wav.scp and text"
-  # shellcheck disable=SC2086 # one word a part
+  # shellcheck disable=SC2086 # one word per part
   run whisper-recipe fix "$corpus" --out data/all &&
     run whisper-recipe split data/all --out data --by "$split_by" --parts $split_parts
 }

@@ -13,13 +13,13 @@ corpus=                          # a Kaldi data directory, to be split into trai
 split_by=speaker                 # what must not be split: speaker, recording or utterance
 split_parts="train=0.9 dev=0.05 test=0.05" # the sets, as shares of the hours
 from_json=                       # a folder with {train,dev,test}.json or .jsonl
-language=                        # language of the rows of these lists that have none
+language=                        # language of the rows of these lists without one
 
 make_data() {
   local set list
   [[ -z $corpus || -z $from_json ]] || fail "give --corpus or --from_json, not both"
   if [[ -n $corpus ]]; then
-    # shellcheck disable=SC2086 # one word a part
+    # shellcheck disable=SC2086 # one word per part
     run whisper-recipe split "$corpus" --out data --by "$split_by" --parts $split_parts
     return
   fi

@@ -96,7 +96,7 @@ def test_files_joined_by_cat(files, tmp_path, name, order):
     elif name == "sph":  # libsndfile and FFmpeg take the second header for samples
         assert seconds_read(path) == pytest.approx(by_pyav(path), abs=0.1)
     else:
-        with pytest.raises(DamagedAudio, match="another file is joined to it"):
+        with pytest.raises(DamagedAudio, match="another file is appended"):
             audio_info(path)
         samples, wrong = read_mono(path)
         assert "joined" in wrong

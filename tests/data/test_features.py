@@ -94,5 +94,5 @@ def test_each_utterance_of_a_batch_is_padded_with_its_own_silence():
 def test_the_extractor_gives_lhotse_the_frames_it_counts():
     extractor = WhisperLogMel(WhisperLogMelConfig(128))
     assert extractor.extract(noise(16000)[None], 16000).shape == (100, 128)
-    with pytest.raises(RecipeError, match="audio at 8000 Hz; resample it to 16000 Hz"):
+    with pytest.raises(RecipeError, match="sampling rate must be 16000 Hz, got 8000; resample it"):
         extractor.extract(noise(8000), 8000)

@@ -98,8 +98,8 @@ def test_repeats_are_counted_but_for_case_punctuation_and_spaces(make_corpus, tm
         ("спасибо!", "ru", 1.0),
     )
     assert run(corpus, tmp_path, max_repeats=2, min_duration=0.5) == {
-        "u2": "max_repeats: number 3 with this text",
-        "u7": "max_repeats: number 3 with this text",
+        "u2": "max_repeats: occurrence 3 of this text",
+        "u7": "max_repeats: occurrence 3 of this text",
     }
     table = capsys.readouterr().out.splitlines()
     assert table[2].split() == ["min_duration", "0", "0.00"]
@@ -138,7 +138,7 @@ def test_near_duplicates(make_corpus, tmp_path, language, text, old, new):
     near = text.replace(old, new)
     assert near != text
     corpus = make_corpus((text, language, 9.0), (near, language, 9.0), (text[:half], language, 9.0), (near, "fr", 9.0))
-    assert run(corpus, tmp_path, near_duplicates=0.8) == {"u1": "near_duplicates: nearly the text of u0"}
+    assert run(corpus, tmp_path, near_duplicates=0.8) == {"u1": "near_duplicates: near duplicate of u0"}
 
 
 def test_all_rules_that_an_utterance_breaks_are_named(make_corpus, tmp_path):
@@ -149,7 +149,7 @@ def test_all_rules_that_an_utterance_breaks_are_named(make_corpus, tmp_path):
     assert run(corpus, tmp_path, **rules) == {
         "u0": "machine_text: all lower case without punctuation",
         "u2": "max_duration: 20.00 s, over 15; min_chars_per_second: 0.70 characters/s, under 1; "
-        "machine_text: all lower case without punctuation; min_script_share: 0% of the letters are of ru",
+        "machine_text: all lower case without punctuation; min_script_share: 0% of the letters are in a script of ru",
     }
 
 
@@ -256,7 +256,7 @@ def test_recorded_speech_by_the_command_line(shared_data, tmp_path, capsys):
         ({}, "no rule is given"),
         ({"min_language_probability": 0.9}, "no rule is given"),
         ({"min_duration": 100.0}, "no utterance is left; loosen the rules"),
-        ({"min_duration": 3.0, "max_duration": 2.0}, "rules.max_duration: invalid value 2.0; use a number from 3"),
+        ({"min_duration": 3.0, "max_duration": 2.0}, "rules.max_duration: invalid value 2.0; must be at least 3"),
         ({"min_duration": float("nan")}, "rules.min_duration: invalid value nan"),
         ({"max_repeats": 0}, "rules.max_repeats: invalid value 0"),
         ({"near_duplicates": 1.5}, "rules.near_duplicates: invalid value 1.5"),

@@ -102,7 +102,7 @@ def test_text_keeps_its_inner_spaces_and_tabs_separate_too(make_data_dir):
         ({"text": b"a \xff\xfe\nb x\n"}, "text:1", "not UTF-8"),
         ({"text": "\ufeffa x\nb x\n"}, "text:1", "byte order mark"),
         ({"text": "a x\r\nb x\r\n"}, "text:1", "CRLF"),
-        ({"text": "a x\nb x\nb y\n"}, "text:3", "duplicate id: b is already in line 2"),
+        ({"text": "a x\nb x\nb y\n"}, "text:3", "duplicate id: b is already on line 2"),
         ({"text": "a\nb x\n"}, "text:1", "empty text: a"),
         ({"text": "a x\n"}, "utt2spk:2", "id not in text: b"),
         ({"wav": "a wav/a.wav\n"}, "text:2", "id not in wav.scp: b"),

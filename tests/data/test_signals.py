@@ -103,7 +103,7 @@ def test_remarks_are_listed_and_no_problem(make_data_dir, capsys):
     printed = capsys.readouterr().out
     assert "wav.scp:1: clipping: " in printed
     assert "wav.scp:2: opposite phase: " in printed
-    assert printed.splitlines()[-1].endswith("2 utterances, no problem, 2 remarks")
+    assert printed.splitlines()[-1].endswith("2 utterances, no problems, 2 remarks")
     with pytest.raises(RecipeError):
         validate(folder, channel="mix")
     assert "no sound in its mix, but in channel 0" in capsys.readouterr().out

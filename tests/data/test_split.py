@@ -137,13 +137,13 @@ def test_equal_parts_of_a_list(corpus, tmp_path):
     ("options", "message"),
     [
         ({"num_parts": 5}, "corpus: 4 speakers can't fill 5 parts"),
-        ({"num_parts": 0}, "0 is not a number of parts"),
-        ({"num_parts": 2, "parts": ["a=0.5", "b=0.5"]}, "num_parts: parts are given too"),
+        ({"num_parts": 0}, "num_parts: must be at least 1, got 0"),
+        ({"num_parts": 2, "parts": ["a=0.5", "b=0.5"]}, "num_parts: can't be combined with parts"),
         ({"parts": ["train"]}, "'train' is not name=share"),
         ({"parts": ["train=nan"]}, "'train=nan' is not name=share"),
-        ({"parts": ["train=0.5", "test=0.2"]}, "are not shares of one whole"),
-        ({"parts": ["train=0.9", "test=0.2"]}, "are not shares of one whole"),
-        ({"parts": ["a=0.5", "a=0.5"]}, "are not shares of one whole"),
+        ({"parts": ["train=0.5", "test=0.2"]}, "shares must sum to 1"),
+        ({"parts": ["train=0.9", "test=0.2"]}, "shares must sum to 1"),
+        ({"parts": ["a=0.5", "a=0.5"]}, "names must be unique"),
         ({"parts": ["../a=0.5"]}, "is not name=share"),
         ({"parts": ["..=1"]}, "is not name=share"),
     ],
@@ -232,7 +232,7 @@ def test_an_id_means_all_rows_of_its_tasks(make_data_dir, tmp_path):
         ({}, "needs exactly one of utterances, hours, ids and speakers, got 0"),
         ({"utterances": 1, "hours": 1.0}, "got 2"),
         ({"utterances": 9}, "9 of 8 utterances"),
-        ({"hours": 0.0001}, "can't select 0.0001 hours: the first utterance has"),
+        ({"hours": 0.0001}, "can't select 0.0001 hours: the first utterance lasts"),
         ({"hours": -1.0}, "can't select -1 hours"),
         ({"hours": 2.0}, "can't select 2 of 0.003 hours"),
         ({"hours": float("nan")}, "can't select nan hours"),
@@ -248,7 +248,7 @@ def test_impossible_subsets_are_one_error(corpus, tmp_path, options, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"u1\nu\xff\n", "can't be read"), (b"\n", "no name in it"), (b"u1 a\nx b\n", "corpus: x;")],
+    [(b"u1\nu\xff\n", "can't be read"), (b"\n", "no names in it"), (b"u1 a\nx b\n", "corpus: x;")],
 )
 def test_files_of_ids_that_can_not_be_meant_are_one_error(corpus, tmp_path, content, message):
     (tmp_path / "ids").write_bytes(content)
@@ -266,7 +266,7 @@ def test_combined_parts_are_the_whole_again(corpus, tmp_path):
 
 
 def test_the_same_names_in_two_corpora(corpus, make_data_dir, tmp_path):
-    with pytest.raises(RecipeError, match=r"text:1: id u0 is in .*text:1 too; rename one, or combine with --prefix"):
+    with pytest.raises(RecipeError, match=r"text:1: id u0 is also in .*text:1; rename one, or combine with --prefix"):
         combine([corpus, corpus], tmp_path / "out")
     other = make_data_dir(
         "other", wav="r1 wav/a.wav\n", text="z x\n", segments="z r1 0 1\n", utt2lang="z en\n", utt2spk=None
@@ -276,7 +276,7 @@ def test_the_same_names_in_two_corpora(corpus, make_data_dir, tmp_path):
     )
     with pytest.raises(RecipeError, match="recording r1 is in"):
         combine([other, segments], tmp_path / "out")
-    with pytest.raises(RecipeError, match="id other-z is in .*; give corpora of different names"):
+    with pytest.raises(RecipeError, match="id other-z is also in .*; use corpora with different names"):
         combine([other, other], tmp_path / "out", prefix=True)
     combine([other, segments, corpus], tmp_path / "out", prefix=True)
     assert {"other-z", "third-y", "corpus-u0"} < ids(tmp_path / "out")

@@ -37,10 +37,10 @@ def test_names_and_texts_of_all_scripts_stay(tmp_path):
     ("command", "message"),
     [
         (["split", "CUTS", "--out", "OUT"], "12 lines can't be split into shares; give --num_parts, from 1 to 12"),
-        (["split", "CUTS", "--out", "OUT", "--num_parts", "13"], "12 lines can't be split into 13"),
+        (["split", "CUTS", "--out", "OUT", "--num_parts", "13"], "12 lines can't be split into 13 parts"),
         (["combine", "CUTS", "CUTS", "--out", "OUT/x.jsonl.gz"], ":1: id utt00 is in "),
-        (["combine", "CUTS", "data", "--out", "OUT/x.jsonl.gz"], "data: manifests and corpora don't combine"),
-        (["combine", "CUTS", "--out", "OUT/x"], "x: manifests and corpora don't combine"),
+        (["combine", "CUTS", "data", "--out", "OUT/x.jsonl.gz"], "data: can't combine manifests with corpora"),
+        (["combine", "CUTS", "--out", "OUT/x"], "x: can't combine manifests with corpora"),
     ],
 )
 def test_what_can_not_be_done_is_one_line_and_leaves_nothing(corpus, tmp_path, capsys, command, message):

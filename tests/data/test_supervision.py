@@ -101,7 +101,7 @@ def test_overlapping_supervisions_have_no_times() -> None:
         ([{"text": "a", "custom": {"task": "sing"}}], "unknown task 'sing'"),
         (
             [{"text": "a", "custom": {"segments": [{"begin": 0}]}}],
-            "malformed segments: {'begin': 0} is not",
+            "malformed segments: expected {start, end, text}, got {'begin': 0}",
         ),
         ([{"text": "a"}, {"text": "b", "language": "de"}], "more than one language (de, en)"),
         ([{"text": "a"}, {"text": "b", "custom": {"task": "translate"}}], "more than one task"),

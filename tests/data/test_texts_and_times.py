@@ -69,7 +69,7 @@ def test_times_that_count_from_the_recordings_start_are_named(
         utt2segments='x [{"start": 1.2, "end": 1.9, "text": "one"}]\n',
     )  # fmt: skip
     assert main(["validate", str(folder)]) == 1
-    assert "times count from the utterance's start, not from the recording's" in capsys.readouterr().out
+    assert "times must be relative to the utterance's start, not the recording's" in capsys.readouterr().out
 
 
 def test_whispers_own_tokens_are_reported_and_removed_and_other_marks_are_text(

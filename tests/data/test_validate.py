@@ -25,7 +25,7 @@ def problems(capsys, folder, **options):
 
 def test_a_sound_directory(make_data_dir, capsys):
     validate(make_data_dir(utt2dur="a 1.0\nb 2.0\n"))
-    assert capsys.readouterr().out.endswith("2 utterances, no problem\n")
+    assert capsys.readouterr().out.endswith("2 utterances, no problems\n")
 
 
 def test_problems_of_tables_and_audio_are_all_found_at_once(make_data_dir, capsys):
@@ -156,4 +156,4 @@ def test_languages_that_whisper_lacks_are_told_and_are_not_problems(make_data_di
     validate(make_data_dir(utt2lang="a MDW\nb en\n", utt2dur="a 1.0\nb 2.0\n"))
     printed = capsys.readouterr().out
     assert "mdw is not among Whisper's languages" in printed
-    assert printed.endswith("2 utterances, no problem\n")
+    assert printed.endswith("2 utterances, no problems\n")

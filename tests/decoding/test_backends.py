@@ -214,7 +214,7 @@ def test_an_assistant_does_not_change_the_hypotheses(tiny_model, features, trans
 def test_what_a_backend_can_not_do_is_one_clear_line(tiny_model, ct2_model, transcripts, tmp_path, features):
     from tests.conftest import make_model
 
-    with pytest.raises(RecipeError, match="no speculative decoding"):
+    with pytest.raises(RecipeError, match="does not support speculative decoding"):
         load_backend(ct2_model, assistant_model=str(tiny_model))
     other = make_model(tmp_path / "other", transcripts, bpe_size=280)
     with pytest.raises(RecipeError, match="vocabulary differs from the model's"):

@@ -140,7 +140,7 @@ def test_features_that_do_not_fit_the_model_are_named(corpus, transcripts, tmp_p
 
     model = make_model(tmp_path / "model", transcripts, num_mel_bins=128)
     assert decode(model, corpus, tmp_path / "out") == 1
-    assert "80 mel bins and the model takes 128" in capsys.readouterr().err
+    assert "80 mel bins, but the model expects 128" in capsys.readouterr().err
 
 
 def test_impossible_search_options_are_refused():

@@ -161,9 +161,9 @@ def test_empty_audio_gives_empty_text(tiny_model, corpus, whole, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _, row: row.update(id="x"), "cut x is there twice"),
+        (lambda _, row: row.update(id="x"), "cut x occurs twice"),
         (lambda _, row: row.update(duration=30.5), "lasts 30.50 s, over 30"),
-        (lambda _, row: row["supervisions"][0].update(language=None), "names no language; give --language CODE"),
+        (lambda _, row: row["supervisions"][0].update(language=None), "has no language; give --language CODE"),
     ],
 )
 def test_what_a_set_lacks_is_one_line(tiny_model, corpus, tmp_path, capfd, change, message):

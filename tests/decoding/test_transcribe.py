@@ -174,7 +174,7 @@ def test_audio_without_samples_or_with_one_is_no_error(our_model, tmp_path):
         (["a/x.wav", "b/x.wav"], ["a/x.wav", "b/x.wav"], "would both be written as x"),
         (["a/x.wav"], [".", "a/x.wav", "a"], "would both be written as x"),
         (["a b.wav", "a_b.wav"], ["."], "would both be written as a_b"),
-        (["skipped.wav"], ["."], "the list of what is skipped"),
+        (["skipped.wav"], ["."], "the list of skipped inputs"),
         ([], ["."], "no audio in it; supported audio files end in .3gp"),
         ([], ["gone.wav"], "gone.wav: no such file or directory"),
         ([], ["up.scp"], "up.scp:1: ../x would be written outside"),

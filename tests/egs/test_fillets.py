@@ -161,10 +161,10 @@ def test_what_is_no_utterance_is_listed_with_the_reason(game, make_data, tmp_pat
     lines = (tmp_path / "data/train/dropped.tsv").read_text().splitlines()[1:]
     assert {line.split("\t")[0].rpartition("-")[2]: line.split("\t")[2] for line in lines} == {
         "count": "no text",
-        "field": "the game fills in what is said",
+        "field": "the text has a placeholder or no letters",
         "phone": "longer than 30 s",
         "russian": "the text is not in Latin letters",
-        "silent": "no samples in it",
+        "silent": "contains no samples",
         "unknown": "no text",
         "proc": "test has the same sentence",
     }

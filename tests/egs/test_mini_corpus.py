@@ -162,8 +162,8 @@ def test_the_three_languages_mean_the_same(grammar, kind, picks, en, zh, es):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--scale", "0"], "--scale: 0.0 is not above 0"),
-        (["--num-jobs", "0"], "--num-jobs: 0 is not above 0"),
+        (["--scale", "0"], "--scale: must be above 0, got 0.0"),
+        (["--num-jobs", "0"], "--num-jobs: must be above 0, got 0"),
     ],
 )
 def test_a_wrong_option_is_one_line(tmp_path, options, says):

@@ -91,7 +91,7 @@ def test_results_of_other_and_of_older_models_are_left_out_and_said_so(model, ca
     (foreign / "decode.json").unlink()
     assert "None were recorded" in card(model).text
     printed = capsys.readouterr().out
-    assert "decode_other is of exp/base/model" in printed
+    assert "decode_other was decoded with exp/base/model" in printed
     assert "decode_old is older" in printed
     assert "decode_foreign does not record" in printed
 
@@ -134,7 +134,7 @@ def test_a_base_model_in_a_folder_is_no_name_on_the_hub(model):
 
 def test_a_damaged_result_is_named(model):
     decoded(model, "decode_test", metrics={"nonsense": 1})
-    with pytest.raises(RecipeError, match="decode_test: no result of decode and score"):
+    with pytest.raises(RecipeError, match="decode_test: not a result of decode and score"):
         card(model)
 
 

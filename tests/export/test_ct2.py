@@ -71,7 +71,7 @@ def test_mel_bins_of_another_model_are_an_error_and_nothing_is_written(tiny_mode
     for name in ("preprocessor_config.json", "processor_config.json"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace('"feature_size": 80', '"feature_size": 128'))
-    with pytest.raises(RecipeError, match="128 mel bins, and the weights take 80"):
+    with pytest.raises(RecipeError, match="128 mel bins, but the weights expect 80"):
         export(folder, tmp_path / "ct2")
     assert not (tmp_path / "ct2").exists()
 

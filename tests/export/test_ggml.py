@@ -158,7 +158,7 @@ def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabular
     natural = shutil.copytree(full_vocabulary_model, tmp_path / "exp/model")
     (natural / "whisper_recipe.json").write_text('{"natural_length": true, "timestamps": false}')
     export(natural, tmp_path / "out", "ggml", "f16")
-    assert "--audio-ctx 50 for each second" in capsys.readouterr().out
+    assert "--audio-ctx 50 per second" in capsys.readouterr().out
     card = (tmp_path / "out/README.md").read_text()
     assert "--audio-ctx` to 50 for each second" in card and "--no-timestamps" in card
     cuts = tmp_path / "cuts.jsonl.gz"

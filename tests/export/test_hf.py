@@ -74,6 +74,6 @@ def test_a_feature_extractor_of_another_model_is_an_error(tiny_model, tmp_path):
     for name in ("preprocessor_config.json", "processor_config.json"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace('"feature_size": 80', '"feature_size": 128'))
-    with pytest.raises(RecipeError, match="128 mel bins, and the weights take 80"):
+    with pytest.raises(RecipeError, match="128 mel bins, but the weights expect 80"):
         export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -33,8 +33,8 @@ def test_openai_s_own_code_reads_it_and_computes_the_same(openai_model, tmp_path
 
 def test_a_vocabulary_of_its_own_is_refused(tiny_model, full_vocabulary_model, tmp_path):
     for folder, message in [
-        (tiny_model, "openai-whisper can't use this model: it finds languages, tasks and times by the size"),
-        (full_vocabulary_model, "it has only OpenAI's own text tokens"),
+        (tiny_model, "openai-whisper can't use this model: it finds languages, tasks and times by the vocabulary size"),
+        (full_vocabulary_model, "it only supports OpenAI's text tokens"),
     ]:
         with pytest.raises(RecipeError, match=message):
             export(folder, tmp_path / "out", "openai")

@@ -132,9 +132,9 @@ def test_wrong_calls_are_one_line(model, corpus, tmp_path):
     write_jsonl(empty, [])
     for options, message in [
         ({"verify": tmp_path / "nowhere.jsonl.gz"}, "nowhere.jsonl.gz: no such file"),
-        ({"verify": empty}, "no cuts in it"),
-        ({"verify": corpus, "verify_utterances": 0}, "use 1 or more"),
-        ({"to": "hf", "quantization": "int8"}, "no int8"),
+        ({"verify": empty}, "contains no cuts"),
+        ({"verify": corpus, "verify_utterances": 0}, "verify_utterances: must be 1 or more, got 0"),
+        ({"to": "hf", "quantization": "int8"}, "does not support int8"),
     ]:
         with pytest.raises(RecipeError, match=message):
             export(model, tmp_path / "out", **options)
@@ -150,7 +150,7 @@ def test_an_export_is_written_anew_over_the_last_one(model, tmp_path):
 def test_every_target_can_be_asked_for_and_names_its_types(model, tmp_path):
     assert typing.get_args(typing.get_type_hints(export)["to"]) == tuple(TARGETS)
     for to, target in TARGETS.items():
-        with pytest.raises(RecipeError, match=f"--to {to} has no q9; use {', '.join(target.types)}"):
+        with pytest.raises(RecipeError, match=f"--to {to} does not support q9; use {', '.join(target.types)}"):
             export(model, tmp_path / "out", to, "q9")
 
 

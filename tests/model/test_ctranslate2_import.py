@@ -164,7 +164,7 @@ def replaced(old, new):
         ),
         (lambda folder: (folder / "vocabulary.json").unlink(), "neither vocabulary.json nor vocabulary.txt"),
         (lambda folder: (folder / "vocabulary.json").write_text('["a"'), "vocabulary.json: can't be read"),
-        (lambda folder: (folder / "model.bin").rename(folder / "modell.bin"), "no weights of a known form"),
+        (lambda folder: (folder / "model.bin").rename(folder / "modell.bin"), "no weights in a known format"),
     ],
 )
 def test_damaged_folders_are_one_error_and_leave_nothing(change, message, model, tmp_path):

@@ -172,7 +172,7 @@ def test_a_tokenizer_of_another_size_is_an_error_with_both_backends(
     for folder in (tiny_model, ct2_folder):
         wrong = shutil.copytree(folder, tmp_path / folder.name)
         shutil.copyfile(full_vocabulary_model / "tokenizer.json", wrong / "tokenizer.json")
-        with pytest.raises(RecipeError, match=r"the tokenizer has 51865 tokens, and the weights are for 1\d\d\d"):
+        with pytest.raises(RecipeError, match=r"the tokenizer has 51865 tokens, but the weights have 1\d\d\d"):
             load_backend(wrong)
 
 
@@ -213,7 +213,7 @@ def test_ctranslate2_folders_of_former_years_are_read(ct2_folder, tmp_path):
     (old / "vocabulary.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     assert words(old) == words(ct2_folder) != []
     (old / "tokenizer.json").unlink()
-    with pytest.raises(RecipeError, match=r"old: none of tokenizer.json, vocab.json is there"):
+    with pytest.raises(RecipeError, match=r"old: contains none of tokenizer.json, vocab.json"):
         load_backend(old)
 
 

@@ -66,7 +66,7 @@ def test_what_does_not_fit_together_is_one_line(tiny_model, tuned, transcripts, 
     foreign = make_model(tmp_path / "foreign", others)
     out = ["--out", str(tmp_path / "out")]
     for models, message in (
-        ([tiny_model, wider], "wider: model.decoder.embed_positions.weight is 448x48, and 448x32 in"),
+        ([tiny_model, wider], "wider: model.decoder.embed_positions.weight is 448x48, but 448x32 in"),
         ([tiny_model, foreign], "foreign: its tokenizer differs from that of"),
         ([tiny_model, tmp_path / "none"], "none: no such model folder"),
         ([tiny_model, tuned, "--weights", "0.5"], "weights: 1 weights for 2 models"),

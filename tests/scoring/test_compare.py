@@ -116,7 +116,7 @@ def test_what_can_not_be_paired_is_told_and_not_tested(systems, tmp_path, score,
     assert main(["compare", runs[0], *others]) == 0
     printed = capsys.readouterr().out
     assert "basic is not tested against one: their normalizers differ." in printed
-    assert "fewer is not tested against one: 39 utterances are in one of them only." in printed
+    assert "fewer is not tested against one: 39 utterances are in only one of them." in printed
     assert "changed is not tested against one: their references differ." in printed
     assert "old is not tested against one: one has no utterances.jsonl" in printed
     assert "minus one" not in printed
@@ -126,7 +126,7 @@ def test_damaged_counts_are_named_by_line(systems, tmp_path, capsys):
     with (tmp_path / "two/utterances.jsonl").open("a") as file:
         file.write('{"id": "x"}\n')
     assert main(["compare", *systems[1]]) == 1
-    assert "two/utterances.jsonl:41: not the counts of an utterance" in capsys.readouterr().err
+    assert "two/utterances.jsonl:41: invalid utterance counts" in capsys.readouterr().err
 
 
 def test_runs_of_different_sets_have_a_table_each(tmp_path, cuts, score, capsys):

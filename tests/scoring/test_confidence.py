@@ -73,5 +73,5 @@ def test_score_writes_the_calibration_and_the_page_draws_it(tmp_path, capsys):
 @pytest.mark.parametrize("metrics", [{}, {"confidence": None}, {"confidence": {"temperature": 0}}])
 def test_metrics_without_a_temperature_are_told(tmp_path, metrics):
     write_json(tmp_path / "metrics.json", metrics)
-    with pytest.raises(RecipeError, match="it has no confidence temperature"):
+    with pytest.raises(RecipeError, match="no confidence temperature in it"):
         read_temperature(tmp_path / "metrics.json")

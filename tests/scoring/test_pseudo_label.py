@@ -55,7 +55,7 @@ def test_texts_and_languages_are_the_decodings(corpus, tiny_model, decoding, tmp
     assert listed["utt00"] == "no text"
     assert listed["utt01"] == "loop: '好' 5 times"
     assert listed["utt02"] == "loop: 'thank you' 4 times"
-    assert listed["utt04"] == "too much text: 31.4 characters a second"  # 44 / 1.4
+    assert listed["utt04"] == "too much text: 31.4 characters per second"  # 44 / 1.4
     assert len(listed) == 9
     # Training takes them.
     tokenizer = WhisperProcessor.from_pretrained(tiny_model).tokenizer
@@ -95,10 +95,10 @@ def test_what_cant_be_is_one_line(corpus, decoding, tmp_path, capsys):
     fewer = tmp_path / "cuts_fewer.jsonl"
     write_jsonl(fewer, [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()][1:])
     for argv, message in (
-        ([*call, "--min_confidence", "0.61"], "look made up"),  # (0.9 + 0.3) / 2
-        ([*call, "--max_chars_per_second", "1"], "look made up"),
+        ([*call, "--min_confidence", "0.61"], "cuts are dropped"),  # (0.9 + 0.3) / 2
+        ([*call, "--max_chars_per_second", "1"], "cuts are dropped"),
         (["pseudo-label", str(tmp_path), "--cuts", str(corpus), *out], "decode first"),
-        (["pseudo-label", str(decoding), "--cuts", str(fewer), *out], "has no cut utt00, which was decoded"),
+        (["pseudo-label", str(decoding), "--cuts", str(fewer), *out], "decoded cut utt00 is missing"),
     ):
         assert main(argv) == 1
         [line] = capsys.readouterr().err.strip().splitlines()

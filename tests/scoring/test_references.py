@@ -50,7 +50,7 @@ def test_hypotheses_as_trn_and_as_kaldi_text(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("hyp.trn", "one (a)\ntwo\n", r"hyp.trn:2: not a text with its id; write `text \(id\)` a line"),
+        ("hyp.trn", "one (a)\ntwo\n", r"hyp.trn:2: no id in it; expected `text \(id\)`"),
         ("hyp.trn", "one (a)\ntwo (a)\n", "hyp.trn:2: a occurs twice"),
         ("text", "a one\n\nb two\n", "text:3: b has no reference"),
         ("text", b"a \xff\n", "text: not UTF-8"),
@@ -74,7 +74,7 @@ def test_an_utterance_that_is_its_own_speaker_has_none(tmp_path):
 def test_a_cut_that_is_there_twice_is_an_error(tmp_path):
     cut = {"id": "a", "supervisions": [{"text": "x", "language": "en", "custom": {"task": "transcribe"}}]}
     write_jsonl(tmp_path / "cuts.jsonl", [cut, cut])
-    with pytest.raises(RecipeError, match="cuts.jsonl:2: cut a occurs twice"):
+    with pytest.raises(RecipeError, match="cuts.jsonl:2: a occurs twice"):
         read_references(tmp_path / "cuts.jsonl")
 
 
@@ -112,5 +112,5 @@ def test_a_text_alone_needs_a_language_or_multi_task_ids(tmp_path, capsys):
         "a|zh|translate": ("zh", "translate"),
     }
     (tmp_path / "text").write_text("a hello\n")
-    with pytest.raises(RecipeError, match="text:1: its language is unknown; give --language"):
+    with pytest.raises(RecipeError, match="text:1: a has no language; give --language"):
         read_references(tmp_path / "text")

@@ -114,7 +114,7 @@ def test_words_that_are_none_are_named_by_line(tmp_path, cuts, capsys, words):
     rows = [{"id": "a", "text": "turn"}, {"id": "c", "text": "x", "words": words}]
     write_jsonl(tmp_path / "exp/hyp.jsonl", rows)
     assert main(["score", str(tmp_path / "exp"), "--ref", str(cuts)]) == 1
-    assert "hyp.jsonl:2: its words are not words with times" in capsys.readouterr().err
+    assert "hyp.jsonl:2: malformed words" in capsys.readouterr().err
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):

@@ -356,7 +356,7 @@ def test_listening_beyond_this_machine_says_what_that_means():
 
     assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
     assert not is_loopback("0.0.0.0") and not is_loopback("192.168.1.2")
-    assert "everybody, as there is no --api_key" in exposure("0.0.0.0", None)
+    assert "everyone (no --api_key is set)" in exposure("0.0.0.0", None)
 
 
 def test_missing_packages_and_models_are_one_line(monkeypatch, capsys):

@@ -65,6 +65,17 @@ def test_turns_without_a_pause_are_cut_and_nothing_is_lost():
     assert len(noise) - len(joined) < 512
 
 
+def test_a_turn_cut_at_its_last_frame_can_be_committed_at_once(monkeypatch):
+    frames = 30 * RATE // 512  # of the longest turn
+    speech = np.ones(frames, dtype=np.float32)
+    speech[-1] = 0.1  # the quietest
+    monkeypatch.setattr("faster_whisper.vad.get_vad_model", lambda: lambda audio: speech)
+    detector = TurnDetector(threshold=0.05)
+    audio = np.random.default_rng(0).standard_normal(frames * 512).astype(np.float32)
+    turns = detector.feed(audio) + detector.flush()
+    assert np.array_equal(np.concatenate([turn.samples for turn in turns if turn.end is not None]), audio)
+
+
 async def conversation(url, samples, rate, model, session, until, pace=0.0):
     """Send samples in blocks of 0.1 s, and return all events up to the one of a kind that comes `until` times."""
     client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="secret")

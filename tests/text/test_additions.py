@@ -88,7 +88,7 @@ def test_pieces_shorten_the_texts_that_they_were_learned_on_and_leave_all_other_
     ("declared", "message"),
     [
         ({"chines": "new"}, r"new_languages.chines: unknown language 'chines'; did you mean chinese"),
-        ({"english": "new"}, r"new_languages.english: the model knows english already"),
+        ({"english": "new"}, r"new_languages.english: the model already knows english"),
         ({"mdw": "like lua"}, r"new_languages.mdw: the model does not know the language lua"),
         ({"mdw": "lingalla"}, r"new_languages.mdw: unknown language 'lingalla'; did you mean lingala"),
         ({"mdw": "as ln"}, r"new_languages.mdw: 'as ln' is not a valid value; use CODE, new, or 'like CODE'"),

@@ -88,8 +88,8 @@ def test_the_trade_off_is_drawn_and_bad_tables_are_one_line(tmp_path):
     assert (tmp_path / "picture.svg").read_bytes() == first
     for bad, message in (
         ("system,en\nx,1\n", "the columns must be"),
-        (good + "replay,x,1,2\n", "table.csv:4: not a name and numbers"),
-        (good + "replay,1,2\n", "table.csv:4: 3 columns, and 4 in the first line"),
+        (good + "replay,x,1,2\n", "table.csv:4: expected a name and numbers, got replay,x,1,2"),
+        (good + "replay,1,2\n", "table.csv:4: expected 4 columns as in line 1, got 3"),
     ):
         done = picture(tmp_path, bad)
         assert done.returncode == 1

@@ -64,7 +64,7 @@ def test_each_part_has_its_own_limit(tmp_path):
     )
     assert done.returncode == 1
     assert "tests was cut off after 1 s; its rows so far are kept" in done.stdout
-    assert all(f"{part} ended with 0 after 0 s" in done.stdout for part in ("training", "decoding", "bench"))
+    assert all(f"{part} exited with 0 after 0 s" in done.stdout for part in ("training", "decoding", "bench"))
 
 
 @pytest.mark.parametrize(("batch", "frames", "tokens"), [(1, 3000, 5), (3, 3000, 40)])

@@ -125,7 +125,7 @@ def test_where_every_python_is_too_old_one_line_says_what_to_type(project, syste
     status, printed, calls = setup(project, **bare(project), OS_RELEASE=str(project / "os-release"))
     assert (status, calls) == (1, [])
     (line,) = printed.splitlines()
-    assert line.startswith("setup.sh: error: Python 3.10.12 is too old: 3.11 is needed; ")
+    assert line.startswith("setup.sh: error: Python 3.11 or newer is required, found Python 3.10.12; ")
     assert advice in line
 
 

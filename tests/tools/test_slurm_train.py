@@ -68,8 +68,8 @@ def test_two_nodes_learn_what_one_process_does(corpus, tiny_model, tmp_path, two
 @pytest.mark.parametrize(
     ("words", "environment", "says"),
     [
-        (["python", "train.py"], {}, "no training; give whisper-recipe train"),
-        (["whisper-recipe", "train"], {}, "no Slurm job; submit it with sbatch"),
+        (["python", "train.py"], {}, "not a training command; give whisper-recipe train"),
+        (["whisper-recipe", "train"], {}, "not in a Slurm job; submit it with sbatch"),
         (["whisper-recipe", "train"], {"SLURM_JOB_NODELIST": "a", "PROCESSES": "x"}, "PROCESSES must be a number"),
     ],
 )

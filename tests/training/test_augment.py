@@ -144,7 +144,7 @@ def test_impossible_options_are_named(options, message):
 
 def test_a_folder_without_audio_is_named(tmp_path):
     for option in ("noise", "reverberation"):
-        with pytest.raises(RecipeError, match=f"no audio files in it; give augment.{option}"):
+        with pytest.raises(RecipeError, match=f"contains no audio files; set augment.{option}"):
             Augmenter(TrainingAugmentation(**{option: tmp_path}), 80)
 
 

@@ -109,7 +109,7 @@ def without_text(corpus, tmp_path):
         (["--canary", "=cuts.jsonl"], "canary: '=cuts.jsonl' is not NAME=CUTS"),
         (["--canary", "en=none.jsonl.gz"], "none.jsonl.gz: no such file"),
         (["--canary", "en={corpus}", "en={corpus}"], "two canaries are named 'en'"),
-        (["--canary", "en={mute}"], "none of the cuts has a text"),
+        (["--canary", "en={mute}"], "none of the cuts has text"),
         (["--canary_max_rise", "2"], "canary_max_rise: it needs a canary"),
         (["--canary", "en={corpus}", "--canary_max_rise", "-1"], "canary_max_rise: must be at least 0, got -1"),
         (["--canary", "en={corpus}", "--canary_max_rise", "2"], "canary_max_rise: canaries are not measured"),

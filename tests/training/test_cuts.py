@@ -256,7 +256,7 @@ def test_some_weights_or_two_kinds_are_one_line(make_manifest):
         load_cuts([f"{a}:0.5", b])
     with pytest.raises(RecipeError, match="language_temperature: the manifests have weights too"):
         draw_rates(selected(load_cuts([f"{a}:0.5", f"{b}:1"])), 2.0)
-    with pytest.raises(RecipeError, match="language_temperature: 0.0 is not a temperature"):
+    with pytest.raises(RecipeError, match="language_temperature: must be greater than 0, got 0.0"):
         BatchOptions(language_temperature=0.0)
 
 

@@ -121,4 +121,4 @@ def test_max_duration_is_measured_with_the_longest_input_there_can_be(
 
 def test_a_cpu_without_a_limit_is_not_filled_up(corpus, tiny_model, tmp_path, capsys):
     assert train(corpus, tiny_model, tmp_path, "--method", "full", "--find-max-duration") == 1
-    assert "has no limit to measure" in capsys.readouterr().err.splitlines()[-1]
+    assert "this CPU has no memory limit to measure" in capsys.readouterr().err.splitlines()[-1]

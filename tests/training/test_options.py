@@ -41,7 +41,7 @@ def test_one_process_uses_one_gpu_and_says_how_to_use_the_others(corpus, tiny_mo
     assert args.n_gpu == 4
     use_one_gpu(args)
     assert args.n_gpu == 1
-    assert "1 of 4 GPUs is used" in (said := capsys.readouterr().out) and "--num_processes 4" in said
+    assert "using 1 of 4 GPUs" in (said := capsys.readouterr().out) and "--num_processes 4" in said
     cuts, model = load_cuts([corpus]), load_model(tiny_model)
     loaders = make_loaders(cuts, cuts, load_tokenizer(tiny_model), BatchOptions(num_workers=0), 80, args)
     run = WhisperTrainer(model, args, *loaders, ParameterOptions())

@@ -31,7 +31,7 @@ def test_first_layers_are_frozen_with_what_stands_before_them(tiny_model):
         "model.encoder.conv2",
         "model.encoder.layers.0",
     }
-    with pytest.raises(RecipeError, match="the encoder has 2 layers, not 3"):
+    with pytest.raises(RecipeError, match=r"must be between 0 and 2 \(the encoder's layers\), got 3"):
         freeze(model, ParameterOptions(freeze_layers=3))
 
 

@@ -206,7 +206,7 @@ def test_more_processes_than_shards_is_one_line(shards):
 
 
 def test_shards_are_not_mixed_by_languages(shards):
-    with pytest.raises(RecipeError, match="language_temperature: shards can't be mixed"):
+    with pytest.raises(RecipeError, match="language_temperature: not supported with shards"):
         ShardSampler(load_cuts([shards]), BatchOptions(language_temperature=2.0), True, 0)
 
 
@@ -229,14 +229,14 @@ def test_the_digest_is_of_the_contents(shards, server, manifest):
 def test_an_index_leads_nowhere_else(tmp_path, name):
     row = {"cuts": "shards/cuts.000000.jsonl.gz", "features": name}
     (tmp_path / "index.json").write_text(json.dumps({"shards": [row]}))
-    with pytest.raises(RecipeError, match="index.json: no index of shards .names outside of its folder"):
+    with pytest.raises(RecipeError, match="index.json: not an index of shards .names outside its folder"):
         list_shards(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"shards": 3}', '{"shards": [{}]}', '{"shards": []}', "\x00"])
 def test_a_damaged_index_is_one_line(tmp_path, text):
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(RecipeError, match="index.json: no .*shards"):
+    with pytest.raises(RecipeError, match="index.json: (not an index of|no) shards"):
         list_shards(tmp_path)
 
 
@@ -258,11 +258,11 @@ def test_a_damaged_shard_is_one_line(manifest, tmp_path):
     whole, cut = tar.read_bytes(), next(iter(load_cuts([tmp_path])))
     for damaged in (whole[:5000], b"", b"no archive" * 200):
         tar.write_bytes(damaged)
-        with pytest.raises(RecipeError, match=r"features.000000.tar: no (shard of features|features of cut)"):
+        with pytest.raises(RecipeError, match=r"features.000000.tar: (not a shard of features|no features for cut)"):
             load_fbank(cut)
         read_features.cache_clear()
     cuts.write_bytes(cuts.read_bytes()[:300])
-    with pytest.raises(RecipeError, match="cuts.000000.jsonl.gz: no cuts"):
+    with pytest.raises(RecipeError, match="cuts.000000.jsonl.gz: not a shard of cuts"):
         list(load_cuts([tmp_path]))
 
 

@@ -155,6 +155,15 @@ def test_one_step_equals_the_same_batch_split_by_accumulation(corpus, tiny_model
         torch.testing.assert_close(apart[name], parameter, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("share", "frames"), [(0.5, None), (1.0, 3000)])
+def test_eval_loss_is_at_the_input_length_of_decoding(corpus, tiny_model, tokenizer, tmp_path, share, frames):
+    cuts = load_cuts([corpus])
+    args = Seq2SeqTrainingArguments(output_dir=str(tmp_path), max_steps=1)
+    _, dev = make_loaders(cuts, cuts, tokenizer, BatchOptions(pad_to_30s=share, num_workers=0), 80, args)
+    lengths = {batch["input_features"].shape[-1] for batch in dev}
+    assert lengths == {frames} if frames else max(lengths) < 3000
+
+
 def test_long_cuts_and_long_texts_are_dropped_and_named(corpus, tokenizer):
     cuts = list(load_cuts([corpus]))[:3]
     cuts[0].duration = 30.5

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: noise with durations drawn as AISHELL's, and a model of whisper-tiny's shape."""
+"""Data and models for the benchmarks: noise with AISHELL-like durations, and random weights in Whisper's shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXT = "the quick brown fox jumps over the lazy dog while nobody looks"
 
 
 def make_noise(folder: Path, count: int) -> float:
-    """Write a Kaldi directory `noise` of 16 kHz WAV files and its manifests; return its seconds, 5.7 an utterance."""
+    """Write a Kaldi directory `noise` of 16 kHz WAV files and its manifests; return its seconds, 5.7 per utterance."""
     import soundfile
 
     from whisper_recipe.data.manifests import prepare
@@ -31,7 +31,7 @@ def make_noise(folder: Path, count: int) -> float:
     return float(durations.sum())
 
 
-SHAPES = {  # of the configurations that OpenAI publishes; micro is for a run of the benchmarks themselves on a CPU
+SHAPES = {  # of OpenAI's published configurations; micro is for trying the benchmarks on a CPU
     "micro": {"vocab_size": 0, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "attention_heads": 2},
     "tiny": {"vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "attention_heads": 6},
     "base": {"vocab_size": 51865, "d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "attention_heads": 8},
@@ -49,7 +49,7 @@ SHAPES = {  # of the configurations that OpenAI publishes; micro is for a run of
 
 
 def make_model(folder: Path, shape: str = "tiny", vocab_size: int | None = None) -> Path:
-    """Write folder/model of a shape of SHAPES, with its vocabulary or another and random weights; return its path."""
+    """Write folder/model with random weights in a shape of SHAPES, or with another vocab_size; return its path."""
     from whisper_recipe.model.create import init_model
 
     init_model(
@@ -61,7 +61,7 @@ def make_model(folder: Path, shape: str = "tiny", vocab_size: int | None = None)
 
 
 def place_model(folder: Path, given: Path | None) -> Path:
-    """Return folder/model: a link to the given Whisper folder, or else of whisper-tiny's shape with random weights."""
+    """Return folder/model: a link to the given Whisper folder, or whisper-tiny's shape with random weights if None."""
     if given is None:
         return make_model(folder)
     (folder / "model").symlink_to(given.resolve(strict=True))

@@ -2,12 +2,11 @@
 
     python tools/bench/decode.py [--model WHISPER_FOLDER] [--utterances 200] [--tokens 20] [--rounds 3]
 
-All decode the same WAV files of noise, whose durations are drawn as AISHELL's (5.7 s on the average), with a model of
-whisper-tiny's shape and random weights, or that of --model. It is made to write the same number of tokens for each
-file, greedily, without timestamps and without fallback, on all cores. faster-whisper runs as its users decode a list
-of files: `transcribe` for each, and its batched pipeline for each; transformers runs `generate` on batches of 16,
-padded to 30 s by WhisperFeatureExtractor. Reading the audio and computing its features is part of the time, loading
-the model is not.
+All decode the same WAV files of noise, with AISHELL-like durations (5.7 s on average), with random weights in
+whisper-tiny's shape, or with --model. Decoding is greedy, with the same number of tokens for each file, without
+timestamps or fallback, on all cores. faster-whisper runs as its users decode a list of files: with `transcribe` for
+each, and with its batched pipeline for each; transformers runs `generate` on batches of 16, padded to 30 s by
+WhisperFeatureExtractor. The time includes reading audio and computing features, but not loading the model.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pathlib import Path
 from corpus import make_noise, place_model
 from measure import child, report, spread
 
-END_OF_TEXT = 50257  # of Whisper's vocabulary of 51,865; never written here, so that all texts are equally long
+END_OF_TEXT = 50257  # in Whisper's vocabulary of 51,865; suppressed, so that all texts are equally long
 BATCH = 16
 PROMPT = 4  # tokens of <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
@@ -33,7 +32,7 @@ PROMPT = 4  # tokens of <|startoftranscript|><|en|><|transcribe|><|notimestamps|
 def main() -> None:
     """Make files and model, decode with each in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder of transformers")
+    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder (transformers)")
     parser.add_argument("--utterances", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -55,7 +54,7 @@ def main() -> None:
         row = {"program": name, "utterances/s": spread(found, 2)}
         for own, fast in ours.items():
             ratios = [quick / slow for quick, slow in zip(fast, found, strict=True)]
-            row[f"{own.removeprefix('whisper-recipe ')} is faster by"] = spread(ratios, 1)
+            row[f"speedup of {own}"] = spread(ratios, 1)
         rows.append(row)
     what = f"{options.model or 'random weights'}: {options.utterances} files, {options.tokens} tokens each"
     report(f"{what}, {options.rounds} rounds: median (range)", rows)
@@ -72,7 +71,7 @@ def make(folder: Path, options: argparse.Namespace) -> None:
 
 
 def ours(model: str) -> Callable:
-    """Return `whisper-recipe decode` with one of the folder's models."""
+    """Return a function that runs `whisper-recipe decode` with one of the folder's models."""
 
     def run(folder: Path, options: argparse.Namespace) -> None:
         from whisper_recipe.decoding.decode import decode
@@ -89,7 +88,7 @@ def ours(model: str) -> Callable:
 
 
 def faster_whisper(batched: bool) -> Callable:
-    """Return faster-whisper's `transcribe` for each file, or its batched pipeline."""
+    """Return a function that runs faster-whisper's `transcribe`, or its batched pipeline, on each file."""
 
     def run(folder: Path, options: argparse.Namespace) -> None:
         import soundfile
@@ -97,7 +96,7 @@ def faster_whisper(batched: bool) -> Callable:
 
         model = WhisperModel(str(folder / "int8"), device="cpu", compute_type="int8", cpu_threads=os.cpu_count())
         reader = BatchedInferencePipeline(model) if batched else model
-        asked = {
+        settings = {
             "language": "en",
             "beam_size": 1,
             "temperature": 0.0,
@@ -105,15 +104,15 @@ def faster_whisper(batched: bool) -> Callable:
             "suppress_blank": False,
             "without_timestamps": True,
             "no_speech_threshold": None,
-            # CTranslate2 takes half of the sum of this and the prompt.
+            # CTranslate2's limit is half the sum of this and the prompt.
             "max_new_tokens": 2 * options.tokens - PROMPT,
         }
         start = time.perf_counter()
         for path in files(folder):
             if batched:  # by default it would look for speech, and find none in noise
                 whole = [{"start": 0, "end": soundfile.info(path).duration}]
-                asked |= {"vad_filter": False, "batch_size": BATCH, "clip_timestamps": whole}
-            segments = list(reader.transcribe(str(path), **asked)[0])
+                settings |= {"vad_filter": False, "batch_size": BATCH, "clip_timestamps": whole}
+            segments = list(reader.transcribe(str(path), **settings)[0])
             check(len(segments[0].tokens), options)
         print(json.dumps(options.utterances / (time.perf_counter() - start)))
 
@@ -121,7 +120,7 @@ def faster_whisper(batched: bool) -> Callable:
 
 
 def transformers(folder: Path, options: argparse.Namespace) -> None:
-    """Decode by transformers' own `generate`."""
+    """Decode with transformers' `generate`."""
     import soundfile
     import torch
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -146,20 +145,20 @@ def transformers(folder: Path, options: argparse.Namespace) -> None:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files in the order of their names."""
+    """Return the files, sorted by name."""
     return sorted((folder / "noise" / "wav").iterdir())
 
 
 def batches(paths: list[Path]) -> Iterator[list[Path]]:
-    """Yield the files by sixteens."""
+    """Yield the files in batches of sixteen."""
     for start in range(0, len(paths), BATCH):
         yield paths[start : start + BATCH]
 
 
 def check(tokens: int, options: argparse.Namespace) -> None:
-    """Stop where a program has written another number of tokens."""
+    """Exit if a program wrote another number of tokens."""
     if tokens != options.tokens:
-        sys.exit(f"{tokens} tokens were written, not {options.tokens}")
+        sys.exit(f"expected {options.tokens} tokens, got {tokens}")
 
 
 SIDES = {

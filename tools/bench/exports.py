@@ -1,10 +1,10 @@
-"""Every program that `whisper-recipe export` writes for: size, error rate and RTF of each type of weights.
+"""The programs that `whisper-recipe export` writes for: size, error rate and RTF of each type of weights.
 
     python tools/bench/exports.py --model exp/full/model --cuts data/fbank_whisper80/cuts_test.jsonl.gz
 
 Each decodes the same sample of the cuts greedily and without fallback, at natural length and padded to 30 s.
-`whisper-recipe decode` (transformers, CTranslate2) decodes in batches, the others one utterance at a time. Loading the
-model is not part of the time. Programs that are not installed are left out with a line.
+`whisper-recipe decode` (transformers, CTranslate2) decodes in batches, the others one utterance at a time. The RTF
+excludes loading the model. Programs that are not installed are skipped with a message.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def main() -> None:
                 TARGETS[to].write(options.model, work / export, kind)
                 rows.append(row(work / export, TARGETS[to], kind, sample, work, options.lengths))
             except RecipeError as error:
-                print(f"{export} is left out: {error}")
+                print(f"{export} is skipped: {error}")
     report(f"{options.model}, {options.utterances} utterances of {options.cuts}", rows)
 
 
 def row(folder: Path, target: Target, kind: str, sample: Path, work: Path, lengths: list[str]) -> dict[str, object]:
-    """Decode and score the sample with an export; return a row of the table."""
+    """Decode the sample with an export and score it; return a row of the table."""
     cells: dict[str, object] = {
         "program": target.format,
         "weights": kind,

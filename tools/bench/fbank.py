@@ -2,9 +2,9 @@
 
     python tools/bench/fbank.py [--hours 6] [--rounds 3]
 
-The peer is lhotse's own extraction of its own WhisperFbank, one process and two, into the same compressed storage:
-CutSet.compute_and_store_features, as in lhotse's examples; with two processes each has one thread, which is faster. The
-speech is noise in WAV files of 16 kHz whose durations are drawn as AISHELL's.
+The peer is lhotse's CutSet.compute_and_store_features with lhotse's own WhisperFbank, as in its examples, with one and
+two processes and the same compressed storage; each of two processes has one thread, which is faster. The audio is noise
+in 16 kHz WAV files with AISHELL-like durations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ cuts.to_file(f"{folder}/lhotse_{jobs}.jsonl.gz")
 
 
 def main() -> None:
-    """Make recordings, extract their features by both in turn, print the table."""
+    """Make recordings, extract their features with both in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -60,7 +60,7 @@ def main() -> None:
         for name, found in speeds.items()
     ]
     report(
-        f"Features of {seconds / 3600:.1f} h, start of the program included, {options.rounds} rounds: median (range)",
+        f"Features of {seconds / 3600:.1f} h, including program start-up, {options.rounds} rounds: median (range)",
         rows,
     )
 

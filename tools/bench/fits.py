@@ -1,11 +1,11 @@
-"""What fits on a card: batches.max_duration by model, method and memory, estimated.
+"""Estimate the batches.max_duration that fits on a GPU, by model, method and memory.
 
     python tools/bench/fits.py
 
-The bytes are those that `whisper-recipe train --dry-run` expects, in bfloat16 by autocast with AdamW, for cuts with 6
-tokens a second. They are linear in layers and in cuts, so models of one and two layers are measured, on the CPU, and
-the rest is reckoned: with gradient checkpointing, plus a layer that is computed again. A tenth of the card is left to
-CUDA and to what the allocator can't use, a quarter of the rest to what lives only for a moment.
+The bytes are those that `whisper-recipe train --dry-run` expects, in bfloat16 autocast with AdamW, for cuts with 6
+tokens per second. They are linear in layers and in cuts, so models with one and two layers are measured on the CPU and
+the rest is extrapolated, plus one recomputed layer with gradient checkpointing. A tenth of the GPU's memory is left for
+CUDA and for what the allocator can't use, a quarter of the rest for temporary tensors.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.trainer import WhisperTrainer
 
 CARDS = (16, 24, 40, 80)  # GB
-SECONDS, TOKENS = 4, 24  # of a cut: that it is short makes no difference, since all is linear
-USABLE, LASTING = 0.9, 0.75  # of the card; of what is left for activations
-STEP = 20  # seconds, to which is rounded down
-MOST = 2400  # seconds: more makes no training faster
+SECONDS, TOKENS = 4, 24  # of a cut; a short one suffices, since all is linear
+USABLE, LASTING = 0.9, 0.75  # of the GPU's memory; of what is left for activations
+STEP = 20  # seconds: results are rounded down to multiples of it
+MOST = 2400  # seconds: larger batches don't train faster
 METHODS = {"full": (False, False), "full, checkpointing": (False, True), "LoRA": (True, False)}
 METHODS["LoRA, checkpointing"] = (True, True)
 
@@ -59,12 +59,12 @@ def main() -> None:
 
 
 def fitting(card: int, fixed: float, each: float) -> str:
-    """Return the seconds of audio that fit on a card, as the table has them.
+    """Return the seconds of audio that fit on a GPU, as shown in the table.
 
     Args:
-        card: GB of its memory.
-        fixed: bytes whatever the batch.
-        each: bytes for each cut.
+        card: its memory in GB.
+        fixed: bytes independent of the batch.
+        each: bytes per cut.
     """
     cuts = LASTING * (USABLE * card * 1e9 - fixed) / each
     seconds = min(MOST, int(cuts * SECONDS / STEP) * STEP)
@@ -72,7 +72,7 @@ def fitting(card: int, fixed: float, each: float) -> str:
 
 
 def needed(shape: str, lora: bool, checkpointing: bool) -> tuple[float, float, float]:
-    """Return the bytes whatever the batch, those for each cut, and those for each cut in one encoder layer."""
+    """Return the bytes independent of the batch, those per cut, and those per cut in one encoder layer."""
     found = {}
     for layers in ((1, 1), (2, 1), (1, 2)):
         one, two = (measured(shape, layers, cuts, lora, checkpointing) for cuts in (1, 2))
@@ -84,8 +84,8 @@ def needed(shape: str, lora: bool, checkpointing: bool) -> tuple[float, float, f
 
 
 def measured(shape: str, layers: tuple[int, int], cuts: int, lora: bool, checkpointing: bool) -> int:
-    """Return the bytes that a training of so many encoder and decoder layers takes."""
-    forget()  # the model before: the Trainer and it hold each other
+    """Return the bytes for training a model with the given numbers of encoder and decoder layers."""
+    forget()  # frees the previous model, which its Trainer refers to and vice versa
     model = whisper(shape, encoder_layers=layers[0], decoder_layers=layers[1])
     model = make_memory_efficient(accept_any_length(model)).cpu()
     if lora:

@@ -1,11 +1,11 @@
-"""The trade-off between what a model learns and what it forgets, as a picture.
+"""Plot what models learn against what they forget.
 
     python tools/bench/forgetting.py table.csv --out forgetting.svg
 
-The table has the columns `system`, `domain` and one for each canary, with error rates in %, and the stock model in its
-first row. To the left is what was learned, above what was forgotten: a mark for each canary, in points over the stock
-model, in a logarithmic scale from two points on. The goal is shaded: 90 % of the best system's gain, and no canary more
-than one point worse.
+The table has the columns `system`, `domain` and one per canary, with error rates in %, and the stock model in its first
+row. The x-axis is the error rate on the new domain. The y-axis is the rise of each canary's error rate over the stock
+model, in points, on a logarithmic scale from two points on. The goal is shaded: 90 % of the best system's gain, and no
+canary more than one point worse.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARKERS = "osD^vP*X"
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[str, float, list[float]]]]:
-    """Return the canaries' names, and of each system its name, its error rate on the domain, and the canaries'."""
+    """Return the canaries' names, and each system's name, error rate on the domain and error rates on the canaries."""
     with path.open(encoding="utf-8", newline="") as file:
         table = csv.reader(file)
         header = next(table, [])
@@ -34,21 +34,21 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, float, list[float
             try:
                 domain, *canaries = map(float, row[1:])
             except ValueError:
-                sys.exit(f"{path}:{table.line_num}: not a name and numbers: {','.join(row)}")
+                sys.exit(f"{path}:{table.line_num}: expected a name and numbers, got {','.join(row)}")
             if len(row) != len(header):
-                sys.exit(f"{path}:{table.line_num}: {len(row)} columns, and {len(header)} in the first line")
+                sys.exit(f"{path}:{table.line_num}: expected {len(header)} columns as in line 1, got {len(row)}")
             rows.append((row[0], domain, canaries))
     if len(rows) < 2:
-        sys.exit(f"{path}: give the stock model and one system or more")
+        sys.exit(f"{path}: give the stock model and at least one system")
     return header[2:], rows
 
 
 def draw(names: list[str], rows: list[tuple[str, float, list[float]]], out: Path) -> None:
-    """Draw the systems; the suffix of `out` is the format."""
+    """Draw the systems; the suffix of `out` selects the format."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "forgetting"  # the same table gives the same file
+    matplotlib.rcParams["svg.hashsalt"] = "forgetting"  # the same table makes the same file
     _, stock, before = rows[0]
     goal = stock - GAIN * (stock - min(domain for _, domain, _ in rows))
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -79,7 +79,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="CSV: system,domain,<canaries>")
-    parser.add_argument("--out", type=Path, required=True, help="the picture: .svg, .png or .pdf")
+    parser.add_argument("--out", type=Path, required=True, help="plot: .svg, .png or .pdf")
     options = parser.parse_args()
     draw(*read_table(options.table), options.out)
 

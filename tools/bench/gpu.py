@@ -2,18 +2,17 @@
 
     python tools/bench/gpu.py --out OUT [--shapes small large-v3-turbo large-v3] [--seconds 8]
 
-All train the same shapes of Whisper with random weights, in bfloat16 by autocast with AdamW, on utterances of noise
-whose durations are drawn as AISHELL's (5.7 s on the average). Ours takes stored features through its own loader, at
-their own length. Seq2SeqTrainer trains as Hugging Face's course does, at 30 s, with PyTorch's attention; its features
-are in memory, so loading costs it nothing. Unsloth's way (its notebook for Whisper: LoRA of rank 64 on q_proj and
-v_proj, its gradient checkpointing) is measured where its package is installed. Each takes its best batch: twice as much
-is tried until it is no faster or does not fit. The share of the peak is that of the operations in products of matrices
-(padding included, three forward passes a step, two with LoRA) in what the card reaches in a product of bfloat16
-matrices.
+All train the same shapes of Whisper with random weights, in bfloat16 autocast with AdamW, on noise with AISHELL-like
+durations (5.7 s on average). whisper-recipe loads stored features with its own loader, at natural length.
+Seq2SeqTrainer trains as in Hugging Face's course, at 30 s, with PyTorch's attention; its features are in memory, so
+loading costs nothing. Unsloth's notebook for Whisper (LoRA of rank 64 on q_proj and v_proj, its gradient checkpointing)
+is measured if the package is installed. Each program uses its best batch size: it is doubled until it is no faster or
+does not fit. The share of the peak is the rate of operations in matrix products (padding included, three forward passes
+per step, two with LoRA), divided by the rate that the GPU reaches in a product of bfloat16 matrices.
 
 Decoding: `whisper-recipe decode` with CTranslate2 and transformers, and faster-whisper's batched pipeline on one
-recording of all utterances with their times, at its best batch size; 20 tokens each, greedily, in float16. Without a
-GPU `--shapes micro` runs on a CPU.
+recording of all utterances with their times, at its best batch size; 20 tokens each, greedy, in float16. Without a GPU,
+`--shapes micro` runs on the CPU.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ from gpu_measure import (
 from whisper_recipe.errors import RecipeError, is_out_of_memory
 
 WARM_UP = 3 if GPU else 1  # steps before the clock starts
-GAIN = 1.03  # by which a larger batch must be faster to be taken
-FRAMES = 3000  # of 30 s
+GAIN = 1.03  # by which a larger batch must be faster to be chosen
+FRAMES = 3000  # in 30 s
 TOKENS = 20 if GPU else 4
-NEVER = [END_OF_TEXT] if GPU else []  # written, so that all texts are equally long; the small shape lacks its id
+NEVER = [END_OF_TEXT] if GPU else []  # suppressed, so that all texts are equally long; the micro shape lacks this id
 UTTERANCES = 2000 if GPU else 16
 WORKERS = min(8, os.cpu_count() or 1) if GPU else 0
-BATCHES = {"ours": (480 if GPU else 30), "at 30 s": (16 if GPU else 2)}  # the first tried: seconds, utterances
+BATCHES = {"ours": (480 if GPU else 30), "at 30 s": (16 if GPU else 2)}  # first sizes to try: seconds, utterances
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     usual = ["small", "large-v3-turbo", "large-v3"] if GPU else ["micro"]
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=usual)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of the clock, for each batch size that is tried")
+    parser.add_argument("--seconds", type=float, default=8.0, help="time to measure each batch size")
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     peak = matrix_peak() if GPU else matrix_peak(512, 2)
@@ -77,16 +76,16 @@ def main() -> None:
 
 
 def compare_trainings(folder: Path, shape: str, seconds: float, peak: float, results: Results) -> None:
-    """Add a row for each program that trains."""
+    """Add a row for each training program."""
     from whisper_recipe.data.fbank import fbank
 
     bins = SHAPES[shape].get("num_mel_bins", 80)
     if not (folder / f"{bins}").exists():
         fbank("noise", folder, folder / f"{bins}", num_mel_bins=bins, num_jobs=max(1, WORKERS))
-    make_model(folder, "micro", SHAPES[shape]["vocab_size"])  # for its tokenizer: the weights are made on the card
+    make_model(folder, "micro", SHAPES[shape]["vocab_size"])  # for its tokenizer; the weights are created on the GPU
     programs: dict[str, tuple[Callable[[int], dict], int]] = {
-        "ours, full": (functools.partial(ours, folder, shape, False, seconds), BATCHES["ours"]),
-        "ours, LoRA": (functools.partial(ours, folder, shape, True, seconds), BATCHES["ours"]),
+        "whisper-recipe, full": (functools.partial(ours, folder, shape, False, seconds), BATCHES["ours"]),
+        "whisper-recipe, LoRA": (functools.partial(ours, folder, shape, True, seconds), BATCHES["ours"]),
         "Seq2SeqTrainer at 30 s, full": (functools.partial(common, folder, shape, seconds), BATCHES["at 30 s"]),
     }
     if importlib.util.find_spec("unsloth"):
@@ -99,7 +98,7 @@ def compare_trainings(folder: Path, shape: str, seconds: float, peak: float, res
 
 
 def best(measure: Callable[[int], dict], size: int, peak: float) -> dict[str, object]:
-    """Return the row of the fastest batch size, tried from `size` up."""
+    """Return the row of the fastest batch size, starting from `size`."""
     found: dict | None = None
     while True:
         forget()
@@ -123,7 +122,7 @@ def best(measure: Callable[[int], dict], size: int, peak: float) -> dict[str, ob
 
 
 def whisper(shape: str, **others: int) -> torch.nn.Module:
-    """Return a Whisper of a shape, but for `others`, with random weights, made on the card."""
+    """Return a Whisper with random weights on the GPU, in a shape whose sizes `others` override."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     sizes = SHAPES[shape] | others
@@ -145,12 +144,12 @@ def whisper(shape: str, **others: int) -> torch.nn.Module:
 
 
 def clocked(trainer: type, seconds: float, passes: int) -> type:
-    """Return the Trainer with a clock that stops it.
+    """Return a subclass of the Trainer that measures its speed and stops after `seconds`.
 
     Args:
         trainer: a Trainer.
         seconds: of training after the warm-up.
-        passes: through the model in a step, in units of the forward pass: 3 where each weight has a gradient, else 2.
+        passes: cost of a step in forward passes: 3 if each weight has a gradient, otherwise 2.
     """
 
     class Clocked(trainer):
@@ -181,7 +180,7 @@ def clocked(trainer: type, seconds: float, passes: int) -> type:
 
 
 def arguments(folder: Path, **more: object) -> object:
-    """Return what all trainings share."""
+    """Return the training arguments that all programs share."""
     from transformers import Seq2SeqTrainingArguments
 
     return Seq2SeqTrainingArguments(
@@ -191,7 +190,7 @@ def arguments(folder: Path, **more: object) -> object:
 
 
 def ours(folder: Path, shape: str, lora: bool, seconds: float, size: int) -> dict[str, float]:
-    """Train by the parts of `whisper-recipe train`; `size` is batches.max_duration."""
+    """Train with the components of `whisper-recipe train`; `size` is batches.max_duration."""
     from whisper_recipe.model.adapters import LoraOptions, add_lora
     from whisper_recipe.model.encoder import accept_any_length
     from whisper_recipe.model.load import load_tokenizer
@@ -216,7 +215,7 @@ def ours(folder: Path, shape: str, lora: bool, seconds: float, size: int) -> dic
 
 
 class Padded(torch.utils.data.Dataset):
-    """Utterances of 30 s, all the same."""
+    """Identical utterances of 30 s."""
 
     def __init__(self, num_mel_bins: int, labels: list[int]) -> None:
         row = {"input_features": torch.randn(num_mel_bins, FRAMES), "labels": torch.tensor(labels)}
@@ -230,19 +229,19 @@ class Padded(torch.utils.data.Dataset):
 
 
 def common(folder: Path, shape: str, seconds: float, size: int) -> dict[str, float]:
-    """Train by Seq2SeqTrainer; `size` is per_device_train_batch_size."""
+    """Train with Seq2SeqTrainer; `size` is per_device_train_batch_size."""
     return by_their_trainer(folder, whisper(shape), seconds, size, passes=3)
 
 
 def by_their_trainer(folder: Path, model: torch.nn.Module, seconds: float, size: int, passes: int) -> dict[str, float]:
-    """Train a model by Seq2SeqTrainer at 30 s."""
+    """Train a model with Seq2SeqTrainer at 30 s."""
     from transformers import Seq2SeqTrainer
 
     from whisper_recipe.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "model")
     tokenizer.set_prefix_tokens(language="en", task="transcribe")
-    torch.backends.cuda.enable_cudnn_sdp(True)  # PyTorch's own choice: all inputs have one shape here
+    torch.backends.cuda.enable_cudnn_sdp(True)  # PyTorch's default: all inputs have the same shape here
     data = Padded(model.config.num_mel_bins, tokenizer(TEXT).input_ids[1:])
     args = arguments(folder, per_device_train_batch_size=size, dataloader_num_workers=WORKERS)
     return clocked(Seq2SeqTrainer, seconds, passes)(model, args, train_dataset=data).timed()
@@ -271,7 +270,7 @@ def unsloth(folder: Path, shape: str, seconds: float, size: int) -> dict[str, fl
 
 
 def compare_decodings(folder: Path, shape: str, results: Results) -> None:
-    """Add a row for each program that decodes."""
+    """Add a row for each decoding program."""
     import ctranslate2
 
     from whisper_recipe.export.ct2 import export
@@ -282,8 +281,8 @@ def compare_decodings(folder: Path, shape: str, results: Results) -> None:
     export(model, converted, "float16" if on_gpu else "float32")
     manifest = folder / f"{bins}" / "cuts_noise.jsonl.gz"
     ways: dict[str, Callable[[], float]] = {
-        "ours, CTranslate2": functools.partial(our_decoding, converted, manifest),
-        "ours, transformers": functools.partial(our_decoding, model, manifest),
+        "whisper-recipe, CTranslate2": functools.partial(our_decoding, converted, manifest),
+        "whisper-recipe, transformers": functools.partial(our_decoding, model, manifest),
         "faster-whisper, batched": functools.partial(faster_whisper, folder, converted, on_gpu),
     }
 
@@ -299,7 +298,7 @@ def compare_decodings(folder: Path, shape: str, results: Results) -> None:
 
 
 def our_decoding(model: Path, manifest: Path) -> float:
-    """Return the seconds that `whisper-recipe decode` took, loading the model aside."""
+    """Return the seconds that `whisper-recipe decode` took, without loading the model."""
     from whisper_recipe.decoding.decode import decode
     from whisper_recipe.decoding.search import SearchOptions
     from whisper_recipe.files import read_json
@@ -311,7 +310,7 @@ def our_decoding(model: Path, manifest: Path) -> float:
 
 
 def faster_whisper(folder: Path, converted: Path, on_gpu: bool) -> float:
-    """Return the seconds that faster-whisper's pipeline took for its best batch size."""
+    """Return the seconds that faster-whisper's pipeline took with its best batch size."""
     import numpy as np
     import soundfile
     from faster_whisper import BatchedInferencePipeline, WhisperModel
@@ -327,7 +326,7 @@ def faster_whisper(folder: Path, converted: Path, on_gpu: bool) -> float:
     ]
     model = WhisperModel(str(converted), device="cuda" if on_gpu else "cpu")
     pipeline = BatchedInferencePipeline(model)
-    # A second of silence at the end, since it stops where rounding makes the times longer than the recording.
+    # With a second of silence at the end, because it stops if rounding makes the times longer than the recording.
     whole = np.concatenate([*samples, np.zeros(16000, np.float32)])
 
     def decoding(size: int) -> float:
@@ -335,11 +334,11 @@ def faster_whisper(folder: Path, converted: Path, on_gpu: bool) -> float:
         segments, _ = pipeline.transcribe(
             whole, language="en", beam_size=1, temperature=0.0, suppress_tokens=NEVER,
             without_timestamps=True, no_speech_threshold=None, vad_filter=False, batch_size=size, clip_timestamps=times,
-            suppress_blank=False, max_new_tokens=2 * TOKENS - 4,  # of which CTranslate2 takes half, with the prompt
+            suppress_blank=False, max_new_tokens=2 * TOKENS - 4,  # CTranslate2's limit is half of this and the prompt
         )  # fmt: skip
         count = sum(1 for _ in segments)
         if count < len(samples) / 2:
-            raise RuntimeError(f"{count} segments of {len(samples)} utterances")
+            raise RuntimeError(f"only {count} segments for {len(samples)} utterances")
         return time.perf_counter() - start
 
     return min(decoding(size) for size in ((16, 64, 256) if GPU else (4,)))

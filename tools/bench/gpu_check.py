@@ -1,9 +1,9 @@
-"""A part of tools/gpu_check.sh: tests, trainings compared with the CPU's, or decoding by batches of several sizes.
+"""Run a part of tools/gpu_check.sh: tests, training compared with the CPU, or decoding with several batch sizes.
 
     python tools/bench/gpu_check.py tests|training|decoding OUT
 
-Writes OUT/<part>.json and OUT/report.md after each row. Without a GPU the same is run small on the CPU. The exit
-status is 1 where something failed or is not what it should be.
+Writes OUT/<part>.json and OUT/report.md after each row. Without a GPU, the same runs at a small size on the CPU. The
+exit status is 1 if anything failed or is not as expected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from corpus import make_model, make_noise
 from decode import END_OF_TEXT
 from gpu_measure import GPU, Results, card_memory, forget, peak_gigabytes, synchronize, waits
 
-if TYPE_CHECKING:  # their imports take seconds, in each part
+if TYPE_CHECKING:  # these imports take seconds in each part
     from lhotse import CutSet
     from transformers import Seq2SeqTrainingArguments
 
@@ -37,8 +37,8 @@ class Variant(SimpleNamespace):
     """A way to train.
 
     Args:
-        alike: name of the variant whose losses on the CPU in float32 it is compared with.
-        most: by how much a step's loss may differ from it, as a share. Judgements: the precision's, over a few steps.
+        alike: name of the variant whose float32 losses on the CPU are the reference.
+        most: largest relative difference of a step's loss; a judgement by precision, for a few steps.
     """
 
     def __init__(self, alike: str, most: float, **options: object) -> None:
@@ -98,7 +98,7 @@ def tests(_folder: Path, out: Path) -> int:
 
 
 def training(folder: Path, out: Path) -> int:
-    """Train in all ways; return how many are not what they should be."""
+    """Train all variants; return how many failed or are not as expected."""
     from whisper_recipe.data.fbank import fbank
 
     results = Results(out, "training", f"Training, whisper-{SHAPE}'s shape, {STEPS} steps of {SECONDS} s")
@@ -130,7 +130,7 @@ def training(folder: Path, out: Path) -> int:
         trained = run(folder, VARIANTS[FULL], broken=0)
         right = trained.skipped == 1 and all(loss == loss for loss in trained.losses)
         results.failed += not right
-        return {"remark": f"{trained.skipped} step skipped" if right else "WRONG: the step was not skipped alone"}
+        return {"remark": f"{trained.skipped} step skipped" if right else "WRONG: not only this step was skipped"}
 
     for name, variant in VARIANTS.items():
         if variant.only_gpu and not GPU:
@@ -144,7 +144,7 @@ def training(folder: Path, out: Path) -> int:
 
 
 def describe(trained: SimpleNamespace) -> dict[str, object]:
-    """Return speed, memory and waits of a training."""
+    """Return speed, memory, waits and losses of a training run."""
     places = ", ".join(f"{place} ({count})" for place, count in trained.waits.most_common(3))
     return {
         "tokens/s": f"{trained.speed:.0f}",
@@ -163,12 +163,12 @@ def run(
     checkpoint: Path | None = None,
     broken: int | None = None,
 ) -> SimpleNamespace:
-    """Train by the parts of `whisper-recipe train`; return losses, tokens a second, waits, and steps skipped.
+    """Train with the components of `whisper-recipe train`; return losses, tokens per second, waits and skipped steps.
 
     Args:
         folder: of data and model.
         variant: the way to train.
-        cpu: leave the GPU alone; then in float32, with whole weights.
+        cpu: train on the CPU; if there is a GPU, in float32 with unquantised weights.
         trainer: more options of the Trainer.
         checkpoint: to resume from.
         broken: the step in which a gradient is NaN.
@@ -201,7 +201,7 @@ def run(
 
 
 def arguments(folder: Path, variant: Variant, cpu: bool, **more: object) -> Seq2SeqTrainingArguments:
-    """Return the Trainer's options of a variant, and set the precision of float32 products as it has it."""
+    """Return a variant's options for the Trainer, and set its precision of float32 products."""
     from transformers import Seq2SeqTrainingArguments
 
     from whisper_recipe.training.options import spare_time
@@ -218,13 +218,13 @@ def arguments(folder: Path, variant: Variant, cpu: bool, **more: object) -> Seq2
 def prepared(
     folder: Path, variant: Variant, args: Seq2SeqTrainingArguments, quantize: str | None
 ) -> tuple[torch.nn.Module, CutSet]:
-    """Return the model as `whisper-recipe train` has it before it trains, and the cuts, with encoder outputs if asked.
+    """Return the model as prepared by `whisper-recipe train`, and the cuts, with encoder outputs if cached.
 
     Args:
         folder: of data and model.
         variant: the way to train.
         args: of the Trainer.
-        quantize: bits of a LoRA base.
+        quantize: type of a LoRA base: none, 8bit or 4bit.
     """
     from whisper_recipe.model.adapters import LoraOptions
     from whisper_recipe.model.load import load_model
@@ -245,7 +245,7 @@ def prepared(
 
 
 def watched() -> type[WhisperTrainer]:
-    """Return the Trainer with a clock, and a list of its losses."""
+    """Return a subclass of the Trainer that records its losses and its speed."""
     from whisper_recipe.training.trainer import WhisperTrainer
 
     class Watched(WhisperTrainer):
@@ -265,14 +265,14 @@ def watched() -> type[WhisperTrainer]:
 
         def compute_loss(self, *args, **kwargs) -> torch.Tensor:
             loss = super().compute_loss(*args, **kwargs)
-            self.losses.append(loss.detach())  # as it is; training_step gives the one before for NaN
+            self.losses.append(loss.detach())  # unfiltered: training_step returns the previous loss instead of NaN
             return loss
 
     return Watched
 
 
 def decoding(folder: Path, out: Path) -> int:
-    """Decode by both backends with batches of several sizes; return how many ways failed."""
+    """Decode with both backends and several batch sizes; return how many failed."""
     import ctranslate2
 
     from whisper_recipe.data.fbank import fbank

@@ -1,4 +1,4 @@
-"""What gpu_check.py and gpu.py share: results that survive being cut off, and a card's time, memory, waits and peak."""
+"""Shared by gpu_check.py and gpu.py: results that survive being cut off, and a GPU's memory, waits and matrix peak."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from whisper_recipe.files import atomic_write, write_json
 PARTS = ("tests", "training", "decoding", "bench")  # of the report, in this order
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-SYNCHRONIZING = "called a synchronizing CUDA operation"  # what torch.cuda.set_sync_debug_mode says
+SYNCHRONIZING = "called a synchronizing CUDA operation"  # in the warnings of torch.cuda.set_sync_debug_mode
 
 
 class Results:
-    """The rows of one part of a check, written to out/<part>.json and, with those of all parts, to out/report.md."""
+    """The rows of one part of a check, written to out/<part>.json and, with the other parts, to out/report.md."""
 
     def __init__(self, out: Path, part: str, title: str) -> None:
         self.out, self.part, self.title, self.rows = out, part, title, []
@@ -33,16 +33,16 @@ class Results:
         self._write(finished=False)
 
     def add(self, row: dict[str, object]) -> None:
-        """Keep a row."""
+        """Add a row and write the results."""
         print(json.dumps(row), flush=True)
         self.rows.append(row)
         self._write(finished=False)
 
     def attempt(self, what: str, measure: Callable[[], dict[str, object]]) -> dict[str, object] | None:
-        """Keep what `measure` returns as the row of `what`, or the reason why it can't be measured."""
+        """Add the row that `measure` returns for `what`, or the reason why it failed."""
         try:
             row = measure()
-        except Exception as error:  # one part that breaks must not cost the others
+        except Exception as error:  # one failure must not prevent the others
             self.failed += 1
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self.add({"what": what, "remark": f"FAILED: {reason}"})
@@ -51,7 +51,7 @@ class Results:
         return row
 
     def finish(self) -> None:
-        """Note that nothing was cut off."""
+        """Record that nothing was cut off."""
         self._write(finished=True)
 
     def _write(self, finished: bool) -> None:
@@ -61,8 +61,8 @@ class Results:
 
 
 def write_report(out: Path) -> None:
-    """Write out/report.md from the parts' JSON."""
-    text = ["# Check of the GPU road"]
+    """Write out/report.md from the JSON files of the parts."""
+    text = ["# GPU check"]
     for path in filter(Path.exists, (out / f"{part}.json" for part in PARTS)):
         part = json.loads(path.read_text(encoding="utf-8"))
         table = tabulate(part["rows"], headers="keys", tablefmt="github", disable_numparse=True)
@@ -73,7 +73,7 @@ def write_report(out: Path) -> None:
 
 
 def card() -> str:
-    """Return the card's name and the versions of what runs on it."""
+    """Return the GPU's name and the versions of torch and transformers."""
     import transformers
 
     name = torch.cuda.get_device_name() if GPU else "no GPU"
@@ -81,13 +81,13 @@ def card() -> str:
 
 
 def synchronize() -> None:
-    """Wait for the card."""
+    """Wait for the GPU."""
     if GPU:
         torch.cuda.synchronize()
 
 
 def forget() -> None:
-    """Give memory back, and count its peak from now on."""
+    """Free memory and reset its peak."""
     import gc
 
     gc.collect()
@@ -97,13 +97,13 @@ def forget() -> None:
 
 
 def peak_gigabytes() -> str:
-    """Return the most memory that PyTorch has held since `forget`."""
+    """Return PyTorch's peak memory since `forget`."""
     return f"{torch.cuda.max_memory_allocated() / 1e9:.2f}" if GPU else ""
 
 
 @contextmanager
 def card_memory(every: float = 0.02) -> Iterator[list[int]]:
-    """List the bytes of the card that are in use, seen every so many seconds: CTranslate2 allocates for itself."""
+    """Sample the GPU's bytes in use every `every` seconds, because CTranslate2 has its own allocator."""
     used, ended = [0], threading.Event()
 
     def look() -> None:
@@ -122,7 +122,7 @@ def card_memory(every: float = 0.02) -> Iterator[list[int]]:
 
 @contextmanager
 def waits() -> Iterator[Counter[str]]:
-    """Count the places where the program waits for the card (https://docs.pytorch.org/docs/stable/notes/cuda.html)."""
+    """Count the places where the program waits for the GPU (https://docs.pytorch.org/docs/stable/notes/cuda.html)."""
     found: Counter[str] = Counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -139,7 +139,7 @@ def waits() -> Iterator[Counter[str]]:
 
 
 def matrix_peak(size: int = 8192, rounds: int = 10) -> float:
-    """Return the operations in a second that the device reaches in a product of two bfloat16 matrices."""
+    """Return the operations per second that the device reaches in a product of two bfloat16 matrices."""
     a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b
@@ -152,19 +152,19 @@ def matrix_peak(size: int = 8192, rounds: int = 10) -> float:
 
 
 def forward_operations(config: object, batch: int, frames: int, tokens: int) -> int:
-    """Return the operations of Whisper's forward pass in products of matrices, padding included.
+    """Return the operations of Whisper's forward pass in matrix products, padding included.
 
     Args:
         config: WhisperConfig.
-        batch: utterances.
-        frames: of log-mel, for each.
-        tokens: for each.
+        batch: number of utterances.
+        frames: log-mel frames per utterance.
+        tokens: tokens per utterance.
     """
     width, positions = config.d_model, (frames + 1) // 2
     convolutions = 3 * width * (config.num_mel_bins * frames + width * positions)
     encoder_layer = positions * (4 * width**2 + 2 * width * config.encoder_ffn_dim) + 2 * positions**2 * width
     decoder_layer = (
-        tokens * (6 * width**2 + 2 * width * config.decoder_ffn_dim)  # both attentions but for cross keys and values
+        tokens * (6 * width**2 + 2 * width * config.decoder_ffn_dim)  # both attentions except cross keys and values
         + 2 * positions * width**2
         + 2 * tokens * (tokens + positions) * width
     )

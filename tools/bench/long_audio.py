@@ -1,13 +1,13 @@
-"""`whisper-recipe transcribe` against faster-whisper on long audio: error rate, speed, and speech that was lost.
+"""`whisper-recipe transcribe` against faster-whisper on long audio: error rate, speed and lost speech.
 
     python tools/bench/long_audio.py --model CT2_FOLDER --data data/test [--minutes 10] [--files 1] [--seed 1]
 
 The utterances of a Kaldi data directory are joined, in random order and with pauses of 0.1 to 2 s, into long files.
 These are transcribed with the same weights by `transcribe` (in batches and sequentially) and by faster-whisper (file by
-file and by its batched pipeline), with the same beam and temperatures; all else is what each does by default.
+file and by its batched pipeline), with the same beam and temperatures; all other settings are defaults.
 
-The error rate is that of the whole transcript. An utterance of over 2 s is lost when no segment of the transcript
-overlaps it. The RTF includes loading the model.
+The error rate is that of the whole transcript. An utterance over 2 s is lost if no segment of the transcript overlaps
+it. The RTF includes loading the model.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from whisper_recipe.decoding.search import SearchOptions
 from whisper_recipe.text.error_rates import ErrorCounts, count_errors
 from whisper_recipe.text.normalize import get_normalizer, is_counted_in_characters
 
-LONG = 2.0  # seconds of an utterance that must have words
+LONG = 2.0  # seconds: utterances over this must have words
 Segments = list[tuple[float, float, str]]  # start, end, text
 
 
 class LongFile(NamedTuple):
-    """A joined file, and what is said in it and when."""
+    """A joined file, and its utterances with their times."""
 
     path: Path
     utterances: Segments
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a CTranslate2 folder")
     parser.add_argument("--data", type=Path, required=True, help="a Kaldi data directory of one language")
-    parser.add_argument("--minutes", type=float, default=10, help="of each file")
+    parser.add_argument("--minutes", type=float, default=10, help="length of each file")
     parser.add_argument("--files", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--beam_size", type=int, default=1)
@@ -128,7 +128,7 @@ def _silent(start: float, end: float, segments: Segments) -> bool:
 
 
 def ours(files: list[LongFile], options: argparse.Namespace, sequential: bool) -> list[Segments]:
-    """Transcribe by the command's function."""
+    """Transcribe with the command's function."""
     from whisper_recipe.decoding.transcribe import transcribe
 
     with tempfile.TemporaryDirectory() as out:
@@ -146,7 +146,7 @@ def ours(files: list[LongFile], options: argparse.Namespace, sequential: bool) -
 
 
 def theirs(files: list[LongFile], options: argparse.Namespace, batched: bool) -> list[Segments]:
-    """Transcribe by faster-whisper; the batched pipeline without timestamps in the text, as is its default."""
+    """Transcribe with faster-whisper; the batched pipeline without timestamps in the text, its default."""
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
     model = WhisperModel(options.model, device="auto", compute_type="default")

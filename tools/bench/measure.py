@@ -1,4 +1,4 @@
-"""What the benchmarks share: a command's time and memory, the machine's name, and a table of rounds."""
+"""Shared by the benchmarks: a command's time and memory, the machine's name, and the table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tabulate import tabulate
 
 
 class Cost(NamedTuple):
-    """What a command took."""
+    """Time and memory that a command took."""
 
     seconds: float
-    megabytes: float  # at most, of it and the processes it waited for
+    megabytes: float  # peak of it and the processes it waited for
 
 
 def cost(*command: str) -> Cost:
-    """Run a command without its output; return what it took.
+    """Run a command, discarding its output; return its time and memory.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed.
     """
     start = time.perf_counter()
     pid = os.fork()
@@ -40,14 +40,14 @@ def cost(*command: str) -> Cost:
 
 
 def child(script: str, what: str, folder: str, *launcher: str, **variables: str) -> str:
-    """Start a benchmark's own script for one of the things that it measures; return what that prints.
+    """Run a benchmark's script in a child process, for one of its measurements; return its output.
 
     Args:
-        script: the benchmark's, started with the options that it was given and `--child what folder`.
-        what: to measure.
+        script: the benchmark's, run with this process's options and `--child what folder`.
+        what: what to measure.
         folder: of its data and models.
         launcher: options of Python before the script, such as -m torch.distributed.run.
-        variables: of the environment, besides.
+        variables: additional environment variables.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", **variables}
     command = [sys.executable, *launcher, script, *sys.argv[1:], "--child", what, folder]
@@ -55,7 +55,7 @@ def child(script: str, what: str, folder: str, *launcher: str, **variables: str)
 
 
 def machine() -> str:
-    """Return processor, cores and Python, as results name them."""
+    """Return processor, cores, load and Python version, for results."""
     names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     processor = names[0] if names else platform.processor()
     return f"{processor}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"

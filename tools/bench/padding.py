@@ -1,15 +1,15 @@
-"""What padding to 30 s costs: one fine-tuning of a real model on real speech in several ways, at equal data and steps.
+"""The cost of padding to 30 s: fine-tune a real model on real speech in several ways, with equal data and steps.
 
     python tools/bench/padding.py --model openai/whisper-base --language cs \
         --train_cuts egs/fillets/data/fbank_whisper80/cuts_train.jsonl.gz \
         --test_cuts egs/fillets/data/fbank_whisper80/cuts_test.jsonl.gz --out exp/padding [--steps 60] [--bf16 true]
 
-`whisper-recipe train` at natural length and with a quarter, half or all of the cuts padded to 30 s, and Seq2SeqTrainer
-as Hugging Face's course on fine-tuning Whisper has it: WhisperFeatureExtractor, which pads to 30 s, a collator that
-pads the labels, batches drawn at random. All see as many cuts in a batch, for as many steps, with the same optimizer
-and learning rate. The models are exported to CTranslate2 int8, decoded greedily at natural length and at 30 s, and
-transcribed by faster-whisper with its defaults, told the language. Training time and memory are the training's alone:
-features are computed ahead for all.
+The ways are `whisper-recipe train` at natural length and with a quarter, half or all of the cuts padded to 30 s, and
+Seq2SeqTrainer as in Hugging Face's course on fine-tuning Whisper: WhisperFeatureExtractor, which pads to 30 s, a
+collator that pads the labels, batches drawn at random. All have the same number of cuts per batch and of steps, and
+the same optimizer and learning rate. The models are exported to CTranslate2 int8 and decoded greedily at natural
+length and at 30 s; faster-whisper also transcribes with its defaults and the given language. The time is that of
+training alone, with features computed ahead for all; the memory is the peak of the whole process.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def shared(options: argparse.Namespace) -> dict[str, object]:
 
 
 def train_ours(folder: Path, options: argparse.Namespace, share: float) -> dict:
-    """Train by `whisper-recipe train` with a share of the cuts padded; return its minutes and peak memory."""
-    # As many cuts in a batch as the others have, whatever their lengths are.
+    """Train with `whisper-recipe train` and a share of the cuts padded; return its minutes and peak memory."""
+    # As many cuts per batch as Seq2SeqTrainer, whatever their lengths.
     batches = {"max_cuts": options.batch, "max_duration": 30 * options.batch, "pad_to_30s": share}
     command = ["whisper-recipe", "train", "--method", "full", "--base_model", options.model]
     command += ["--train_cuts", options.train_cuts, "--dev_cuts", options.test_cuts, "--output_dir", str(folder)]
-    for room, values in (("trainer", shared(options)), ("batches", batches)):
+    for group, values in (("trainer", shared(options)), ("batches", batches)):
         for name, value in values.items():
-            command += [f"--{room}.{name}", str(value).lower()]
+            command += [f"--{group}.{name}", str(value).lower()]
     used = cost(*command)
     log = [line for line in (folder / "train.log").read_text().splitlines() if " INFO " in line]
     start = next(line for line in log if "parameters are trained" in line)
@@ -79,23 +79,23 @@ def train_ours(folder: Path, options: argparse.Namespace, share: float) -> dict:
 
 
 def logged_at(line: str) -> datetime:
-    """Return the time that a line of train.log begins with."""
+    """Return the time at the start of a line of train.log."""
     return datetime.strptime(" ".join(line.split()[:2]), "%Y-%m-%d %H:%M:%S,%f")
 
 
 def train_as_users(folder: Path) -> dict:
-    """Train by Seq2SeqTrainer in a process of its own, whose memory is measured."""
+    """Train with Seq2SeqTrainer in a separate process, to measure its memory."""
     return json.loads(child(__file__, "common", str(folder)).splitlines()[-1])
 
 
 def costs(seconds: float, megabytes: float, options: argparse.Namespace) -> dict:
-    """Return a training's columns of the table."""
+    """Return a training run's columns of the table."""
     speed = options.steps * options.batch / seconds
     return {"minutes": round(seconds / 60, 1), "cuts/s": round(speed, 2), "peak MB": round(megabytes)}
 
 
 def rates(folder: Path, options: argparse.Namespace) -> dict[str, str]:
-    """Return a model's error rates, with their intervals, by how its input is padded."""
+    """Return a model's error rates with their intervals, by padding of its input."""
     int8, found = folder / "ct2_int8", {}
     if not int8.exists():
         run("export", str(folder / "model"), "--out", str(int8), "--quantization", "int8")
@@ -114,7 +114,7 @@ def rates(folder: Path, options: argparse.Namespace) -> dict[str, str]:
 
 
 def transcribe_as_users(model: Path, options: argparse.Namespace, out: Path) -> None:
-    """Transcribe each utterance by faster-whisper with its defaults; write hyp.jsonl."""
+    """Transcribe each utterance with faster-whisper and its defaults; write hyp.jsonl."""
     from faster_whisper import WhisperModel
     from lhotse import CutSet
 
@@ -129,7 +129,7 @@ def transcribe_as_users(model: Path, options: argparse.Namespace, out: Path) -> 
 
 
 def run(*command: str) -> None:
-    """Run a command of whisper-recipe without its output."""
+    """Run a whisper-recipe command, discarding its output."""
     subprocess.run(["whisper-recipe", *command], check=True, stdout=subprocess.DEVNULL)
 
 

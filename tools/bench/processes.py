@@ -2,10 +2,10 @@
 
     python tools/bench/processes.py [--processes 2] [--steps 10] [--utterances 400] [--rounds 3]
 
-torchrun starts the processes, each pinned to a core of its own with one thread. The model has whisper-tiny's shape and
-random weights; the utterances are noise with durations drawn as AISHELL's. Training is full fine-tuning with 100 s of
-audio in a process's batch, at the clock of train.py. Decoding is `whisper-recipe decode` with the int8 export and 20
-tokens an utterance, from the start of the processes' work to the end of the one that puts their hypotheses together.
+torchrun starts the processes, each pinned to its own core with one thread. The model has whisper-tiny's shape and
+random weights; the utterances are noise with AISHELL-like durations. Training is full fine-tuning with 100 s of audio
+per batch and process, timed as in train.py. Decoding is `whisper-recipe decode` with the int8 export and 20 tokens
+per utterance, timed from the start of the processes' work until their hypotheses are merged.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def main() -> None:
                     "work": work,
                     "utterances/s, one process": spread(list(one), 2),
                     f"{options.processes} processes": spread(list(many), 2),
-                    "times": spread([more / less for less, more in speeds], 2),
+                    "speedup": spread([more / less for less, more in speeds], 2),
                 }
             )
-    report(f"{options.processes} processes, each on a core of its own, against one: median (range)", rows)
+    report(f"{options.processes} processes, each on its own core, against one: median (range)", rows)
 
 
 def make(folder: Path, count: int) -> None:
@@ -101,7 +101,7 @@ def decode(folder: Path, options: argparse.Namespace) -> None:
     from whisper_recipe.decoding.search import SearchOptions
 
     search = SearchOptions(max_new_tokens=TOKENS, suppress_tokens=[END_OF_TEXT], suppress_blank=False)
-    out = folder / f"decoded{os.environ['MASTER_PORT']}"  # one folder for the processes of a start
+    out = folder / f"decoded{os.environ['MASTER_PORT']}"  # one folder per launch, for all its processes
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         decode(str(folder / "int8"), folder / "cuts_noise.jsonl.gz", out, pad_to_30s=False, search=search)

@@ -2,10 +2,10 @@
 
     python tools/bench/sampler.py [--cuts 1000000] [--batches 100000] [--max_cuts 2]
 
-Start-up is all that `whisper-recipe train` does with its cuts before the first batch: it looks for those that it can't
-train on, counts the batches of an epoch, and makes the first one. The peer is lhotse's own sampler over a lazy CutSet,
-counted once. Then the batches are made one after the other: by the sampler alone at their full size, and with the
-features, tokens and padding of a loader process at `max_cuts` cuts a batch, so that it ends in minutes.
+Start-up is all that `whisper-recipe train` does with its cuts before the first batch: it finds untrainable cuts, counts
+the batches of an epoch, and creates the first one. The peer is lhotse's own sampler over a lazy CutSet, iterated once.
+Then the batches are created one after the other: by the sampler alone at full size, and by a loader process with
+features, tokens and padding at `max_cuts` cuts per batch, so that it finishes in minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from whisper_recipe.files import write_jsonl
 from whisper_recipe.model.create import init_model
 
 STORED = 64  # utterances whose features the cuts share
-LOOKS = 10  # at the memory
+LOOKS = 10  # number of memory readings
 PEER = """
 import sys
 from lhotse import CutSet
@@ -60,25 +60,27 @@ def main() -> None:
         own += ["--max_cuts", str(options.max_cuts), "--child"]
         commands = {
             "whisper-recipe, start-up": [*own, "start", cuts, tokenizer],
-            "lhotse, counting alone": [sys.executable, "-c", PEER, cuts],
+            "lhotse, counting batches": [sys.executable, "-c", PEER, cuts],
         }
         costs = {name: cost(*map(str, command)) for name, command in commands.items()}
         looks = [json.loads(subprocess.check_output([*own, kind, cuts, tokenizer])) for kind in ("sample", "load")]
     report(
         f"Start-up on {options.cuts:,} cuts",
         [
-            {"program": name, "seconds": f"{x.seconds:.1f}", "MB at most": f"{x.megabytes:.0f}"}
+            {"program": name, "seconds": f"{x.seconds:.1f}", "peak MB": f"{x.megabytes:.0f}"}
             for name, x in costs.items()
         ],
     )
     for title, rows in zip(
-        ("the sampler alone, 200 s a batch", f"a loader process, {options.max_cuts} cuts a batch"), looks, strict=True
+        ("the sampler alone, 200 s per batch", f"a loader process, {options.max_cuts} cuts per batch"),
+        looks,
+        strict=True,
     ):
-        report(f"MB after so many batches of {options.cuts:,} cuts: {title}", rows)
+        report(f"Memory in MB by number of batches, {options.cuts:,} cuts: {title}", rows)
 
 
 def make_manifest(folder: Path, count: int) -> Path:
-    """Write a manifest of so many cuts, which share the features of a few."""
+    """Write a manifest of `count` cuts, which share the features of a few."""
     rng = np.random.default_rng(0)
     stored = []
     with FineLilcomWriter(folder / "features") as writer:
@@ -130,18 +132,18 @@ def start(cuts: Path, tokenizer: Path, *_: int) -> None:
 
 
 def sample(cuts: Path, tokenizer: Path, batches: int, _: int) -> None:
-    """Make all batches, of cuts alone."""
+    """Make all batches, without features."""
     sampler = _loader(cuts, tokenizer).batch_sampler
     _look(itertools.chain.from_iterable(itertools.repeat(sampler)), batches)
 
 
 def load(cuts: Path, tokenizer: Path, batches: int, max_cuts: int) -> None:
-    """Make all batches, with one process that loads their features."""
+    """Make all batches, with a process that loads their features."""
     _look(itertools.chain.from_iterable(itertools.repeat(_loader(cuts, tokenizer, max_cuts=max_cuts))), batches)
 
 
 def _look(stream: object, batches: int) -> None:
-    """Print the memory of this process and of the loading one after shares of the batches, as JSON."""
+    """Print the memory of this process and of the loader at intervals of the batches, as JSON."""
     rows, begin = [], time.perf_counter()
     every = max(1, batches // LOOKS)
     for number, _ in enumerate(tqdm(itertools.islice(stream, batches), total=batches, disable=None), 1):

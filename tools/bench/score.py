@@ -2,10 +2,10 @@
 
     python tools/bench/score.py [--utterances 100000] [--rounds 3]
 
-Both run on one core, read the same files and normalise with the same normalisers. The peer is what a user writes with
-jiwer: one call with all pairs of a group, for the set, each language and task, each language, task, speaker and range
-of durations. It has the rates of all groups, but no intervals, alignments, frequent errors, signs of made-up text,
-BLEU, chrF, report or files.
+Both run on one core, read the same files and normalise with the same normalisers. The peer is what a user would write
+with jiwer: one call with all pairs of a group, for the set, each language and task, each language, task, speaker and
+range of durations. It has the rates of all groups, but no intervals, alignments, frequent errors, signs of
+hallucination, BLEU, chrF, report or files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # what is run here inherits it
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # inherited by the commands
     with tempfile.TemporaryDirectory() as folder:
         cuts, hypotheses = f"{folder}/cuts_test.jsonl", f"{folder}/hyp.jsonl"
         make_lists(cuts, hypotheses, options.utterances)
@@ -80,7 +80,7 @@ def main() -> None:
         {
             "program": name,
             "seconds": spread([own.seconds for own in found]),
-            "MB at most": f"{max(own.megabytes for own in found):.0f}",
+            "peak MB": f"{max(own.megabytes for own in found):.0f}",
             "seconds / jiwer's": spread(
                 [own.seconds / other.seconds for own, other in zip(found, peer, strict=True)], 2
             ),
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def make_lists(cuts: str, hypotheses: str, utterances: int) -> None:
-    """Write references of 500 speakers, 5.7 s on average (as AISHELL's), and hypotheses with some 10 % of errors."""
+    """Write references of 500 speakers, 5.7 s on average (as AISHELL's), and hypotheses with about 10 % errors."""
     draw = random.Random(0)
     references, found = [], []
     for number in range(utterances):
@@ -116,7 +116,7 @@ def make_lists(cuts: str, hypotheses: str, utterances: int) -> None:
 
 
 def damaged(units: list[str], draw: random.Random) -> list[str]:
-    """Leave out, replace and insert some; in one text of a thousand begin to loop."""
+    """Delete, replace and insert some units; make one text in a thousand loop."""
     heard = []
     for unit in units:
         kind = draw.random()

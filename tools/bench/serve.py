@@ -4,19 +4,19 @@
     python tools/bench/serve.py load  --model CT2_FOLDER --data data/test [--clients 32] [--seconds 600]
     python tools/bench/serve.py live  --model CT2_FOLDER --data data/test [--clients 4]  [--seconds 30]
 
-All of it stays on this machine's loopback. Clients send the utterances of a Kaldi data directory, each the next as soon
-as it is answered.
+Everything runs on this machine's loopback. Clients send the utterances of a Kaldi data directory, each as soon as the
+previous one is answered.
 
 speed: requests and seconds of audio per second. The other server has faster-whisper's `transcribe` behind the same
-form, one request at a time on all cores, with the same weights, language, greedy search, and timestamps only where the
-model has learned them; all else is what each does by default.
+form, one request at a time on all cores, with the same weights, language, greedy search, and timestamps only if the
+model was trained with them; all other settings are defaults.
 
 load: some of the requests are long (15 s to 3 minutes), damaged, or streamed, and some clients hang up. After a fifth
-of the time the server is killed without warning and restarted. Every request must end in an answer or, if the server
-was killed under it, in a closed connection; otherwise it counts as lost, and the command fails. The memory is the
-server's resident set from the restart to the end. It takes --seconds, and a few minutes more at most.
+of the time the server is killed without warning and restarted. Every request must get an answer or, if the server was
+killed meanwhile, a closed connection; otherwise it counts as lost, and the command fails. The memory is the server's
+resident set from the restart to the end. This takes --seconds, and at most a few minutes more.
 
-live: clients speak over WebSockets at the speed of speech; from the end of each utterance to its text.
+live: clients send speech over WebSockets in real time; measures the delay from the end of each utterance to its text.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ from measure import report
 from whisper_recipe.data.audio import SAMPLING_RATE, read_audio
 
 TIMEOUT = 300  # seconds after which a request counts as lost
-START_SECONDS = 120  # that a server may take to load its model
+START_SECONDS = 120  # limit for a server to load its model
 LONG_MINUTES = (0.25, 0.5, 1, 2, 3)
-LOST, HUNG_UP, KILLED, DOWN = "lost", "hung up", "killed under it", "server down"  # ends without an answer
-PAUSE = 1.5  # seconds between what a live client says
+LOST, HUNG_UP, KILLED, DOWN = "lost", "hung up", "server killed", "server down"  # no answer
+PAUSE = 1.5  # seconds between the utterances of a live client
 
 
 def main() -> None:
-    """Run what is asked for, print its table."""
+    """Run the chosen benchmark, print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["speed", "load", "live", "peer"])
     parser.add_argument("--model", required=True, help="a CTranslate2 folder")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def utterances(data: Path) -> list[tuple[bytes, float]]:
-    """Return each utterance as a WAV file, and its seconds."""
+    """Return each utterance as a WAV file, with its seconds."""
     found = []
     for line in (data / "wav.scp").read_text(encoding="utf-8").splitlines():
         samples = read_audio(data / line.split(maxsplit=1)[1])
@@ -93,7 +93,7 @@ def wav(samples: np.ndarray) -> bytes:
 
 
 class Server:
-    """A server in a process of its own."""
+    """A server in its own process."""
 
     def __init__(self, kind: str, options: argparse.Namespace) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -106,7 +106,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start, or start again, and wait until it answers."""
+        """Start or restart the server, and wait until it answers."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=environment)
         deadline = time.monotonic() + START_SECONDS
@@ -120,7 +120,7 @@ class Server:
         sys.exit(f"the server did not start:\n{self.log.read()}")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it."""
+        """Stop the server."""
         self.process.send_signal(number)
         self.process.wait()
 
@@ -133,7 +133,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(kind: str, options: argparse.Namespace) -> Iterator[Server]:
-    """Run a server meanwhile."""
+    """Run a server in the context."""
     server = Server(kind, options)
     try:
         yield server
@@ -164,7 +164,7 @@ def peer(options: argparse.Namespace) -> None:
 
 
 async def speed(options: argparse.Namespace) -> None:
-    """Print what each server gets done."""
+    """Print the throughput and the waits of each server."""
     files, rows, rates = utterances(options.data), [], []
     for kind in ("whisper-recipe", "faster-whisper"):
         with serving(kind, options) as server:
@@ -181,13 +181,13 @@ async def speed(options: argparse.Namespace) -> None:
             }
         )
     title = f"{options.model}: {options.clients} clients, {options.seconds:.0f} s each"
-    report(f"{title}; whisper-recipe is faster by {rates[0] / rates[1]:.1f}", rows)
+    report(f"{title}; whisper-recipe is {rates[0] / rates[1]:.1f} times as fast", rows)
 
 
 async def closed_loop(
     server: Server, files: list[tuple[bytes, float]], options: argparse.Namespace, seconds: float
 ) -> tuple[float, float, list[float]]:
-    """Return requests and seconds of audio per second, and how long each waited."""
+    """Return requests and seconds of audio per second, and how long each request waited."""
     waits, audio, start = [], 0.0, time.perf_counter()
 
     async def one_client(number: int) -> None:
@@ -218,8 +218,8 @@ async def load(options: argparse.Namespace) -> None:
     """Print how each kind of request ended, and the server's memory."""
     files = [content for content, _ in utterances(options.data)]
     with tempfile.TemporaryDirectory() as folder:
-        asked = [argparse.Namespace(data=options.data, seed=0, minutes=minutes) for minutes in LONG_MINUTES]
-        long = [join(one, Path(folder), number).path.read_bytes() for number, one in enumerate(asked)]
+        settings = [argparse.Namespace(data=options.data, seed=0, minutes=minutes) for minutes in LONG_MINUTES]
+        long = [join(each, Path(folder), number).path.read_bytes() for number, each in enumerate(settings)]
     ends: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     memory: list[float] = []
     killed = asyncio.Event()
@@ -258,11 +258,11 @@ async def load(options: argparse.Namespace) -> None:
     total = sum(ends.values(), collections.Counter())
     print(f"\n{total.total()} requests, {total[LOST]} of them lost; {left} left in the server's queue at the end")
     if total[LOST] or left:
-        sys.exit("requests were lost or are left")
+        sys.exit("requests were lost or are still queued")
 
 
 def report_memory(megabytes: list[float]) -> None:
-    """Print how the server's memory developed."""
+    """Print the server's memory over time."""
     parts = np.array_split(megabytes, 10)
     row = {f"{10 * number} %": f"{np.median(part):.0f}" for number, part in enumerate(parts, 1) if len(part)}
     title = "Resident memory in MB, median of each tenth of the time since the restart"
@@ -270,7 +270,7 @@ def report_memory(megabytes: list[float]) -> None:
 
 
 async def requests_left(server: Server) -> int:
-    """Return how many requests the server still counts a moment after the last client has gone."""
+    """Return how many requests the server still counts up to 10 s after the last client has left."""
     async with httpx.AsyncClient() as client:
         for _ in range(20):
             left = (await client.get(f"{server.url}/health")).json()["requests"]
@@ -281,7 +281,7 @@ async def requests_left(server: Server) -> int:
 
 
 def draw(generator: random.Random, files: list[bytes], long: list[bytes]) -> tuple[str, bytes, dict[str, str], float]:
-    """Return a kind of request, its content, its fields, and the seconds that the client waits."""
+    """Draw a kind of request, its content, its fields, and the seconds that the client waits."""
     share, content, streamed = generator.random(), generator.choice(files), {"stream": "true"}
     if share < 0.02:
         return "long, streamed", generator.choice(long), streamed, TIMEOUT
@@ -309,7 +309,7 @@ async def ending(
     options: argparse.Namespace,
     killed: asyncio.Event,
 ) -> str:
-    """Send one request; return how it ended: the answer's status, or one of the ends without an answer."""
+    """Send one request; return how it ended: the answer's status, or why there was none."""
     try:
         answer = await asyncio.wait_for(post(client, server, content, options.language, **fields), patience)
     except TimeoutError:
@@ -328,7 +328,7 @@ async def ending(
 
 
 async def live(options: argparse.Namespace) -> None:
-    """Print how long after an utterance its text comes."""
+    """Print the delay of texts after their utterances."""
     from websockets.asyncio.client import connect
 
     files = [soundfile.read(io.BytesIO(content), dtype="int16")[0] for content, _ in utterances(options.data)]
@@ -362,7 +362,7 @@ async def live(options: argparse.Namespace) -> None:
 
 
 async def paced(generator: random.Random, files: list[np.ndarray], seconds: float) -> AsyncIterator[np.ndarray]:
-    """Yield utterances and pauses, 0.1 s at a time, as they are spoken."""
+    """Yield utterances and pauses in real time, 0.1 s at a time."""
     size, start, sent = SAMPLING_RATE // 10, time.perf_counter(), 0
     while sent < seconds * SAMPLING_RATE:
         speech = generator.choice(files)
@@ -374,7 +374,7 @@ async def paced(generator: random.Random, files: list[np.ndarray], seconds: floa
 
 
 async def listen(connection: object, first: list[float], final: list[float]) -> None:
-    """Note how long the texts took, by the server's own times of the turns."""
+    """Record how long the texts took, by the server's times of the turns."""
     opened = time.perf_counter()
     begun: dict[str, float] = {}
     over: dict[str, float] = {}

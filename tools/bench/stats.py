@@ -2,8 +2,8 @@
 
     python tools/bench/stats.py [--cuts 1000000] [--rounds 1]
 
-The peer is the loop that a lhotse user writes, a lazy CutSet whose durations and texts are counted per language; it
-makes less of them. lhotse's own CutSet.describe is the third row.
+The peer is the loop that a lhotse user would write: it collects durations and text lengths per language and task from a
+lazy CutSet, and computes fewer statistics. The third row is lhotse's own CutSet.describe.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DESCRIBE = "import sys; from lhotse import CutSet; CutSet.from_jsonl_lazy(sys.ar
 
 
 def main() -> None:
-    """Make the manifest, count it by all in turn, print the table."""
+    """Make the manifest, run all in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cuts", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--tokenizer", help="a Whisper folder: tokens are counted too, by us alone")
+    parser.add_argument("--tokenizer", help="a Whisper folder: whisper-recipe also counts tokens")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cuts = make_manifest(Path(folder) / "cuts.jsonl.gz", options.cuts)
@@ -68,7 +68,7 @@ def main() -> None:
         {
             "program": name,
             "seconds": spread([own.seconds for own in found]),
-            "MB at most": f"{max(own.megabytes for own in found):.0f}",
+            "peak MB": f"{max(own.megabytes for own in found):.0f}",
             "times as fast as the loop": spread([b.seconds / a.seconds for a, b in zip(found, peer, strict=True)], 2),
         }
         for name, found in costs.items()

@@ -3,14 +3,14 @@
     python tools/bench/train.py [--model WHISPER_FOLDER] [--steps 12] [--rounds 3] [--freeze-encoder true]
         [--cache-encoder true] [--workers 2]
 
-Both train a model of whisper-tiny's shape with random weights, or that of --model, on the same utterances of noise,
-whose durations are drawn as AISHELL's (1.2 to 14.5 s, 5.7 s on the average), with the same number of utterances in a
-batch, and features computed ahead. Ours takes all utterances once; the common recipe, to which they are all equally
-long, --steps batches. The common recipe is that of Hugging Face's course and of its example script: Seq2SeqTrainer,
-WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder ours trains from
-stored encoder outputs (the time to store them is printed), the common recipe with its encoder frozen. Ours loads its
-features in the training process, since on two cores loading processes would take the training's; --workers gives it
-some, to see whether the training waits for them.
+Both train random weights in whisper-tiny's shape, or --model, on the same utterances of noise with AISHELL-like
+durations (1.2 to 14.5 s, 5.7 s on average), with the same number of utterances per batch, and features computed
+ahead. whisper-recipe trains on all utterances once; the common recipe, for which they are all equally long, on
+--steps batches. The common recipe is that of Hugging Face's course and example script: Seq2SeqTrainer,
+WhisperFeatureExtractor's padding to 30 s, and a collator that pads the labels. With --cache-encoder, whisper-recipe
+trains from stored encoder outputs (the time to store them is printed), the common recipe with a frozen encoder.
+whisper-recipe loads its features in the training process, because on two cores loader processes would slow down
+training; --workers adds some, to see whether training waits for them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_UP = 2  # steps before the clock starts
 def main() -> None:
     """Make data and model, train with both in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder of transformers")
+    parser.add_argument("--model", type=Path, help="a multilingual Whisper folder (transformers)")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--freeze-encoder", default="false", choices=["true", "false"])
@@ -70,8 +70,8 @@ def main() -> None:
     frozen = ", encoder frozen" if options.freeze_encoder == "true" else ""
     if options.cache_encoder == "true":
         seconds = [run["encoding"] for run in found["whisper-recipe"] if run["encoding"]]
-        frozen += f", ours from stored outputs (made once in {spread(seconds)} s)"
-    report(f"{what}{frozen}, {BATCH} utterances a batch, {options.steps} steps: median (range)", rows)
+        frozen += f", whisper-recipe from stored outputs (computed once in {spread(seconds)} s)"
+    report(f"{what}{frozen}, {BATCH} utterances per batch, {options.steps} steps: median (range)", rows)
 
 
 def make(folder: Path, options: argparse.Namespace) -> None:
@@ -84,7 +84,7 @@ def make(folder: Path, options: argparse.Namespace) -> None:
 
 
 def arguments(folder: Path, options: argparse.Namespace) -> dict:
-    """Return what both trainings share."""
+    """Return the training arguments that both share."""
     return {
         "output_dir": str(folder / "exp"),
         "max_steps": options.steps + WARM_UP,
@@ -97,7 +97,7 @@ def arguments(folder: Path, options: argparse.Namespace) -> dict:
 
 
 def clocked(trainer: type, options: argparse.Namespace) -> type:
-    """Return the Trainer with a clock, which prints utterances per second and peak memory when the training is over."""
+    """Return a subclass of the Trainer whose `report` prints utterances per second and peak memory."""
     import resource
 
     class Clocked(trainer):
@@ -128,7 +128,7 @@ def clocked(trainer: type, options: argparse.Namespace) -> type:
 
 
 def train_ours(folder: Path, options: argparse.Namespace) -> None:
-    """Train by the parts of `whisper-recipe train`."""
+    """Train with the components of `whisper-recipe train`."""
     from transformers import Seq2SeqTrainingArguments
 
     from whisper_recipe.model.load import load_model, load_tokenizer
@@ -137,7 +137,7 @@ def train_ours(folder: Path, options: argparse.Namespace) -> None:
     from whisper_recipe.training.parameters import ParameterOptions, freeze
     from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
 
-    # An epoch, since a few batches would be of lengths that are not those of all.
+    # An epoch, because a few batches would not have representative lengths.
     args = Seq2SeqTrainingArguments(**arguments(folder, options) | {"max_steps": -1, "num_train_epochs": 1})
     cuts = load_cuts([folder / "cuts_noise.jsonl.gz"])
     model, tokenizer = load_model(folder / "model"), load_tokenizer(folder / "model")

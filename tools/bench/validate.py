@@ -3,7 +3,7 @@
     python tools/bench/validate.py [--utterances 100000] [--rounds 3]
 
 The peer is lhotse's own load_kaldi_data_dir with its threads for durations, followed by lhotse's validate: it reads the
-same tables and headers and builds recordings and supervisions, but does not list what is wrong.
+same tables and headers and builds recordings and supervisions, but does not list problems.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
             {
                 "program": name,
                 "seconds": spread([own.seconds for own in found]),
-                "MB at most": f"{max(own.megabytes for own in found):.0f}",
+                "peak MB": f"{max(own.megabytes for own in found):.0f}",
                 "times as fast as lhotse": spread(ratios, 2),
             }
         )
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def make_data_dir(folder: Path, utterances: int) -> str:
-    """Write a sound Kaldi directory; its files are links to a hundred recordings of half a second."""
+    """Write a valid Kaldi directory; its files are links to a hundred recordings of half a second."""
     (folder / "wav").mkdir()
     rng = np.random.default_rng(0)
     ids = [f"speaker{number // 100:05d}-{number:07d}" for number in range(utterances)]

@@ -1,8 +1,8 @@
-"""Audio of every kind: what its header says, and its samples at Whisper's sampling rate.
+"""Read audio of any kind: its header, and its samples at Whisper's sampling rate.
 
-Audio is named by a path; by an entry of a Kaldi ark, `/x.ark:123`; or by a shell command that ends in `|`, which gets
-here only where the user has allowed it. libsndfile reads it. What it can't read, or misreads because the header is
-wrong (see audio_headers.py), goes through FFmpeg's libraries (audio_decoding.py).
+Audio is a path, an entry of a Kaldi ark (`/x.ark:123`), or a shell command that ends in `|`, which gets here only if
+the user has allowed it. libsndfile reads it. Audio that it can't read, or misreads because the header is wrong (see
+audio_headers.py), is decoded by FFmpeg's libraries (audio_decoding.py).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SAMPLING_RATE = 16000  # whisper/audio.py of openai/whisper
 MAX_SECONDS = 30  # one input of Whisper
 # Seconds by which a header, utt2dur, segments and the samples may disagree: rounding, and the padding of MP3 frames.
 DURATION_TOLERANCE = 0.1
-RATES = (1000, 1_000_000)  # Hz; beyond are damaged headers
+RATES = (1000, 1_000_000)  # Hz; headers outside this range are damaged
 BLOCK = 1 << 16  # samples decoded at a time
 ARK_ENTRY = re.compile(r"(.+\.ark):(\d+)")
-# What kaldiio may read at an ark's offset. It would also unpickle what begins with PKL, and a pickle can run code.
+# Data that kaldiio may read at an ark's offset. It would also unpickle data that begins with PKL, which can run code.
 ARK_AUDIO = (b"RIFF", b"AUDIO")
 FFMPEG_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp"})
 
@@ -37,13 +37,13 @@ Channel = int | Literal["mix", "auto"]
 
 
 class AudioInfo(NamedTuple):
-    """What an audio file's header says, after it was compared with the file.
+    """An audio file's header, checked against the file.
 
     Args:
         sampling_rate: in Hz.
         num_samples: of one channel.
         num_channels: 1 for mono.
-        plain: libsndfile, and so any Lhotse program, reads it right by its path.
+        plain: whether libsndfile, and so any Lhotse program, reads it correctly from its path.
     """
 
     sampling_rate: int
@@ -58,12 +58,12 @@ class AudioInfo(NamedTuple):
 
 
 def is_longer(seconds: float) -> bool:
-    """Whether audio has more samples than one input of Whisper; 32.20 - 2.20 s are 30 s, not a little more."""
+    """Return whether audio has more samples than one Whisper input; 32.20 - 2.20 s is 30 s, despite rounding errors."""
     return round(seconds * SAMPLING_RATE) > MAX_SECONDS * SAMPLING_RATE
 
 
 def audio_info(audio: str | Path) -> AudioInfo:
-    """Read the header of audio (WAV, FLAC, MP3, OGG, OPUS, SPHERE and whatever else libsndfile or FFmpeg have).
+    """Read an audio header (WAV, FLAC, MP3, OGG, OPUS, SPHERE and any other format that libsndfile or FFmpeg support).
 
     Raises:
         RecipeError: it is missing, unreadable or empty, or shorter than its header says.
@@ -74,12 +74,12 @@ def audio_info(audio: str | Path) -> AudioInfo:
 
 def _info(file: soundfile.SoundFile, audio: str | Path) -> AudioInfo:
     if not file.frames:
-        raise RecipeError("no samples in it", where=audio, cure=CURE)
+        raise RecipeError("contains no samples", where=audio, cure=CURE)
     return AudioInfo(file.samplerate, file.frames, file.channels, plain=isinstance(file.name, str))
 
 
 def opened(audio: str | Path) -> soundfile.SoundFile:
-    """Open audio of any kind; close it after use. Its `frames` are right, whatever the header says.
+    """Open audio of any kind; the caller closes it. Its `frames` are correct even if the header is wrong.
 
     Raises:
         DamagedAudio: it is truncated, or can't be decoded.
@@ -93,7 +93,8 @@ def opened(audio: str | Path) -> soundfile.SoundFile:
     try:
         right = _right(file, source, audio)
         if not RATES[0] <= right.samplerate <= RATES[1]:
-            raise DamagedAudio(f"{right.samplerate} Hz by its header", where=audio, cure=CURE)
+            what = f"sampling rate must be between {RATES[0]} and {RATES[1]} Hz, got {right.samplerate}"
+            raise DamagedAudio(what, where=audio, cure=CURE)
     except BaseException:
         if file is not None:
             file.close()
@@ -104,7 +105,7 @@ def opened(audio: str | Path) -> soundfile.SoundFile:
 
 
 def _right(file: soundfile.SoundFile | None, source: str | io.BytesIO, audio: str | Path) -> soundfile.SoundFile:
-    """Return the file as libsndfile opened it, if it could and is right about its length, or as FFmpeg decodes it."""
+    """Return the file as opened by libsndfile if its length is correct, else as decoded by FFmpeg."""
     try:
         in_memory = isinstance(source, io.BytesIO)
         with io.BytesIO(source.getvalue()) if in_memory else open(source, "rb", buffering=0) as raw:
@@ -121,28 +122,28 @@ def _right(file: soundfile.SoundFile | None, source: str | io.BytesIO, audio: st
 
 
 def _by_ffmpeg(source: str | io.BytesIO, audio: str | Path, claimed: float = 0.0) -> soundfile.SoundFile:
-    """Decode audio that claims to last so many seconds (0: it doesn't say); DamagedAudio where it is shorter."""
+    """Decode audio with a claimed duration in seconds (0: unknown); raise DamagedAudio if it is shorter or damaged."""
     from whisper_recipe.data.audio_decoding import decode
 
-    found = decode(source, audio)
-    seconds, claimed = found.sound.frames / found.sound.samplerate, claimed or found.claimed
+    decoded = decode(source, audio)
+    seconds, claimed = decoded.sound.frames / decoded.sound.samplerate, claimed or decoded.claimed
     if claimed - seconds > DURATION_TOLERANCE:
-        raise truncated(f"{seconds:.2f} s of samples, {claimed:.2f} s by its header", audio)
-    if found.damaged:
-        raise DamagedAudio(f"can't be decoded ({found.bad} of {found.packets} packets)", where=audio, cure=CURE)
-    return found.sound
+        raise truncated(f"{seconds:.2f} s of samples, {claimed:.2f} s in the header", audio)
+    if decoded.damaged:
+        raise DamagedAudio(f"can't be decoded ({decoded.bad} of {decoded.packets} packets)", where=audio, cure=CURE)
+    return decoded.sound
 
 
 def _source(audio: str | Path) -> str | io.BytesIO:
-    """Return the path of a file, or what a command or an ark's entry gives."""
+    """Return the path of a file, or the contents of a command's output or an ark's entry."""
     name = str(audio)
     if name.endswith("|"):
         return _output(["bash", "-c", f"set -o pipefail; {name[:-1]}"], audio)
     if entry := ARK_ENTRY.fullmatch(name):
         return _ark_entry(entry[1], int(entry[2]), audio)
-    if os.path.isfile(name):  # noqa: PTH113 (pathlib takes longer than all else that is done to a header)
+    if os.path.isfile(name):  # noqa: PTH113 (pathlib takes longer than the rest of reading a header)
         return name
-    cure = "check the path in wav.scp; where the data has moved, run whisper-recipe prepare again"
+    cure = "check the path in wav.scp; if the data has moved, run whisper-recipe prepare again"
     raise RecipeError("no such file", where=audio, cure=cure)
 
 
@@ -162,14 +163,14 @@ def _ark_entry(path: str, offset: int, audio: str | Path) -> io.BytesIO:
         with open(path, "rb") as ark:
             ark.seek(offset)
             if not ark.read(5).startswith(ARK_AUDIO):
-                raise RecipeError("no audio at this offset of the ark", where=audio, cure="check the offset in wav.scp")
+                raise RecipeError("no audio at this offset in the ark", where=audio, cure="check the offset in wav.scp")
             ark.seek(offset)
             rate, samples = read_kaldi(ark)
     except FileNotFoundError:
         raise RecipeError("no such file", where=audio, cure="check the path in wav.scp") from None
     except RecipeError:
         raise
-    except Exception as error:  # kaldiio's own are of many types, AssertionError among them
+    except Exception as error:  # kaldiio raises many types, including AssertionError
         raise RecipeError(f"can't be read as audio ({error or type(error).__name__})", where=audio, cure=CURE) from None
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16" if samples.dtype == np.int16 else "FLOAT")
@@ -180,11 +181,11 @@ def _ark_entry(path: str, offset: int, audio: str | Path) -> io.BytesIO:
 def read_audio(audio: str | Path, start: float = 0.0, duration: float | None = None, channel: int = 0) -> np.ndarray:
     """Return one channel's samples from `start` for `duration` seconds (None: to the end), float32 (n,) at 16 kHz.
 
-    Where the audio ends within the tolerance before the duration is full, silence is added. Resampling is soxr's:
-    lhotse's needs torchaudio.
+    Audio that ends early, but within the tolerance, is padded with silence. Resampling uses soxr: lhotse's needs
+    torchaudio.
 
     Raises:
-        RecipeError: the audio is missing, unreadable, or ends early, or it has no such channel.
+        RecipeError: the audio is missing or unreadable, ends early, or has no such channel.
     """
     with opened(audio) as file:
         rate = file.samplerate
@@ -196,9 +197,9 @@ def read_audio(audio: str | Path, start: float = 0.0, duration: float | None = N
             samples = file.read(count, dtype="float32", always_2d=True)[:, channel]
         except soundfile.SoundFileError as error:
             raise DamagedAudio(f"can't be decoded ({error})", where=audio, cure=CURE) from None
-    lacking = (count - len(samples)) / rate
-    if lacking > DURATION_TOLERANCE:
-        raise DamagedAudio(f"ends {lacking:.2f} s too early", where=audio, cure=CURE)
+    missing = (count - len(samples)) / rate
+    if missing > DURATION_TOLERANCE:
+        raise DamagedAudio(f"ends {missing:.2f} s too early", where=audio, cure=CURE)
     wanted = round(count / rate * SAMPLING_RATE) if duration is None else round(duration * SAMPLING_RATE)
     samples = _resampled(samples, rate)[:wanted]
     return np.pad(samples, (0, wanted - len(samples)))
@@ -213,13 +214,13 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def read_mono(audio: str | Path) -> tuple[np.ndarray, str]:
-    """Return all that can be read of audio, float32 (n,) at 16 kHz, and what is wrong with it ("" where nothing is).
+    """Return all readable samples, float32 (n,) at 16 kHz, and what is wrong with the audio ("" if nothing is).
 
-    Channels are mixed, unless they cancel each other: then the loudest is taken. Of audio that is truncated or damaged
-    the rest is returned.
+    Channels are mixed, unless they cancel each other out: then only the loudest is used. If the audio is truncated or
+    damaged, the readable part is returned.
 
     Raises:
-        RecipeError: the audio is missing, or nothing in it can be read.
+        RecipeError: the audio is missing or unreadable, or has samples that are NaN or infinite.
     """
     try:
         with opened(audio) as file:
@@ -243,22 +244,22 @@ def _mono(file: soundfile.SoundFile, audio: str | Path) -> tuple[np.ndarray, str
     if power.cancelled:
         file.seek(0)
         blocks = [block[:, power.loudest].copy() for block in _blocks(file, audio)]
-        wrong = f"its channels cancel each other, so channel {power.loudest} alone is used"
+        wrong = f"its channels cancel each other out, so only channel {power.loudest} is used"
     samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-    lacking = (file.frames - len(samples)) / file.samplerate
-    if lacking > DURATION_TOLERANCE:
-        wrong = f"ends {lacking:.2f} s too early"
+    missing = (file.frames - len(samples)) / file.samplerate
+    if missing > DURATION_TOLERANCE:
+        wrong = f"ends {missing:.2f} s too early"
     if not np.isfinite(samples).all():
         raise RecipeError("has samples that are NaN or infinite", where=audio, cure=CURE)
     if power.high.max() > INTEGER_SCALE:
-        wrong = "floating-point samples in the scale of 16 bits, which are divided by 32,768"
+        wrong = "floating-point samples in the range of 16-bit integers, divided by 32,768"
         samples = samples / np.float32(1 << 15)
     samples = _resampled(samples, file.samplerate)
-    return samples, wrong if len(samples) else "no samples in it"
+    return samples, wrong if len(samples) else "contains no samples"
 
 
 def _blocks(file: soundfile.SoundFile, audio: str | Path) -> Iterator[np.ndarray]:
-    """Yield all samples, float32 (n, channels); DamagedAudio where they can't be decoded."""
+    """Yield all samples, float32 (n, channels); raise DamagedAudio if they can't be decoded."""
     try:
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
             yield block
@@ -267,25 +268,25 @@ def _blocks(file: soundfile.SoundFile, audio: str | Path) -> Iterator[np.ndarray
 
 
 def spoken_channel(channel: int, channels: int, where: str | Path) -> int:
-    """Return which of so many channels is meant: mono audio has but one, so it is that.
+    """Return the channel to use of `channels`: for mono audio, always 0.
 
     Raises:
         RecipeError: there is no such channel.
     """
     if not 0 <= channel < channels and (channels > 1 or channel < 0):
-        what = f"channel {channel} of {channels} (they count from 0)"
+        what = f"channel {channel} of {channels} does not exist (channels count from 0)"
         raise RecipeError(what, where=where, cure="choose another --channel, mix or auto")
     return channel if channels > 1 else 0
 
 
 class Decoded(NamedTuple):
-    """What a full decoding of audio finds: its header, and the measures of its channels."""
+    """Result of decoding audio fully: its header, and the measurements of its channels."""
 
     info: AudioInfo
     signals: Signals
 
     def index(self, channel: Channel, where: str | Path) -> int:
-        """Return the row of `signals` that `channel` means; RecipeError where there is no such channel."""
+        """Return the row of `signals` for `channel`; raise RecipeError if there is no such channel."""
         if channel == "mix":
             return self.info.num_channels
         return self.signals.loudest if channel == "auto" else spoken_channel(channel, self.info.num_channels, where)
@@ -305,12 +306,12 @@ def decode_fully(audio: str | Path) -> Decoded:
 
 
 def copy_as_flac(audio: str | Path, path: Path, mix: bool = False) -> None:
-    """Write audio as FLAC at its own sampling rate: 16 bits, or 24 where the source has more.
+    """Write audio as FLAC at its own sampling rate: 16 bits, or 24 if the source has more.
 
     Args:
         audio: of any kind.
         path: the file to write.
-        mix: the mean of the channels instead of all of them.
+        mix: write the mean of the channels instead of all of them.
 
     Raises:
         RecipeError: the audio is missing or damaged.

@@ -1,4 +1,4 @@
-"""Decoding by FFmpeg's libraries, which PyAV brings along: what libsndfile can't read, and what it misreads."""
+"""Decode audio that libsndfile can't read, or misreads, with FFmpeg's libraries, which are bundled with PyAV."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
 
-# Formats that are one file of sound. Others (playlists, HLS) may name further files and addresses, and data must not.
+# Formats that keep all audio in one file. Others (playlists, HLS) may refer to other files and URLs; data must not.
 FORMATS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,mov,mp4,m4a,3gp,matroska,webm,asf,amr,nistsphere,voc,wv,ape,tta,ac3,dts"
-BAD_PACKETS = 100  # one of so many may be bad, where tags stand between joined files
+BAD_PACKETS = 100  # one in this many may be bad: tags between joined files
 
 
 class ByFfmpeg(NamedTuple):
-    """What FFmpeg's libraries read of a file.
+    """Audio decoded by FFmpeg's libraries.
 
     Args:
         sound: an open sound file in memory.
-        claimed: seconds by the container, 0 where it doesn't say.
-        bad: packets that can't be decoded; they are left out.
-        packets: of the whole file.
+        claimed: duration in seconds according to the container, 0 if unknown.
+        bad: number of packets that can't be decoded; they are skipped.
+        packets: number of packets in the file.
     """
 
     sound: soundfile.SoundFile
@@ -38,15 +38,15 @@ class ByFfmpeg(NamedTuple):
 
     @property
     def damaged(self) -> bool:
-        """Whether more is bad than the joints of joined files."""
+        """Whether more packets are bad than joined files can explain."""
         return self.bad > 1 + self.packets // BAD_PACKETS
 
 
 def decode(source: str | Path | io.BytesIO, where: str | Path) -> ByFfmpeg:
-    """Decode audio of any kind into memory: 16 bits where its own samples are such or lossy, else float32.
+    """Decode audio of any kind into memory: as 16 bits if it is lossy or has at most 16 bits, else as float32.
 
     Raises:
-        DamagedAudio: there is no audio in it that can be decoded.
+        DamagedAudio: it contains no audio that can be decoded.
     """
     import av
 
@@ -57,17 +57,17 @@ def decode(source: str | Path | io.BytesIO, where: str | Path) -> ByFfmpeg:
     try:
         with av.open(name, options=options) as container:
             if not container.streams.audio:
-                raise DamagedAudio("can't be read as audio (there is none in it)", where=where, cure=CURE)
-            found = _write(container, memory)
+                raise DamagedAudio("can't be read as audio (no audio stream)", where=where, cure=CURE)
+            written = _write(container, memory)
     except (av.FFmpegError, soundfile.SoundFileError, ArithmeticError, MemoryError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DamagedAudio(f"can't be read as audio ({reason})", where=where, cure=CURE) from None
     memory.seek(0)
-    return ByFfmpeg(soundfile.SoundFile(memory), *found)
+    return ByFfmpeg(soundfile.SoundFile(memory), *written)
 
 
 def _write(container: InputContainer, memory: io.BytesIO) -> tuple[float, int, int]:
-    """Write all samples; return seconds by the container, bad packets, all packets."""
+    """Write all samples; return the container's duration in seconds, and the numbers of bad and of all packets."""
     stream = container.streams.audio[0]
     claimed = float(stream.duration * stream.time_base) if stream.duration and "mp4" in container.format.name else 0.0
     counts = {"bad": 0, "packets": 0}
@@ -75,9 +75,9 @@ def _write(container: InputContainer, memory: io.BytesIO) -> tuple[float, int, i
     first = next(frames, None)
     if first is None:
         raise ValueError("nothing in it can be decoded")
-    whole = stream.codec_context.codec.lossless and first.format.name.removesuffix("p") not in ("s16", "u8")
-    form, rate, layout = "flt" if whole else "s16", first.sample_rate, first.layout
-    subtype, dtype = ("FLOAT", np.float32) if whole else ("PCM_16", np.int16)
+    as_float = stream.codec_context.codec.lossless and first.format.name.removesuffix("p") not in ("s16", "u8")
+    form, rate, layout = "flt" if as_float else "s16", first.sample_rate, first.layout
+    subtype, dtype = ("FLOAT", np.float32) if as_float else ("PCM_16", np.int16)
     channels = layout.nb_channels
     with soundfile.SoundFile(memory, "w", rate, channels, subtype, format="W64") as file:
         for frame in _alike(first, frames, form, rate, layout):
@@ -99,12 +99,12 @@ def _frames(container: InputContainer, counts: dict[str, int]) -> Iterator[Audio
 def _alike(
     first: AudioFrame, others: Iterator[AudioFrame], form: str, rate: int, layout: object
 ) -> Iterator[AudioFrame]:
-    """Yield all frames in one form; the second of joined files may have another rate and other channels."""
+    """Yield all frames in one format; joined files may differ in sampling rate and channels."""
     import av
 
     resampler, kind = None, None
     for frame in (frame for group in ([first], others) for frame in group):
-        frame.pts = None  # gaps in the time stamps are no samples
+        frame.pts = None  # gaps in the timestamps must not become samples
         if kind != (kind := (frame.format.name, frame.sample_rate, frame.layout.name)):
             if resampler is not None:
                 yield from resampler.resample(None)

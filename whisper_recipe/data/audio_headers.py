@@ -1,8 +1,8 @@
-"""Whether libsndfile's word on an audio file's length can be taken, from a few hundred of its bytes.
+"""Check the length that libsndfile reports for an audio file, without decoding the file.
 
 Headers lie: recorders and pipes leave placeholders in them, copies end early, and `cat` joins files under the header of
-the first. So the length that a header claims is compared with the bytes that there are, which takes microseconds. What
-doesn't fit is decoded by the caller.
+the first. So the length claimed by a header is compared with the actual bytes, which usually takes microseconds. If
+they don't match, the caller decodes the file.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import soundfile
 from whisper_recipe.errors import RecipeError
 
 CURE = "find it with whisper-recipe validate, then replace or remove it"
-# Bytes of a sample, where all have the same: so bytes can be counted.
+# Bytes per sample, for encodings in which it is constant, so that samples can be counted from bytes.
 WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}
 WIDTHS |= {"DOUBLE": 8}
-# More samples than any compression gets out of a byte: a claim beyond is none.
+# More samples per byte than any compression reaches: larger claims are ignored.
 SAMPLES_PER_BYTE = 10_000
-# Decoders add or leave out the frame or two with which an MP3 file begins and ends.
+# Decoders add or drop a frame or two at the beginning and end of an MP3 file.
 MP3_FRAMES = 2
-MP3_FRAME_BYTES = 24  # at least: 8 kbit/s at 24 kHz
+MP3_FRAME_BYTES = 24  # minimum: 8 kbit/s at 24 kHz
 FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
 
 
@@ -39,17 +39,17 @@ def truncated(what: str, where: str | os.PathLike) -> DamagedAudio:
 
 
 def claim_in_doubt(raw: BinaryIO, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
-    """Return how many samples of one channel audio claims to have, 0 where it doesn't say.
+    """Return the number of samples per channel that a header claims, 0 if unknown; None if the claim is correct.
 
-    None is the usual answer: the claim fits the bytes, and libsndfile's count (`sound.frames`) is right.
+    Usually it is: the claim matches the bytes, and libsndfile's count (`sound.frames`) can be used.
 
     Args:
-        raw: the same file's bytes.
-        sound: the file as libsndfile opened it; None where it could not.
-        where: names it in errors.
+        raw: the file's bytes.
+        sound: the file as opened by libsndfile; None if it could not be opened.
+        where: name of the file for errors.
 
     Raises:
-        DamagedAudio: bytes are missing at its end, or another file is joined to it that nothing would read.
+        DamagedAudio: bytes are missing at its end, or another file is appended that nothing would read.
     """
     size = raw.seek(0, os.SEEK_END)
     raw.seek(0)
@@ -59,20 +59,20 @@ def claim_in_doubt(raw: BinaryIO, sound: soundfile.SoundFile | None, where: str 
         return 0
     try:
         return check(raw, size, sound, where) if check else None
-    except (IndexError, struct.error):  # the header itself ends early
+    except (IndexError, struct.error):  # the header itself is truncated
         return 0
 
 
 class _Chunks(NamedTuple):
-    """How a format of chunks is laid out: id and size in their headers, and what its sound is called.
+    """Layout of a file format that consists of chunks.
 
     Args:
-        header: of a chunk, id and size, for struct.
+        header: struct format of a chunk's header: id and size.
         first: bytes before the first chunk.
-        sound: id of the chunk of samples.
+        sound: id of the chunk that holds the samples.
         align: chunks begin at multiples of this.
-        skipped: bytes of that chunk before the samples.
-        counted: bytes of a chunk's header that its size counts.
+        skipped: bytes in that chunk before the samples.
+        counted: bytes of a chunk's header that are included in its size.
     """
 
     header: str
@@ -106,7 +106,7 @@ def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile | None, where:
         at, claimed = at + length, claimed - layout.counted
         if name == layout.sound:
             break
-        if name == b"ds64":  # of RF64, whose data chunk says 0xFFFFFFFF: https://tech.ebu.ch/docs/tech/tech3306v1_0.pdf
+        if name == b"ds64":  # of RF64, its data chunk has 0xFFFFFFFF: https://tech.ebu.ch/docs/tech/tech3306v1_0.pdf
             long_size = struct.unpack("<8xQ", raw.read(16))[0]
         if not 0 <= claimed <= size:
             return 0
@@ -116,17 +116,17 @@ def _chunked(raw: BinaryIO, size: int, sound: soundfile.SoundFile | None, where:
     end = min(at + max(0, claimed), size)
     if end < size:
         raw.seek(end + -end % layout.align)
-        if raw.read(4) == mark:  # programs stop at the end of the first
-            raise DamagedAudio("another file is joined to it, which is not read", where=where, cure="part them")
+        if raw.read(4) == mark:  # programs stop after the first file
+            raise DamagedAudio("another file is appended and is not read", where=where, cure="split the file")
     return _of_bytes(max(0, claimed - layout.skipped), size - at - layout.skipped, sound, where)
 
 
-def _of_bytes(claimed: int, there: int, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
-    """Compare libsndfile's count with the bytes of samples that a header claims and that there are."""
-    missing = claimed - there
+def _of_bytes(claimed: int, actual: int, sound: soundfile.SoundFile | None, where: str | os.PathLike) -> int | None:
+    """Compare libsndfile's count with the claimed and the actual number of bytes of samples."""
+    missing = claimed - actual
     block = WIDTHS.get(sound.subtype, 0) * sound.channels if sound else 0
     if _is_placeholder(claimed):
-        claimed = there
+        claimed = actual
     elif missing > 0:
         raise truncated(f"{missing} bytes of its samples are missing", where)
     if not block or sound.frames == claimed // block:
@@ -135,9 +135,9 @@ def _of_bytes(claimed: int, there: int, sound: soundfile.SoundFile | None, where
 
 
 def _is_placeholder(claimed: int) -> bool:
-    """Whether a size is what programs write that don't know it yet: none, about 2^31, 2^32 or 2^63, or a round number.
+    """Return whether a size is a placeholder for an unknown one: 0, about 2^31, 2^32 or 2^63, or a round number.
 
-    Round ones are 2,000,000,000 and the like; real sizes are so by chance in one case of a million.
+    Round numbers are 2,000,000,000 and the like; a real size is round by chance in one case in a million.
     """
     near_the_largest = 0x7FFF0000 <= claimed <= 0x80001000 or 0xFFFF0000 <= claimed <= 0xFFFFFFFF
     return claimed == 0 or near_the_largest or claimed >= 1 << 62 or (claimed >= 10**9 and claimed % 10**6 == 0)
@@ -163,7 +163,7 @@ def _sphere(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | o
 
 
 def _flac(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
-    """Frames say where they stand: https://www.rfc-editor.org/rfc/rfc9639#section-9.1 ."""
+    """Check the positions in the frame headers: https://www.rfc-editor.org/rfc/rfc9639#section-9.1 ."""
     raw.seek(_after_id3(raw) + 8)
     block, _, largest, packed = struct.unpack(">HH3x3sQ", raw.read(18))
     total = packed & (1 << 36) - 1
@@ -172,20 +172,20 @@ def _flac(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.
     last = next(_flac_ends(raw.read(window), block), 0)
     if not total or last != total:
         return total
-    raw.seek(size // 2)  # a file joined to itself ends as it should, and begins again here
+    raw.seek(size // 2)  # a file joined to itself ends correctly, but begins again here
     middle = min(_flac_ends(raw.read(window), block), default=0)
     return None if middle > max(block, total // 20) else total
 
 
 def _flac_ends(part: bytes, block: int) -> Iterator[int]:
-    """Yield where the frames end whose headers are in a part of a FLAC file, the last first."""
+    """Yield the end, in samples, of each frame with its header in a part of a FLAC file, the last first."""
     for sync in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", part))):
         if (end := _end_of_flac_frame(part[sync.start() : sync.start() + 16], block)) is not None:
             yield end
 
 
 def _end_of_flac_frame(head: bytes, block: int) -> int | None:
-    """Return the number of the sample after a frame, from its header; None where the bytes are no such header."""
+    """Return the number of the sample after a frame, from its header; None if the bytes are not a frame header."""
     if len(head) < 6:
         return None
     ones = 8 - (~head[4] & 0xFF).bit_length()  # as in UTF-8, up to 36 bits
@@ -212,7 +212,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _ogg(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
-    """Go from page to page: https://www.rfc-editor.org/rfc/rfc3533#section-6 ."""
+    """Go through the pages: https://www.rfc-editor.org/rfc/rfc3533#section-6 ."""
     at, begun, ended = 0, 0, False
     while at < size:
         raw.seek(at)
@@ -232,7 +232,7 @@ def _ogg(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.P
 
 
 def _mp3(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.PathLike) -> int | None:
-    """Compare with Xing's counts of frames and bytes; without them libsndfile guesses by the first frames."""
+    """Compare with the Xing header's frame and byte counts; without it libsndfile guesses from the first frames."""
     start = _after_id3(raw)
     raw.seek(start)
     head = raw.read(4 + 32 + 16)
@@ -248,7 +248,7 @@ def _mp3(raw: BinaryIO, size: int, sound: soundfile.SoundFile, where: str | os.P
 
 
 def _after_id3(raw: BinaryIO) -> int:
-    """Return where audio begins after an ID3v2 tag."""
+    """Return the offset of the audio, after any ID3v2 tag."""
     raw.seek(0)
     head = raw.read(10)
     if head[:3] != b"ID3" or len(head) < 10:
@@ -260,7 +260,7 @@ def _after_id3(raw: BinaryIO) -> int:
 
 
 def _tags_at_the_end(raw: BinaryIO, size: int) -> int:
-    """Return the bytes of ID3v1 and APEv2 tags."""
+    """Return the number of bytes in ID3v1 and APEv2 tags."""
     raw.seek(max(0, size - 160))
     tail = raw.read()
     found = 128 if tail[-128:-125] == b"TAG" else 0

@@ -1,8 +1,8 @@
-"""Speed perturbation and noise, noted in the cut and applied to its waveform whenever that is loaded.
+"""Speed perturbation and noise, recorded in the cut and applied whenever its waveform is loaded.
 
-Noise is mixed into waveforms: lhotse's own mixing of Whisper features treats them as natural logarithms of energies,
-and they are scaled decimal ones. What manifests name is only ever read as a file: they are data, and data runs no
-commands.
+Noise is mixed into waveforms: lhotse's mixing of Whisper features treats them as natural logarithms of energies, but
+they are scaled decimal logarithms. Audio named in manifests is only ever read as a file: manifests are data, and data
+must not run commands.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph"})
 
 @dataclass
 class Augmentation:
-    """Augmented copies of the waveforms; none by default.
+    """Augmentation of the waveforms; none by default.
 
     Args:
-        speed: factors (0.9 1.1); adds a copy of each cut at each speed, as <id>_sp0.9.
+        speed: factors, e.g. 0.9 1.1; adds a copy of each cut at each speed, as <id>_sp0.9.
         noise: a folder of audio files, or a Lhotse recordings manifest (such as MUSAN's); noise is mixed into the cuts.
         noise_snr: range of the signal-to-noise ratio in dB.
         noise_probability: share of the cuts that get noise.
@@ -47,14 +47,16 @@ class Augmentation:
     def __post_init__(self) -> None:
         for factor in self.speed:
             if not 0.5 <= factor <= 2 or factor == 1:
-                raise RecipeError(f"must be 0.5 to 2, not 1, got {factor}", where="augment.speed", cure="give 0.9 1.1")
+                what = f"must be between 0.5 and 2, and not 1, got {factor}"
+                raise RecipeError(what, where="augment.speed", cure="expected e.g. 0.9 1.1")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
-            raise RecipeError(f"{self.noise_snr} is not a range", where="augment.noise_snr", cure="give 5 20")
+            what = f"must be a range, got {self.noise_snr}"
+            raise RecipeError(what, where="augment.noise_snr", cure="expected e.g. 5 20")
         check_proportion(self.noise_probability, "augment.noise_probability")
 
 
 def speeds(cut: MonoCut, factors: list[float]) -> Iterator[MonoCut]:
-    """Yield a cut, and after it its copies at other speeds; times inside of its supervision move with it."""
+    """Yield a cut, then its copies at other speeds; the times of segments in their supervisions are scaled too."""
     yield cut
     for factor in factors:
         copy = cut.perturb_speed(factor)
@@ -72,14 +74,14 @@ def _with_times(supervision: SupervisionSegment, factor: float) -> SupervisionSe
 
 
 class Noises:
-    """The noises that there are, and which of them a cut gets."""
+    """The available noises, and the choice of one for each cut."""
 
     def __init__(self, options: Augmentation) -> None:
         self.options = options
         self.paths = audio_files(options.noise, "augment.noise")
 
     def note(self, cut: MonoCut, draw: random.Random | None = None) -> MonoCut:
-        """Return the cut with a noise noted in it, or as it was: by chance, but the same for the same id or `draw`."""
+        """Return the cut with a random noise recorded in it, or unchanged; reproducible for the same id or `draw`."""
         draw = draw or random.Random(f"{self.options.seed} {cut.id}")
         if draw.random() >= self.options.noise_probability:
             return cut
@@ -89,19 +91,19 @@ class Noises:
 
 
 def audio_files(source: Path, option: str) -> list[str]:
-    """Return the audio files of a folder, with its subfolders, or of a Lhotse recordings manifest.
+    """Return the audio files in a folder and its subfolders, or in a Lhotse recordings manifest.
 
     Raises:
-        RecipeError: it is missing, damaged, or there are none; `option` has named it.
+        RecipeError: the source, set by `option`, is missing or damaged, or contains no audio files.
     """
-    require(source, f"give {option} a folder of audio files, or a recordings manifest")
+    require(source, f"set {option} to a folder of audio files or a recordings manifest")
     if source.is_dir():
-        found = (path for path in source.absolute().rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-        paths = sorted(map(str, found))
+        files = (path for path in source.absolute().rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        paths = sorted(map(str, files))
     else:
         paths = _of_manifest(source)
     if not paths:
-        raise RecipeError("no audio files in it", where=source, cure=f"give {option} another folder or manifest")
+        raise RecipeError("contains no audio files", where=source, cure=f"set {option} to another folder or manifest")
     return paths
 
 
@@ -111,13 +113,13 @@ def _of_manifest(source: Path) -> list[str]:
         try:
             paths.append(str(_file(Recording.from_dict(row).sources[0], f"{source}:{number}")))
         except (AttributeError, IndexError, KeyError, TypeError) as error:
-            what = f"no recording ({type(error).__name__}: {error})"
+            what = f"not a recording ({type(error).__name__}: {error})"
             raise RecipeError(what, where=f"{source}:{number}", cure="give a Lhotse recordings manifest") from None
     return paths
 
 
 def _file(source: AudioSource, where: str) -> Path:
-    """Return the file that a manifest names; RecipeError where it names anything else."""
+    """Return the file named in a manifest; raise RecipeError if it names anything else."""
     if source.type != "file" or source.source.endswith("|"):
         cure = "give audio files; whisper-recipe prepare --allow_pipes true writes the output of commands to files"
         raise RecipeError(f"the {source.type} {source.source!r} is not an audio file", where=where, cure=cure)
@@ -125,12 +127,12 @@ def _file(source: AudioSource, where: str) -> Path:
 
 
 def load_samples(cut: Cut) -> np.ndarray:
-    """Return a cut's waveform at 16 kHz, float32 (n,), at its speed and with the noise that is noted in it.
+    """Return a cut's waveform at 16 kHz, float32 (n,), at its speed and with the noise recorded in it.
 
-    Resampling is soxr's, so that a speed is what lhotse's Speed means.
+    Speeds mean the same as in lhotse's Speed. Resampling uses soxr.
 
     Raises:
-        RecipeError: audio is missing or damaged, or the cut is one that is mixed or changed in other ways.
+        RecipeError: audio is missing or damaged, or the cut is mixed or transformed in other ways.
     """
     transforms = cut.recording.transforms or [] if isinstance(cut, MonoCut) else [cut]
     for transform in transforms:
@@ -141,7 +143,7 @@ def load_samples(cut: Cut) -> np.ndarray:
     source = next((source for source in cut.recording.sources if cut.channel in source.channels), None)
     if source is None:
         raise RecipeError(
-            f"no audio has its channel {cut.channel}", where=cut.id, cure="run whisper-recipe prepare again"
+            f"no audio source has channel {cut.channel}", where=cut.id, cure="run whisper-recipe prepare again"
         )
     count, channel = round(cut.duration * SAMPLING_RATE), source.channels.index(cut.channel)
     samples = read_audio(_file(source, cut.id), cut.start * factor, cut.duration * factor, channel)
@@ -157,11 +159,11 @@ def _noise(noise: dict, count: int, where: str) -> np.ndarray:
     path = _file(AudioSource("file", [0], noise["path"]), where)
     rest = audio_info(path).duration - noise["start"]
     samples = read_audio(path, noise["start"], min(rest, count / SAMPLING_RATE))
-    return np.resize(samples, count)  # a short noise again and again
+    return np.resize(samples, count)  # a short noise is repeated
 
 
 def mix(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Return samples with noise, both (n,), so many dB under them; as they were where either is silent."""
+    """Return samples mixed with noise, both (n,), `snr` dB below them; unchanged if either is silent."""
     power, noise_power = (float(np.mean(np.square(signal, dtype=np.float64))) for signal in (samples, noise))
     if not power or not noise_power:
         return samples

@@ -1,4 +1,4 @@
-"""A corpus, written down as a Kaldi data directory or as a JSON list: one way to read, write and convert both."""
+"""Read, write and convert corpora: Kaldi data directories and JSON lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIST_SUFFIXES = (".json", ".jsonl")
 
 
 class Dropped(NamedTuple):
-    """An utterance that a command has left out or changed."""
+    """An utterance that a command has dropped or changed."""
 
     id: str
     where: str  # file:line
@@ -24,19 +24,19 @@ class Dropped(NamedTuple):
 
 
 def is_list(path: str | Path) -> bool:
-    """Whether a path means a JSON list and not a Kaldi data directory."""
+    """Return whether a path is that of a JSON list, not of a Kaldi data directory."""
     return Path(path).suffix in LIST_SUFFIXES and not Path(path).is_dir()
 
 
 def scan_corpus(
     path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
 ) -> Scan:
-    """Read a corpus as far as it can be read: its valid utterances, and all that is wrong. Audio is not opened.
+    """Read as much of a corpus as possible: its utterances, valid or not, and all problems. Audio is not opened.
 
     Args:
         path: a Kaldi data directory, or a list that ends in .json or .jsonl.
-        allow_pipes: take shell commands for audio.
-        language: of a list's utterances that name none.
+        allow_pipes: accept shell commands in place of audio files.
+        language: language of a list's utterances that have none.
         needs_audio: whether a data directory must have a wav.scp.
 
     Raises:
@@ -54,10 +54,10 @@ def scan_corpus(
 def read_corpus(
     path: str | Path, allow_pipes: bool = False, language: str | None = None, needs_audio: bool = True
 ) -> list[Utterance]:
-    """Read a corpus (see scan_corpus); every problem but unsorted ids is an error.
+    """Read a corpus (see scan_corpus); every problem except unsorted ids is an error.
 
     Raises:
-        RecipeError: the first problem, and how many more there are.
+        RecipeError: there are problems; reports the first one, and how many more there are.
     """
     scan = scan_corpus(path, allow_pipes, language, needs_audio)
     problems = [problem for problem in scan.problems if problem.kind != UNSORTED]
@@ -77,13 +77,13 @@ def write_corpus(
     dropped: Iterable[Dropped] | None = None,
     changed: Iterable[Dropped] | None = None,
 ) -> int:
-    """Write a Kaldi data directory, or a list where the path ends in .json or .jsonl; return how many utterances.
+    """Write a Kaldi data directory, or a list if the path ends in .json or .jsonl; return the number of utterances.
 
     Args:
         utterances: in any order.
-        path: where.
-        dropped: what the command has left out; listed in PATH/dropped.tsv, or PATH.dropped.tsv beside a list.
-        changed: what it has changed; listed in changed.tsv in the same way.
+        path: the data directory or list.
+        dropped: dropped utterances, to be listed in PATH/dropped.tsv, or in PATH.dropped.tsv for a list.
+        changed: changed utterances, to be listed in changed.tsv in the same way.
 
     Raises:
         RecipeError: two utterances have the same id.
@@ -106,10 +106,10 @@ def _tab_separated(fields: Iterable[str]) -> str:
 
 
 def utterance_duration(utterance: Utterance) -> float:
-    """Return the seconds of an utterance: by its times, else by `utt2dur` or the list, else by the audio's header.
+    """Return an utterance's seconds: from its times, else from `utt2dur` or the list, else from the audio's header.
 
     Raises:
-        RecipeError: the audio has to be read and can't be.
+        RecipeError: the audio is needed but can't be read.
     """
     if utterance.end is not None:
         return round(utterance.end - utterance.start, 8)  # 32.2 - 2.2 is a little over 30

@@ -31,16 +31,16 @@ from whisper_recipe.files import atomic_write, file_digest, list_dropped, read_j
 from whisper_recipe.processes import parse_part
 from whisper_recipe.resumable import ResumableWork
 
-PART = 200  # cuts that a process takes at a time, and that an interruption may cost
+PART = 200  # cuts that a process computes at a time, and may lose when interrupted
 LILCOM_TICK_POWER = -8  # steps of 2^-8
-FEATURES = "features"  # in the folder of what is unfinished, beside the pieces' cuts
-UNREAD = "unread"  # in a piece, in place of a cut whose audio can't be read: its id and the reason
+FEATURES = "features"  # subfolder of the unfinished work, next to the pieces' cuts
+UNREAD = "unread"  # in a piece, replaces a cut with unreadable audio: its id and the reason
 
 
 class FineLilcomWriter(LilcomChunkyWriter):
-    """lhotse's default storage, in steps that are small for Whisper's scaled log-mel (about -1 to 1.5).
+    """lhotse's default storage, with steps small enough for Whisper's scaled log-mel (about -1 to 1.5).
 
-    The largest error is half a step: 2^-9 here. lhotse's default of 2^-5 is made for natural logarithms.
+    The largest error is half a step: 2^-9 here. lhotse's default of 2^-5 is meant for natural logarithms.
     """
 
     def __init__(self, storage_path: Path) -> None:
@@ -48,7 +48,7 @@ class FineLilcomWriter(LilcomChunkyWriter):
 
 
 class Float16Writer(NumpyFilesWriter):
-    """A .npy file of float16 for each utterance."""
+    """Storage in one float16 .npy file per utterance."""
 
     def write(self, key: str, value: np.ndarray) -> str:
         """Store features (frames, mel bins)."""
@@ -72,8 +72,8 @@ def fbank(
 ) -> None:
     """Compute Whisper's log-mel features; write out/cuts_<split>.jsonl.gz and out/feats_<split>/.
 
-    Run the same command again to resume an interrupted run; finished work is in out/.unfinished_<split>.*/ until the
-    end.
+    Run the same command again to resume an interrupted run; until it is complete, finished work is in
+    out/.unfinished_<split>.*/.
 
     Args:
         split: name of the split, as in the manifests' names.
@@ -85,13 +85,13 @@ def fbank(
             error of 0.0005, in one file per utterance; none stores nothing and computes features when a cut is loaded.
         num_jobs: number of processes.
         part: 2/8 computes the second eighth. Start all eight, on any machines that share OUT, with the same other
-            options; the one that finishes last writes the manifest, the same as from one process.
+            options; the one that finishes last writes the manifest, identical to that of one process.
         dask: address of a Dask scheduler (tcp://host:8786) whose workers compute instead of num_jobs processes. They
             must see the same files.
         augment: copies at other speeds, and noise.
 
     Raises:
-        RecipeError: a manifest is missing, empty or damaged, or audio can't be read.
+        RecipeError: a manifest is missing, empty or damaged, a noise file can't be read, or no cut's audio can be read.
     """
     own_part = parse_part(part)
     if storage == "none" and (part or dask):
@@ -102,7 +102,7 @@ def fbank(
     dropped: list[str] = []
     cuts = _augmented(_cuts(manifests, split), augment, dropped)
     progress = functools.partial(tqdm, desc=f"fbank {split}", total=count * (1 + len(augment.speed)), unit="cut")
-    # The manifest is the sign that the features are whole: it goes first and comes back last.
+    # The manifest marks the features as complete: it is deleted first and written last.
     path.unlink(missing_ok=True)
     if storage == "none":
         write_jsonl(path, (cut.to_dict() for cut in progress(cuts)))
@@ -119,7 +119,7 @@ def fbank(
                 bar.update(size)
                 pieces += 1
         if not work.is_ours_to_finish(pieces):
-            print(f"{path}: part {part} is done; the one that ends last puts them together")
+            print(f"{path}: part {part} is done; the part that finishes last merges them")
             return
         dropped += _finish(work, path, final)
     list_dropped(path.with_name(f"dropped_{split}.tsv"), dropped, "cuts are dropped")
@@ -138,27 +138,27 @@ def _supervisions(manifests: Path, split: str) -> Iterator[tuple[str, Supervisio
             supervision = SupervisionSegment.from_dict(row)
             supervision.start, supervision.duration = float(supervision.start), float(supervision.duration)
         except (TypeError, ValueError) as error:
-            what = f"no supervision ({error})"
+            what = f"not a supervision ({error})"
             raise RecipeError(what, where=f"{path}:{number}", cure="run whisper-recipe prepare again") from None
         yield f"{path}:{number}", supervision
 
 
 def _total(manifests: Path, split: str) -> tuple[int, float]:
-    """Return how many supervisions there are, and their seconds."""
+    """Return the number of supervisions and their total seconds."""
     count, seconds = 0, 0.0
     for _, supervision in _supervisions(manifests, split):
         count, seconds = count + 1, seconds + supervision.duration
     if not count:
         path = manifest_path(manifests, "supervisions", split)
-        raise RecipeError("no supervisions in it", where=path, cure="check the data directory it was made from")
+        raise RecipeError("contains no supervisions", where=path, cure="check the data directory it was made from")
     return count, seconds
 
 
 def mel_bins(model: str) -> int:
-    """Return the number of mel bins of a Whisper folder or name on the hub, from its configuration alone.
+    """Return the number of mel bins of a Whisper folder or a name on the Hub, from its configuration only.
 
     Raises:
-        RecipeError: there is no such model, or it is no Whisper.
+        RecipeError: there is no such model, or it is not a Whisper model.
     """
     cure = "give a Whisper folder, or a name on the Hub"
     if Path(model).is_dir():
@@ -178,7 +178,7 @@ def mel_bins(model: str) -> int:
 
 
 def _augmented(cuts: Iterable[MonoCut], augment: Augmentation, dropped: list[str]) -> Iterator[MonoCut]:
-    """Yield the cuts and their copies; note the slowed copies that are too long for Whisper."""
+    """Yield the cuts and their copies; drop and list slowed copies that are too long for Whisper."""
     noises = Noises(augment) if augment.noise else None
     for cut in cuts:
         for copy in speeds(cut, augment.speed):
@@ -189,24 +189,24 @@ def _augmented(cuts: Iterable[MonoCut], augment: Augmentation, dropped: list[str
 
 
 def _cuts(manifests: Path, split: str) -> Iterator[MonoCut]:
-    """Yield one cut a supervision, with its id, at 16 kHz."""
+    """Yield one cut per supervision, with its id, at 16 kHz."""
     recordings = _Recordings(_manifest(manifests, "recordings", split))
     for where, supervision in _supervisions(manifests, split):
         recording = recordings.find(supervision.recording_id, where)
         if supervision.channel not in recording.channel_ids:
-            what = f"{supervision.id} is on channel {supervision.channel} of {recording.channel_ids}"
-            raise RecipeError(what, where=where, cure="give it one of them")
+            what = f"{supervision.id} has channel {supervision.channel}, its recording has {recording.channel_ids}"
+            raise RecipeError(what, where=where, cure="use one of them")
         cut = _cut(supervision, recording)
         if cut.duration < HOP_LENGTH / SAMPLING_RATE:
-            raise RecipeError(f"{cut.id} is shorter than a frame", where=where, cure="remove it")
+            raise RecipeError(f"{cut.id} is shorter than a frame", where=where, cure="drop it")
         yield cut
 
 
 class _Recordings:
-    """A manifest of recordings, read as they are asked for.
+    """A manifest of recordings, read on demand.
 
-    `whisper-recipe prepare` writes both manifests in one order of recordings, so that one of them is held at a time. In
-    other orders those that were passed by are held until they are asked for, and all once one is asked for again.
+    `whisper-recipe prepare` writes both manifests in the same order of recordings, so only one recording is held in
+    memory. In other orders, skipped recordings are held until they are requested, and all once one is requested again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -241,7 +241,7 @@ class _Recordings:
 
 
 def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
-    """Return the cut of a supervision, in whole samples: so cut, features and audio agree on their lengths."""
+    """Return the cut of a supervision, in whole samples, so that cut, features and audio have the same length."""
     first = round(supervision.start * SAMPLING_RATE)
     count = min(round(supervision.duration * SAMPLING_RATE), recording.num_samples - first)
     duration = count / SAMPLING_RATE
@@ -256,7 +256,7 @@ def _cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
 
 
 def _digest(manifests: Path, split: str) -> str:
-    """Return a hash of the split's manifests: other manifests, other cuts."""
+    """Return a hash of the split's manifests, which determine the cuts."""
     return " ".join(file_digest(_manifest(manifests, kind, split)) for kind in ("recordings", "supervisions"))
 
 
@@ -265,21 +265,21 @@ def _plain(augment: Augmentation) -> dict:
 
 
 def _finish(work: ResumableWork, path: Path, final: Path) -> list[str]:
-    """Give the features and then the manifest their final names; interrupted anywhere, the same command resumes.
+    """Rename the features and then the manifest to their final names; if interrupted, the same command resumes.
 
     Returns:
-        The rows of cuts whose audio can't be read: id, reason.
+        Rows (id, reason) of cuts with unreadable audio.
 
     Raises:
-        RecipeError: there are no others.
+        RecipeError: no cut's audio can be read.
     """
     unread = [row[UNREAD] for row in work.rows() if UNREAD in row]
     with atomic_write(path) as manifest:
         if not write_jsonl(manifest, (row for row in work.rows() if UNREAD not in row)):
             what = f"no audio can be read; the first: {unread[0].partition(chr(9))[2]}"
-            raise RecipeError(what, where=path, cure="whisper-recipe validate lists all")
+            raise RecipeError(what, where=path, cure="whisper-recipe validate lists them all")
         features = work.folder / FEATURES
-        if features.exists():  # otherwise they stand there, and only the manifest was missing
+        if features.exists():  # otherwise they are in place, and only the manifest was missing
             if final.exists():
                 final.rename(work.folder / "replaced")
             features.rename(final)
@@ -294,9 +294,9 @@ def _in_pieces(
     executor: Executor,
     ahead: int,
 ) -> Iterator[int]:
-    """Yield the number of cuts of each piece, in order, once it is done, 0 for those of other parts.
+    """Yield the number of cuts in each piece, in order, once it is done; 0 for pieces of other parts.
 
-    At most `ahead` pieces and one are in memory at a time.
+    At most `ahead` + 1 pieces are in memory at a time.
     """
     cuts = iter(cuts)
 
@@ -313,7 +313,7 @@ def _in_pieces(
         yield from in_order(futures(), ahead)
     except BrokenProcessPool:
         raise RecipeError(
-            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; it resumes from here"
+            "a process was killed", where="fbank", cure="if memory ran out, use fewer --num_jobs; run again to resume"
         ) from None
 
 
@@ -325,9 +325,9 @@ def _extract(
     number: int,
     cuts: list[MonoCut],
 ) -> int:
-    """Store a piece's features in the work folder, then its cuts; the features will be found in `final`.
+    """Store a piece's features in the work folder, then its cuts, which refer to the features in `final`.
 
-    Cuts whose audio can't be read are listed in their place.
+    Cuts with unreadable audio are replaced by their id and the reason.
     """
     torch.set_num_threads(1)
     (work.folder / FEATURES).mkdir(exist_ok=True)
@@ -339,7 +339,7 @@ def _extract(
             except RecipeError as error:
                 rows.append({UNREAD: f"{cut.id}\t{' '.join(str(error).split())}"})
                 continue
-            key = f"{number:06d}-{index:03d}"  # ids may hold what no file name can
+            key = f"{number:06d}-{index:03d}"  # ids may contain characters that file names can't
             values = log_mel(samples, num_mel_bins).numpy()
             cut.features = Features(
                 type=WhisperLogMel.name,
@@ -348,7 +348,7 @@ def _extract(
                 frame_shift=HOP_LENGTH / SAMPLING_RATE,
                 sampling_rate=SAMPLING_RATE,
                 start=cut.start,
-                duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # with the frames after the end
+                duration=round(len(values) * HOP_LENGTH / SAMPLING_RATE, 8),  # including the frames after the end
                 storage_type=writer.name,
                 storage_path=str(final / Path(writer.storage_path).name),
                 storage_key=writer.write(key, values),

@@ -1,4 +1,4 @@
-"""`whisper-recipe filter`: leave out utterances whose transcript or audio look wrong; every rule is off by default."""
+"""`whisper-recipe filter`: drop utterances whose transcript or audio looks wrong; every rule is off by default."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Rules:
             texts of one or two words, and languages without case, are kept.
         min_script_share: minimum proportion (0 to 1) of a text's letters that must be in a script of its language.
         language_model: a Whisper folder or a name on the Hub that identifies the language of the audio; utterances
-            detected as another language than their label are dropped.
+            whose detected language differs from their label are dropped.
         min_language_probability: minimum probability (0 to 1) of the detected language for dropping an utterance.
-        exclude: a file with an id at the beginning of each line, as report.html saves them; those are dropped.
+        exclude: a file with an id at the beginning of each line, as saved by report.html; these utterances are dropped.
     """
 
     min_duration: float | None = None
@@ -61,13 +61,13 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name in ("near_duplicates", "min_script_share"):
-            self._require(name, lambda value: 0 < value <= 1, "use a number above 0, up to 1")
-        self._require("min_language_probability", lambda value: 0 <= value <= 1, "use a number from 0 to 1")
-        self._require("max_repeats", lambda value: value >= 1, "use a number from 1")
+            self._require(name, lambda value: 0 < value <= 1, "must be above 0 and at most 1")
+        self._require("min_language_probability", lambda value: 0 <= value <= 1, "must be between 0 and 1")
+        self._require("max_repeats", lambda value: value >= 1, "must be at least 1")
         for name in ("duration", "chars_per_second"):
             least = getattr(self, f"min_{name}") or 0.0
-            self._require(f"min_{name}", lambda value: 0 <= value < math.inf, "use a number from 0")
-            self._require(f"max_{name}", lambda value, least=least: value >= least, f"use a number from {least:g}")
+            self._require(f"min_{name}", lambda value: 0 <= value < math.inf, "must be at least 0")
+            self._require(f"max_{name}", lambda value, least=least: value >= least, f"must be at least {least:g}")
 
     def _require(self, name: str, holds: Callable[[float], bool], cure: str) -> None:
         value = getattr(self, name)
@@ -90,7 +90,7 @@ def filter_corpus(
 ) -> None:
     """Write the utterances that satisfy all rules; count the others, and list them in OUT/dropped.tsv with the reasons.
 
-    Only the rules on duration apply to non-speech examples.
+    Only the rules on duration and `exclude` apply to non-speech examples.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
@@ -124,20 +124,20 @@ def filter_corpus(
 def _duration(row: Utterance) -> float:
     seconds = utterance_duration(row)
     if seconds <= 0:
-        what, cure = f"{row.id} lasts {seconds:g} s", "whisper-recipe validate lists all such; fix corrects them"
-        raise RecipeError(what, where=row.where, cure=cure)
+        cure = "whisper-recipe validate lists them all; whisper-recipe fix corrects them"
+        raise RecipeError(f"{row.id} lasts {seconds:g} s", where=row.where, cure=cure)
     return seconds
 
 
 def _all_broken(
     utterances: list[Utterance], durations: dict[str, float], rules: Rules, num_jobs: int
 ) -> dict[str, list[tuple[str, str]]]:
-    """Return (rule, what is wrong) of all that is broken, by the id of the utterance."""
+    """Return the broken rules as (rule, what is wrong), by utterance id."""
     broken: dict[str, list[tuple[str, str]]] = defaultdict(list)
     spoken = [row for row in utterances if row.text]
 
-    def note(found: Iterable[Broken]) -> None:
-        for key, rule, what in found:
+    def note(rows: Iterable[Broken]) -> None:
+        for key, rule, what in rows:
             broken[key].append((rule, what))
 
     if rules.exclude is not None:
@@ -148,7 +148,7 @@ def _all_broken(
         note(_wrong_text(row, durations[row.id], rules))
     if rules.language_model is not None:
         note(_other_languages(spoken, rules, num_jobs))
-    # What is dropped anyway comes last: else it could stand for one that then would be dropped as its repetition.
+    # Utterances dropped already come last, so that no other is dropped as a repetition of one of them.
     spoken.sort(key=lambda row: row.id in broken)
     for (spoken_in, task), texts in _texts(spoken).items():
         note(_repeated(texts, rules, f"near duplicates {spoken_in} {task}"))
@@ -171,7 +171,7 @@ def _wrong_text(row: Utterance, seconds: float, rules: Rules) -> Iterator[Broken
     if rules.min_script_share is not None:
         share = script_share(row.text, written)
         if share < rules.min_script_share:
-            yield row.id, "min_script_share", f"{share:.0%} of the letters are of {written}"
+            yield row.id, "min_script_share", f"{share:.0%} of the letters are in a script of {written}"
 
 
 def _texts(rows: Iterable[Utterance]) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -188,10 +188,10 @@ def _repeated(texts: list[tuple[str, str]], rules: Rules, title: str) -> Iterato
         for key, text in texts:
             seen[text] += 1
             if seen[text] > rules.max_repeats:
-                yield key, "max_repeats", f"number {seen[text]} with this text"
+                yield key, "max_repeats", f"occurrence {seen[text]} of this text"
     if rules.near_duplicates is not None:
         for key, other in near_duplicates(tqdm(texts, title, unit="utt", delay=1), rules.near_duplicates):
-            yield key, "near_duplicates", f"nearly the text of {other}"
+            yield key, "near_duplicates", f"near duplicate of {other}"
 
 
 def _other_languages(rows: list[Utterance], rules: Rules, num_jobs: int) -> Iterator[Broken]:

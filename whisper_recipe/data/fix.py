@@ -1,4 +1,4 @@
-"""`whisper-recipe fix`: a corpus that validates, and lists of dropped and changed utterances."""
+"""`whisper-recipe fix`: a valid corpus, and lists of dropped and changed utterances."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def fix(
     """Write the valid utterances of a corpus; list the dropped and changed ones (id, file:line, reason).
 
     Drops the rows that `whisper-recipe validate` reports as invalid and lists them in OUT/dropped.tsv. Removes
-    Whisper's own tokens from texts and segments with invalid times or a different text from utterances, and truncates
-    prompts that are too long; OUT/changed.tsv lists these utterances. Corrects byte order marks, CRLF, the order of
-    ids, stray ids, language names and durations. Does not change audio files.
+    Whisper's special tokens from texts, drops all segments of an utterance if their times are invalid or their text
+    differs, and truncates prompts that are too long; OUT/changed.tsv lists these utterances. Corrects byte order marks,
+    CRLF, the order of ids, stray ids, language names and durations. Does not change audio files.
 
     Args:
         corpus: a Kaldi data directory, or a list that ends in .json or .jsonl.
@@ -46,7 +46,7 @@ def fix(
             text drops it.
 
     Raises:
-        RecipeError: no utterance is valid, or a correction is malformed or of an unknown utterance.
+        RecipeError: no utterance is valid, or a correction is malformed or for an unknown utterance.
     """
     from tabulate import tabulate
 
@@ -58,7 +58,7 @@ def fix(
     changed = [Dropped(kept[row].id, row, "; ".join(reasons)) for row, reasons in scan.changed.items() if row in kept]
     if not kept:
         what = f"none of its {len(scan.rows)} utterances is valid"
-        raise RecipeError(what, where=corpus, cure="whisper-recipe validate says why")
+        raise RecipeError(what, where=corpus, cure="whisper-recipe validate reports why")
     write_corpus(kept.values(), out, dropped, changed)
     for title, rows in (("dropped for", dropped), ("changed for", changed)):
         if rows:
@@ -68,25 +68,25 @@ def fix(
 
 
 def _read_corrections(path: Path, known: set[str]) -> dict[str, str | None]:
-    """Return id -> the text that is right, None where there is none."""
+    """Return id -> corrected text, or None to drop the utterance."""
     texts = {}
     for line, row in read_jsonl(path):
         key, text = row.get("id"), row.get("text", 0)
         if not isinstance(key, str) or not isinstance(text, str | None):
-            cure = "save it with report.html, or write {'id': ..., 'text': ...} a line"
+            cure = "save it with report.html, or write one {'id': ..., 'text': ...} per line"
             raise RecipeError("invalid correction", where=f"{path}:{line}", cure=cure)
         if key not in known:
-            cure = "correct the corpus that was decoded"
+            cure = "apply the corrections to the corpus that was decoded"
             raise RecipeError(f"{key} is not in the corpus", where=f"{path}:{line}", cure=cure)
         texts[key] = None if text is None else " ".join(text.split())
     return texts
 
 
 def _correct(scan: Scan, texts: dict[str, str | None]) -> None:
-    """Give utterances their corrected texts, without the segments that have the old one; lose those without text."""
+    """Replace texts by their corrections, and drop segments with the old text; drop utterances without a text."""
     for utterance in scan.utterances:
         text = texts.get(utterance.id, utterance.text)
         if text is None:
             scan.lose(utterance.row, "correction: dropped")
         elif text != utterance.text:
-            scan.change("correction", utterance.row, "another text", utterance.row, text=text, segments=None)
+            scan.change("correction", utterance.row, "text replaced", utterance.row, text=text, segments=None)

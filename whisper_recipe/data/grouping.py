@@ -1,4 +1,4 @@
-"""Groups of like lengths, so that little has to be padded."""
+"""Group items of similar length, to reduce padding."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Item = TypeVar("Item")
 def by_length(
     items: Iterable[Item], seconds: Callable[[Item], float], most: float, padded: float | None = None
 ) -> Iterator[list[Item]]:
-    """Yield items in groups of like lengths, the longest first.
+    """Yield items in groups of similar length, the longest first.
 
     Args:
-        items: of any order; items of the same length keep theirs.
+        items: in any order; items of the same length keep their order.
         seconds: the length of an item.
-        most: seconds in a group at most, padding counted in; one item may have more.
-        padded: seconds that all items are padded to; by default to the longest of the group.
+        most: maximum seconds in a group, including padding; a single item may exceed it.
+        padded: seconds to which all items are padded; default: the longest in the group.
     """
     group: list[Item] = []
     for item in sorted(items, key=lambda item: -seconds(item)):

@@ -1,4 +1,4 @@
-"""How long a model's inputs are."""
+"""Length of a model's inputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from whisper_recipe.model.load import natural_length, read_training_record
 
 
 class InputLength(NamedTuple):
-    """How long a model's inputs are: padded to 30 s, or as long as the longest of a batch and some silence."""
+    """Length of a model's inputs: 30 s, or that of the longest in a batch plus some silence."""
 
     pad_to_30s: bool
     spare_frames: int = 0  # of 10 ms
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that all inputs are padded to; None: those of the longest of a batch."""
+        """Seconds to which all inputs are padded; None: those of the longest in a batch."""
         return MAX_SECONDS if self.pad_to_30s else None
 
     def collate(self, features: list[torch.Tensor]) -> torch.Tensor:
@@ -29,10 +29,10 @@ class InputLength(NamedTuple):
 
 
 def input_length(folder: str | Path, pad_to_30s: bool | None = None, spare_frames: int | None = None) -> InputLength:
-    """Return the input length that was asked for, or where nothing was, the one that a model folder records.
+    """Return the requested input length; anything not given is read from the model folder.
 
     Raises:
-        RecipeError: more spare frames than 30 s have, or fewer than none.
+        RecipeError: `spare_frames` is negative or exceeds 30 s.
     """
     if pad_to_30s is None:
         pad_to_30s = not natural_length(folder)

@@ -1,8 +1,8 @@
 """Kaldi data directories: wav.scp, text, segments, utt2lang, utt2spk, utt2task, utt2dur, and multi-task keys.
 
-Beside Kaldi's own tables `utt2segments` keeps stretches with their texts (for training with timestamps), a JSON list of
-{"start", "end", "text"} after the id; an empty list and an empty text are an example without speech. `utt2prompt` keeps
-the text that came before.
+In addition to Kaldi's own tables, `utt2segments` holds timed segments with their texts (for training with timestamps):
+a JSON list of {"start", "end", "text"} after the id. An empty list and an empty text mark a non-speech example.
+`utt2prompt` holds the preceding text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from whisper_recipe.data.utterance import UNSORTED, Scan, Segment, Utterance, pa
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, exists, require
 
-PIPE = "a shell command: it is run only with --allow-pipes"
+PIPE = "a shell command, accepted only with --allow-pipes"
 Table = dict[str, tuple[int, str]]  # id -> (line number, the rest of the line)
 
 
 class _Directory:
-    """The tables of a data directory as they stand."""
+    """The tables of a data directory, read as they are."""
 
     def __init__(self, scan: Scan, allow_pipes: bool) -> None:
         self.scan, self.allow_pipes = scan, allow_pipes
@@ -39,7 +39,7 @@ class _Directory:
         return f"{self.name}/{table}:{line}"
 
     def table(self, name: str, required: bool = False) -> Table:
-        """Read one table; the first of duplicate ids counts. Rows of `text` are the utterances."""
+        """Read one table; of duplicate ids, the first is used. The rows of `text` are the utterances."""
         rows: Table = {}
         path = self.scan.path / name
         if not path.is_file():
@@ -53,7 +53,7 @@ class _Directory:
             if name == "text":
                 self.scan.rows[where] = key
             if key in rows:
-                what = f"{key} is already in line {rows[key][0]}"
+                what = f"{key} is already on line {rows[key][0]}"
                 self.scan.report("duplicate id", where, what, *[where] * (name == "text"))
                 continue
             if key.encode() < last.encode():
@@ -61,7 +61,7 @@ class _Directory:
             rows[key] = number, value[0] if value else ""
             last = key
         if required and not rows:
-            self.scan.report("empty split" if name == "text" else "empty file", path, "there is no utterance in it")
+            self.scan.report("empty split" if name == "text" else "empty file", path, "contains no utterances")
         return rows
 
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
@@ -84,12 +84,12 @@ class _Directory:
 
 
 def scan_data_dir(path: str | Path, allow_pipes: bool = False, needs_audio: bool = True) -> Scan:
-    """Read a data directory as far as it can be read; audio files are not opened.
+    """Read as much of a data directory as possible; audio files are not opened.
 
     Args:
         path: the data directory.
-        allow_pipes: take shell commands in wav.scp for audio.
-        needs_audio: whether wav.scp must be there; without it utterances have no audio and no segments.
+        allow_pipes: accept shell commands in place of audio files in wav.scp.
+        needs_audio: whether wav.scp is required; without it, utterances have no audio and no `segments`.
 
     Raises:
         RecipeError: there is no such directory.
@@ -118,11 +118,11 @@ def scan_data_dir(path: str | Path, allow_pipes: bool = False, needs_audio: bool
         if key in stretches:
             spoken = {"text": transcript, "language": language, "task": task, "segments": timed, "row": row}
             spoken["prompt"] = more["utt2prompt"].get(key, (0, ""))[1]
-            speaker = "_".join(_of(more["utt2spk"], key)[1].split()) or _base(key)  # as a list's, an id
+            speaker = "_".join(_of(more["utt2spk"], key)[1].split()) or _base(key)  # an id, as in lists
             duration = _duration(directory, more["utt2dur"], key)
             scan.add(Utterance(key, **spoken, speaker=speaker, duration=duration, **stretches[key]._asdict()))
         elif row not in scan.lost:
-            scan.lose(row, "missing audio: see the problems of wav.scp and segments")
+            scan.lose(row, "missing audio: see the problems in wav.scp and segments")
     return scan
 
 
@@ -132,12 +132,12 @@ def _base(key: str) -> str:
 
 
 def _of(table: Table, key: str) -> tuple[int, str]:
-    """Return the row of an utterance; a table may have it under its whole key or, for all its tasks, under its id."""
+    """Return the row of an utterance, under its full key or, shared by all its tasks, under its id."""
     return table.get(key) or table.get(_base(key)) or (0, "")
 
 
 def _report_strays(directory: _Directory, name: str, table: Table, ids: Container[str], others: str = "text") -> None:
-    """Report the ids of a table that another table does not have; if that one is missing as a whole, it was told."""
+    """Report the ids of a table that are not in another; if that one is missing or empty, it is reported already."""
     for key, (number, _) in table.items() if ids else ():
         if key not in ids:
             where = directory.where(name, number)
@@ -145,19 +145,19 @@ def _report_strays(directory: _Directory, name: str, table: Table, ids: Containe
 
 
 def _report_without_text(directory: _Directory, name: str, table: Table) -> None:
-    """Report the ids that have audio and no text: they are meant as utterances, and nothing else would count them."""
+    """Report ids with audio but no text: they are meant as utterances, and nothing else would count them."""
     for key, (number, _) in table.items():
         if not directory.rows(key):
             where = directory.where(name, number)
             directory.scan.rows[where] = key
             if directory.texts:
                 directory.scan.report("id not in text", where, f"{key} is not in text", where)
-            else:  # text is missing as a whole, which was told once
+            else:  # text is missing or empty, which is reported already
                 directory.scan.lose(where, "missing file: text")
 
 
 class _Stretch(NamedTuple):
-    """Where the audio of an utterance is: fields of Utterance."""
+    """Location of an utterance's audio: fields of Utterance."""
 
     recording: str
     audio: str
@@ -178,7 +178,7 @@ def _whole_recordings(directory: _Directory, wav: Table, text: Table, _: Table) 
     stretches = {}
     audio_of: dict[str, str] = {}
     for key, audio, where in _audio(directory, wav):
-        # Rows of several tasks share a recording, unless two languages' rows have only their id in common.
+        # Rows of several tasks share a recording, unless rows of two languages share only their id.
         shared = audio_of.setdefault(_base(key), audio) == audio
         stretches[key] = _Stretch(_base(key) if shared else key, audio, where, where)
     return stretches
@@ -207,16 +207,16 @@ def _segments(directory: _Directory, wav: Table, text: Table, segments: Table) -
 
 
 def _span(directory: _Directory, key: str, where: str, times: list[str]) -> tuple[float, float | None] | None:
-    """Return (start, end) of a segment, the end None where it is the recording's; None where it is malformed."""
+    """Return (start, end) of a segment, the end None if it is the recording's; None if the segment is malformed."""
     rows = directory.rows(key)
     if len(times) != 2:
-        directory.scan.report("malformed segment", where, f"{key} has not <recording> <start> <end>", *rows)
+        directory.scan.report("malformed segment", where, f"{key} is not followed by <recording> <start> <end>", *rows)
         return None
     seconds = [_seconds(directory, where, time, *rows) for time in times]
     start, end = seconds
     if start is None or end is None:
         return None
-    if end == -1:  # as Kaldi's extract-segments has it
+    if end == -1:  # as in Kaldi's extract-segments
         end = None
     if start < 0 or (end is not None and end <= start):
         what = f"{times[0]} to {times[1]} s is not a valid time interval"
@@ -238,9 +238,9 @@ def _audio(directory: _Directory, wav: Table) -> Iterator[tuple[str, str, str]]:
 
 
 def locate_audio(folder: Path, value: str) -> str:
-    """Return what wav.scp or a list says of audio as Utterance has it: a path from the root, or a command.
+    """Convert audio from wav.scp or a list to the form in Utterance: an absolute path, or a command.
 
-    Paths are relative to the folder of the table or, as Kaldi has it, to the current one.
+    Paths are relative to the folder of the table or, as in Kaldi, to the current one.
     """
     if value.endswith("|"):
         return value
@@ -253,7 +253,7 @@ def locate_audio(folder: Path, value: str) -> str:
 
 
 def _language_and_task(directory: _Directory, key: str, languages: Table, tasks: Table, row: str) -> tuple[str, str]:
-    """Return (language code, task) of an `id|language|task` key, else of utt2lang and utt2task; "" where unknown."""
+    """Return (language code, task) of an `id|language|task` key, else from utt2lang and utt2task; "" if unknown."""
     scan = directory.scan
     if "|" in key:
         parts = key.split("|")
@@ -267,14 +267,14 @@ def _language_and_task(directory: _Directory, key: str, languages: Table, tasks:
         language = scan.language(name, directory.where("utt2lang", number), row)
     elif languages:
         scan.report("id not in utt2lang", row, f"{key} is not in utt2lang", row)
-    else:  # utt2lang is missing as a whole, which was told once
+    else:  # utt2lang is missing or empty, which is reported already
         scan.lose(row, "missing file: utt2lang")
     number, task = tasks.get(key, (0, "transcribe"))
     return language, scan.task(task, directory.where("utt2task", number), row)
 
 
 def _timed_text(directory: _Directory, key: str, table: Table, row: str) -> tuple[Segment, ...] | None:
-    """Return the segments of a row of utt2segments; None where there is no such row, or where it is malformed."""
+    """Return the segments in a row of utt2segments; None if there is no such row, or it is malformed."""
     if key not in table:
         return None
     number, value = table[key]
@@ -292,7 +292,7 @@ def _duration(directory: _Directory, durations: Table, key: str) -> float | None
 
 
 def _seconds(directory: _Directory, where: str, value: str, *rows: str) -> float | None:
-    """Return a finite number of seconds; None where there is no value, or where it is reported as malformed."""
+    """Return a finite number of seconds; None if there is no value, or it is malformed, which is reported."""
     if not value:
         return None
     if re.fullmatch(r"[-+]?(\d{1,9}\.?\d*|\.\d+)(e[-+]?\d)?", value, re.ASCII | re.IGNORECASE):
@@ -304,18 +304,18 @@ def _seconds(directory: _Directory, where: str, value: str, *rows: str) -> float
 def write_data_dir(
     utterances: Iterable[Utterance], path: str | Path, files: Mapping[str, str] = MappingProxyType({})
 ) -> int:
-    """Write a data directory, complete or not at all, ids in the order of LC_ALL=C; return the count of utterances.
+    """Write a data directory, completely or not at all, sorted as with LC_ALL=C; return the number of utterances.
 
-    Audio stays where it is: wav.scp has its absolute path. `segments` is written where an utterance is a part of its
-    recording; `utt2dur`, `utt2segments` and `utt2prompt` where durations, segments and prompts are known.
+    Audio is not copied: wav.scp has its absolute path. `segments` is written if an utterance is a part of its
+    recording; `utt2dur`, `utt2segments` and `utt2prompt` if durations, segments and prompts are known.
 
     Args:
         utterances: in any order.
         path: the directory.
-        files: name -> content of what else is to stand in it.
+        files: name -> content of additional files.
 
     Raises:
-        RecipeError: two utterances have the same id, or two files are meant as one recording.
+        RecipeError: two utterances have the same id, or a recording has two files.
     """
     rows = sorted(utterances, key=lambda utterance: utterance.id.encode())
     for first, second in zip(rows, rows[1:], strict=False):
@@ -362,7 +362,7 @@ def _timed(segments: tuple[Segment, ...]) -> str:
 
 
 def _line(row: tuple[str, str]) -> str:
-    # A line break in a text would begin a new row.
+    # A line break in a text would start a new row.
     value = " ".join(row[1].splitlines())
     return f"{row[0]} {value}".rstrip(" ") + "\n"
 

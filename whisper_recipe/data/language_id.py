@@ -1,4 +1,4 @@
-"""The language that a Whisper model hears in utterances."""
+"""Spoken language identification with a Whisper model."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ BATCH = 16  # utterances
 
 
 def identify_languages(utterances: list[Utterance], name: str, num_jobs: int = 2) -> Iterator[tuple[str, float]]:
-    """Yield (Whisper's code, probability) of the likeliest language of each utterance's audio, its first 30 s.
+    """Yield (Whisper's code, probability) of the likeliest language in the first 30 s of each utterance.
 
-    As openai/whisper does it (`detect_language` in whisper/decoding.py): by the model's output after the start token,
-    among the languages that it has.
+    Works as in openai/whisper (`detect_language` in whisper/decoding.py): compares the model's languages by its output
+    after the start token.
 
     Args:
-        utterances: whose audio is heard.
-        name: a Whisper folder, or a name on the hub. A folder never causes network access.
-        num_jobs: threads that decode audio.
+        utterances: the utterances to identify.
+        name: a Whisper folder (never causes network access), or a name on the Hub.
+        num_jobs: number of decoding threads.
 
     Raises:
         RecipeError: the model can't be loaded or has no languages, or audio can't be read.
@@ -56,12 +56,12 @@ def _languages(model: WhisperForConditionalGeneration, name: str) -> dict[str, i
     tokens = getattr(model.generation_config, "lang_to_id", None)
     if not tokens:
         what = "generation_config.json has no languages (lang_to_id)"
-        raise RecipeError(what, where=name, cure="give a multilingual Whisper with this file")
+        raise RecipeError(what, where=name, cure="use a multilingual Whisper model that lists them")
     return {token.strip("<|>"): index for token, index in tokens.items()}
 
 
 def _batches(utterances: list[Utterance], num_mel_bins: int, num_jobs: int) -> Iterator[torch.Tensor]:
-    """Yield features of shape (batch, mel bins, 3000); threads load the next ones while the model works on these."""
+    """Yield features of shape (batch, mel bins, 3000); threads load the next batch meanwhile."""
     rest, waiting = iter(utterances), deque()
     with ThreadPoolExecutor(num_jobs) as pool:
         while (batch := list(islice(rest, BATCH))) or waiting:
@@ -72,6 +72,6 @@ def _batches(utterances: list[Utterance], num_mel_bins: int, num_jobs: int) -> I
 
 
 def _features(utterance: Utterance, num_mel_bins: int) -> torch.Tensor:
-    # A recording may last hours: no more of it is decoded than is heard.
+    # A recording may last hours: only the part that the model uses is decoded.
     seconds = min(utterance_duration(utterance), MAX_SAMPLES / SAMPLING_RATE)
     return log_mel(read_audio(utterance.audio, utterance.start, seconds), num_mel_bins)

@@ -1,4 +1,4 @@
-"""What lhotse's recipes prepare of a corpus, as Kaldi data directories."""
+"""Corpora prepared by lhotse's recipes, written as Kaldi data directories."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def utterances(recordings: RecordingSet, supervisions: SupervisionSet) -> Iterat
     """Yield the utterances of a prepared split.
 
     Args:
-        recordings: each with one audio file.
-        supervisions: of these recordings, with a language; one without a speaker is its own speaker.
+        recordings: recordings with one audio file each.
+        supervisions: supervisions of these recordings, with a language; the default speaker is the supervision's id.
 
     Raises:
         RecipeError: the language is unknown.
@@ -47,10 +47,10 @@ def utterances(recordings: RecordingSet, supervisions: SupervisionSet) -> Iterat
 
 @contextmanager
 def named(corpus: Path) -> Iterator[None]:
-    """Turn what lhotse raises over a corpus into an error that names it: `with named(corpus): prepare_x(corpus)`.
+    """Turn lhotse's exceptions into an error that names the corpus: `with named(corpus): prepare_x(corpus)`.
 
     Raises:
-        RecipeError: the corpus has not the files or the format that lhotse's recipe expects.
+        RecipeError: the corpus lacks the files or the format that lhotse's recipe expects.
     """
     try:
         yield
@@ -60,17 +60,17 @@ def named(corpus: Path) -> Iterator[None]:
 
 
 def write_split(rows: Iterable[Utterance], folder: Path, dropped: Iterable[Dropped]) -> None:
-    """Write a split as a Kaldi data directory with what is left out in its dropped.tsv, and print how many.
+    """Write a split as a Kaldi data directory, list dropped utterances in its dropped.tsv, and print the counts.
 
-    Files that say what they said before keep their time, so that nothing made from them is made again.
+    Unchanged files keep their modification time, so that nothing derived from them is regenerated.
 
     Raises:
-        RecipeError: there is no utterance, or two have the same id.
+        RecipeError: there are no utterances, or two have the same id.
     """
     rows, dropped = list(rows), list(dropped)
     if not rows:
         raise RecipeError(
-            "the corpus has no utterance for it", where=folder, cure="compare it with the recipe's README"
+            "the corpus has no utterances for it", where=folder, cure="compare it with the recipe's README"
         )
     before = [(path, path.read_bytes(), path.stat()) for path in folder.glob("*") if path.is_file()]
     write_corpus(rows, folder, dropped)

@@ -1,11 +1,11 @@
-"""JSON lists of utterances, one array or an object a line, as Hugging Face and Whisper recipes use them.
+"""JSON lists of utterances, one array or one object per line, as Hugging Face and Whisper recipes use them.
 
     {"audio": {"path": "a.wav", "start_time": 0.5, "end_time": 2.0}, "sentence": "hello", "language": "en",
      "duration": 1.5, "sentences": [{"start": 0.0, "end": 1.2, "text": "hello"}]}
     {"audio_path": "a.wav", "text": "hello", "language": "English"}
 
-Further keys: `id`, `speaker`, `task`, `prompt` (text that came before), and `recording` in `audio`. Times of
-`sentences` count from `start_time`. An empty `sentence` with empty `sentences` is an example without speech.
+Further keys: `id`, `speaker`, `task`, `prompt` (the previous text), and `recording` in `audio`. Times of `sentences`
+are relative to `start_time`. An empty `sentence` with empty `sentences` is an example without speech.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from whisper_recipe.files import atomic_write, require, write_jsonl
 
 
 class _Fault(Exception):
-    """What is wrong with a row: (kind, what)."""
+    """A problem with a row: (kind, what)."""
 
 
 def scan_list(path: str | Path, allow_pipes: bool = False, language: str | None = None) -> Scan:
-    """Read a list as far as it can be read; audio files are not opened.
+    """Read as much of a list as can be read; audio files are not opened.
 
-    Utterances without an `id` are named for their audio file and, where they are a part of it, their times in
-    hundredths of a second, as Kaldi does; where that name is taken, with a number behind it.
+    Utterances without an `id` are named after their audio file and, if they are a part of it, their times in hundredths
+    of a second, as in Kaldi; a number is appended if that name is taken.
 
     Args:
         path: the list. Paths in it are relative to its folder or to the current one.
-        allow_pipes: take shell commands (ending in `|`) for audio.
-        language: of utterances that name none.
+        allow_pipes: accept shell commands (ending in `|`) in place of audio files.
+        language: language of utterances that have none.
 
     Raises:
-        RecipeError: there is no such file.
+        RecipeError: the file does not exist.
     """
     reader = _Reader(Scan(require(path, "give a JSON list")), allow_pipes, language)
     for number, value in _rows(reader.scan):
@@ -50,12 +50,12 @@ def scan_list(path: str | Path, allow_pipes: bool = False, language: str | None 
         except _Fault as fault:
             reader.scan.report(*fault.args[:1], where, fault.args[1], where)
     if not reader.scan.rows:
-        reader.scan.report("empty split", path, "there is no utterance in it")
+        reader.scan.report("empty split", path, "contains no utterances")
     return reader.scan
 
 
 def _rows(scan: Scan) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, value) of a JSON array or of JSON lines; what can't be parsed is reported."""
+    """Yield (line number, value) of a JSON array or of JSON lines; report what can't be parsed."""
     data = scan.path.read_bytes()
     if data.startswith(b"\xef\xbb\xbf"):
         scan.report("byte order mark", f"{scan.path}:1", "the file begins with one")
@@ -75,7 +75,7 @@ def _rows(scan: Scan) -> Iterator[tuple[int, Any]]:
 
 
 def _items(scan: Scan, data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, value) of the items of an array, up to where it is damaged."""
+    """Yield (line number, value) of the items of an array, up to the first damaged one."""
     decoder, skip = json.JSONDecoder(), re.compile(r"[\s,]*")
     line = 1
     try:
@@ -93,11 +93,11 @@ def _items(scan: Scan, data: bytes) -> Iterator[tuple[int, Any]]:
     except (ValueError, RecursionError) as error:
         where = f"{scan.path}:{line}"
         scan.rows[where] = "-"
-        scan.report("not JSON", where, f"{error}; what follows can't be read", where)
+        scan.report("not JSON", where, f"{error}; the rest can't be read", where)
 
 
 class _Reader:
-    """Turns rows into utterances and keeps the names given so far."""
+    """Turns rows into utterances and remembers the names in use."""
 
     def __init__(self, scan: Scan, allow_pipes: bool, language: str | None) -> None:
         self.scan, self.allow_pipes, self.default_language = scan, allow_pipes, language
@@ -121,7 +121,7 @@ class _Reader:
             self.scan.report("empty text", where, what, where)
         language = _string(row, "language") or self.default_language
         if language is None:
-            self.scan.report("no language", where, f"{key} names none", where)
+            self.scan.report("no language", where, f"{key} has none", where)
         self.scan.add(
             Utterance(
                 id=key,
@@ -156,7 +156,7 @@ class _Reader:
             raise _Fault("pipe", PIPE)
         start, end = _seconds(source, "start_time"), _seconds(source, "end_time")
         if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-            raise _Fault("malformed segment", f"{start} to {end} s is not a stretch of time")
+            raise _Fault("malformed segment", f"times must satisfy 0 <= start < end, got {start} to {end} s")
         return locate_audio(self.scan.path.parent, value), _name(_string(source, "recording") or ""), start, end
 
     def _segments(self, row: dict, key: str, where: str) -> tuple[Segment, ...] | None:
@@ -169,7 +169,7 @@ class _Reader:
             return None
 
     def _recording(self, name: str, audio: str) -> str:
-        """Return the name of a recording: as given, or of its file; names of two files get a number behind them."""
+        """Return a recording's name: as given, or its file's, with a number if another file has that name."""
         if not name and audio in self.named:
             return self.named[audio]
         names = _numbered(name or _name(Path(re.sub(r"(\.ark):\d+$", r"\1", audio)).stem) or "audio")
@@ -180,7 +180,7 @@ class _Reader:
     def _id(self, row: dict, recording: str, start: float | None, end: float | None, where: str) -> str:
         key = _name(_string(row, "id") or "")
         if key and key in self.ids:
-            raise _Fault("duplicate id", f"{key} stands in {self.ids[key]} already")
+            raise _Fault("duplicate id", f"{key} is already in {self.ids[key]}")
         if not key:
             key = recording
             if start or end is not None:
@@ -200,21 +200,21 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _string(row: dict, *keys: str) -> str | None:
-    """Return the first of the keys that has a value."""
+    """Return the value of the first key that has one."""
     for key in keys:
         if (value := row.get(key)) is not None:
             if not isinstance(value, str):
-                raise _Fault("malformed row", f"{key} is {shortened(value)}, not a text")
+                raise _Fault("malformed row", f"{key} must be a string, got {shortened(value)}")
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise _Fault("not UTF-8", f"{key} has half of a surrogate pair in it") from None
+                raise _Fault("not UTF-8", f"{key} contains half of a surrogate pair") from None
             return value
     return None
 
 
 def _name(value: str) -> str:
-    """Return an id as Kaldi takes it, without white space."""
+    """Return an id without white space, as Kaldi requires."""
     return re.sub(r"\s+", "_", value.strip())
 
 
@@ -226,7 +226,7 @@ def _seconds(row: dict, key: str) -> float | None:
 
 
 def write_list(utterances: Iterable[Utterance], path: str | Path) -> int:
-    """Write a list in order of id, complete or not at all: an array where the path ends in .json, else JSON lines.
+    """Write a list in order of id, atomically: an array if the path ends in .json, else JSON lines.
 
     Raises:
         RecipeError: two utterances have the same id.

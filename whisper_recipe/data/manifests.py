@@ -42,7 +42,7 @@ def prepare(
 ) -> None:
     """Write out/recordings_<split>.jsonl.gz and out/supervisions_<split>.jsonl.gz, in the same order of recordings.
 
-    The split has the name of the data directory or list. Audio that not every Lhotse program reads correctly (a pipe's
+    The split is named after the data directory or list. Audio that not every Lhotse program reads correctly (a pipe's
     output, an entry of an ark, M4A, a file with a wrong header) and mixed channels are written once to
     out/audio_<split>/ as FLAC. Unreadable recordings are dropped and listed in out/dropped_<split>.tsv.
 
@@ -59,12 +59,12 @@ def prepare(
         RecipeError: the corpus has problems, or no audio can be read.
     """
     split = Path(corpus).resolve().stem if is_list(corpus) else Path(corpus).resolve().name
-    # All of a recording together: so what reads the manifests needs one recording at a time.
+    # Grouped by recording, so that readers of the manifests need one recording at a time.
     utterances = sorted(read_corpus(corpus, allow_pipes), key=lambda row: (row.recording, row.start, row.id))
     if prompts == "recording":
         utterances = list(_with_texts_before(utterances))
     copies = Path(out) / f"audio_{split}"
-    found: dict[str, _Located | None] = {}  # of each recording; None where it can't be read
+    found: dict[str, _Located | None] = {}  # by recording; None if it can't be read
     dropped: list[str] = []
     with (
         atomic_write(manifest_path(out, "recordings", split)) as recordings,
@@ -77,7 +77,7 @@ def prepare(
         write_jsonl(recordings, (row.to_dict() for row in _recordings(progress, found, locate, dropped)))
         read = [(utterance, found[utterance.recording]) for utterance in utterances if found[utterance.recording]]
         if not read:
-            what = f"no audio can be read; the first: {dropped[0].split(chr(9))[-1]}"
+            what = f"no audio can be read; the first error: {dropped[0].split(chr(9))[-1]}"
             raise RecipeError(what, where=corpus, cure="whisper-recipe validate lists them all")
         write_jsonl(supervisions, (_supervision(utterance, located).to_dict() for utterance, located in read))
     if not any(copies.iterdir()):
@@ -88,7 +88,7 @@ def prepare(
 
 
 class _Located(NamedTuple):
-    """Where a recording is to be read, its header, and the channel that speaks."""
+    """The path to read a recording from, its header, and the channel to use."""
 
     path: str
     info: AudioInfo
@@ -96,12 +96,12 @@ class _Located(NamedTuple):
 
 
 def _with_texts_before(utterances: Iterable[Utterance]) -> Iterator[Utterance]:
-    """Yield utterances, in order of time, each with a prompt: its own, or the text before it in its recording."""
+    """Yield utterances, in order of time, each with a prompt: its own, or the previous text in its recording."""
     before: dict[tuple[str, str, str], str] = {}
     for utterance in utterances:
         key = utterance.recording, utterance.language, utterance.task
         yield replace(utterance, prompt=utterance.prompt or before.get(key, ""))
-        if utterance.text:  # Whisper too passes over what has no speech
+        if utterance.text:  # Whisper also skips parts without speech
             before[key] = utterance.text
 
 
@@ -111,7 +111,7 @@ def _recordings(
     locate: Callable[[Utterance], _Located],
     dropped: list[str],
 ) -> Iterator[Recording]:
-    """Yield each recording once, and note where it is; of those that can't be read note a line that says why."""
+    """Yield each recording once, and add its location to `found`; add unreadable ones to `dropped` with the reason."""
     for utterance in utterances:
         key = utterance.recording
         if key in found:
@@ -126,7 +126,7 @@ def _recordings(
 
 
 def _located(utterance: Utterance, aside: Path, final: Path, channel: Channel) -> _Located:
-    """Return where an utterance's recording is, after it has been copied where it needs that."""
+    """Return the location of an utterance's recording, after copying it as FLAC if necessary."""
     path, info = utterance.audio, audio_info(utterance.audio)
     mix = channel == "mix" and info.num_channels > 1
     if mix or not info.plain:
@@ -164,12 +164,12 @@ def _supervision(utterance: Utterance, located: _Located) -> SupervisionSegment:
             where=utterance.where,
             cure="whisper-recipe validate lists all such segments",
         )
-    # A segment may end a little after its recording, by rounding; lhotse does not take that.
+    # Rounding may put the end of a segment slightly after its recording's, which lhotse rejects.
     duration = round(min(end, total) - utterance.start, 8)
     custom: dict[str, object] = {"task": utterance.task}
     if utterance.segments is not None:
         if utterance.segments and utterance.segments[-1].end > duration + DURATION_TOLERANCE:
-            what = f"{utterance.id} lasts {duration:.2f} s and has segments up to {utterance.segments[-1].end:.2f} s"
+            what = f"{utterance.id} lasts {duration:.2f} s but has segments up to {utterance.segments[-1].end:.2f} s"
             raise RecipeError(what, where=utterance.row, cure="whisper-recipe fix removes such segments")
         custom["segments"] = [segment._asdict() for segment in utterance.segments]
     if utterance.prompt:

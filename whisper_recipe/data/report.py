@@ -1,4 +1,4 @@
-"""The page of `stats --report` and `validate --report`: how a corpus is, and its strangest utterances to listen to."""
+"""The page of `stats --report` and `validate --report`: an overview of a corpus, and its extreme utterances."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from whisper_recipe.files import read_jsonl
 from whisper_recipe.report.page import Page, Table, write_page
 from whisper_recipe.report.sound import AudioMode, Samples, collect
 
-EXTREMES = 25  # utterances of each kind that are listed
-LISTENED = 5_000  # utterances whose level is measured: all of a small corpus, a sample of a large one
+EXTREMES = 25  # listed utterances of each kind
+LISTENED = 5_000  # utterances to measure the level of: all of a small corpus, a sample of a large one
 FULL_SCALE = 0.999  # samples this large are clipped
-BARS = 12  # of a histogram, about
+BARS = 12  # of a histogram, approximately
 MEASURES = [
     {"key": "rate", "name": "speed", "unit": "characters/s", "digits": 1},
     {"key": "level", "name": "level", "unit": "dB", "digits": 0},
@@ -34,7 +34,7 @@ MEASURES = [
 
 
 class Spoken(NamedTuple):
-    """An utterance of a corpus; `read` returns its samples, None where no plain file has them."""
+    """An utterance of a corpus; `read` returns its samples; None if they are not in a plain file."""
 
     id: str
     text: str
@@ -50,12 +50,20 @@ def spoken_in_cuts(paths: Iterable[Path]) -> Iterator[Spoken]:
     """Yield the utterances of cut manifests."""
     for path in paths:
         for number, row in read_jsonl(path):
-            cut, said = read_cut_row(row, f"{path}:{number}")
-            yield Spoken(cut.id, said.text, said.language, said.task, said.speaker, cut.duration, samples_of_cut(row))
+            cut, supervision = read_cut_row(row, f"{path}:{number}")
+            yield Spoken(
+                cut.id,
+                supervision.text,
+                supervision.language,
+                supervision.task,
+                supervision.speaker,
+                cut.duration,
+                samples_of_cut(row),
+            )
 
 
 def spoken_in_corpus(scan: Scan, durations: dict[str, float]) -> Iterator[Spoken]:
-    """Yield the utterances of a corpus that was checked, with the kinds of their problems."""
+    """Yield the utterances of a checked corpus, with the kinds of their problems."""
     for row in scan.utterances:
         reasons = [*scan.lost.get(row.row, ()), *scan.changed.get(row.row, ())]
         kinds = tuple(dict.fromkeys(reason.partition(":")[0] for reason in reasons))
@@ -64,14 +72,14 @@ def spoken_in_corpus(scan: Scan, durations: dict[str, float]) -> Iterator[Spoken
 
 
 def samples_of_cut(row: dict) -> Samples | None:
-    """Return what reads the samples of a cut (its row in a manifest) that is a stretch of a file.
+    """Return a function that reads the samples of a cut, given as its row in a manifest.
 
-    None for one that is mixed or changed, and for one of features only.
+    None for mixed cuts, for cuts with transforms other than resampling, and for cuts with features only.
     """
     from whisper_recipe.data.audio import read_audio
 
     recording, channel = row.get("recording") or {}, row.get("channel")
-    changed = [one for one in recording.get("transforms") or () if one.get("name") != "Resample"]
+    changed = any(transform.get("name") != "Resample" for transform in recording.get("transforms") or ())
     for source in recording.get("sources", ()):
         if source.get("type") == "file" and channel in source["channels"] and not changed and "tracks" not in row:
             number = source["channels"].index(channel)
@@ -80,7 +88,7 @@ def samples_of_cut(row: dict) -> Samples | None:
 
 
 def samples_of_utterance(row: Utterance) -> Samples | None:
-    """Return what reads the samples of an utterance; None for a command: looking is no reason to run one."""
+    """Return a function that reads an utterance's samples; None for a shell command, which reports don't run."""
     from whisper_recipe.data.audio import read_audio
 
     if not row.audio or row.audio.endswith("|"):
@@ -91,7 +99,7 @@ def samples_of_utterance(row: Utterance) -> Samples | None:
 def write_scan_report(
     path: Path, scan: Scan, durations: dict[str, float], audio: AudioMode, audio_limit_mb: float
 ) -> None:
-    """Write the page of a corpus that was checked; see write_corpus_report."""
+    """Write the page of a checked corpus; see write_corpus_report."""
     counts = Counter(problem.kind for problem in scan.problems)
     rows = [[kind, f"{count:,}"] for kind, count in counts.most_common()]
     tables = [Table("Problems", ["problem", "count"], rows)] if rows else []
@@ -109,16 +117,16 @@ def write_corpus_report(
     audio_limit_mb: float,
     remarks: Iterable[str] = (),
 ) -> None:
-    """Write the page: histograms of all utterances, and those with problems and the extreme ones in a list.
+    """Write the page: histograms of all utterances, and a list of those with problems and the extreme ones.
 
     Args:
-        path: of the page.
+        path: the page to write.
         title: its heading.
         rows: all utterances.
-        tables: that are shown at the top.
-        audio: where the sound of the listed utterances is to be.
-        audio_limit_mb: megabytes of sound.
-        remarks: what else is to be said at the top.
+        tables: tables to show at the top.
+        audio: where to store the audio of the listed utterances.
+        audio_limit_mb: maximum size of the audio in megabytes.
+        remarks: further notes to show at the top.
     """
     from whisper_recipe.data.audio import SAMPLING_RATE
 
@@ -127,7 +135,7 @@ def write_corpus_report(
     rates = [_rate(row) for row in rows if row.text and row.duration]
     listed = _listed(rows, levels)
     kinds = "the longest, shortest, fastest, slowest, quietest and most clipped"
-    notes = [f"{len(rows):,} utterances. The list below has {kinds}, {EXTREMES} of each at most.", *remarks]
+    notes = [f"{len(rows):,} utterances. The list below has {kinds}, up to {EXTREMES} of each.", *remarks]
     if len(levels) < len(rows):
         notes.append(f"Levels and clipping were measured on {len(levels):,} utterances whose audio could be read.")
     page = Page(
@@ -156,12 +164,12 @@ def _rate(row: Spoken) -> float:
 
 
 def _levels(rows: Sequence[Spoken]) -> dict[str, tuple[float, float]]:
-    """Return id -> (level in dB, % of the samples that are clipped) of the utterances whose audio can be read."""
+    """Return id -> (level in dB, % of clipped samples) of the utterances with readable audio."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(_level, rows), "levels", len(rows), unit="utt", delay=2))
-    return {row.id: level for row, level in zip(rows, found, strict=True) if level is not None}
+        levels = list(tqdm(pool.map(_level, rows), "levels", len(rows), unit="utt", delay=2))
+    return {row.id: level for row, level in zip(rows, levels, strict=True) if level is not None}
 
 
 def _level(row: Spoken) -> tuple[float, float] | None:
@@ -176,7 +184,7 @@ def _level(row: Spoken) -> tuple[float, float] | None:
 
 
 def _listed(rows: list[Spoken], levels: dict[str, tuple[float, float]]) -> list[tuple[Spoken, list[str]]]:
-    """Return the utterances worth a look, and why: those with problems, then the first of each kind by turns."""
+    """Return the utterances to list, and why: those with problems, then the most extreme of each kind in turn."""
     by_key = {row.id: row for row in rows}
     spoken = [row for row in rows if row.text and row.duration]
     measured = [by_key[key] for key in levels]
@@ -188,13 +196,13 @@ def _listed(rows: list[Spoken], levels: dict[str, tuple[float, float]]) -> list[
         "quietest": (measured, lambda row: -levels[row.id][0]),
         "most clipped": ([row for row in measured if levels[row.id][1]], lambda row: levels[row.id][1]),
     }
-    found: dict[str, list[str]] = {row.id: list(row.problems) for row in rows if row.problems}
+    reasons: dict[str, list[str]] = {row.id: list(row.problems) for row in rows if row.problems}
     extremes = [heapq.nlargest(EXTREMES, members, key=value) for members, value in kinds.values()]
     for turn in zip_longest(*extremes):
         for kind, row in zip(kinds, turn, strict=True):
             if row is not None:
-                found.setdefault(row.id, []).append(kind)
-    return [(by_key[key], kinds) for key, kinds in found.items()]
+                reasons.setdefault(row.id, []).append(kind)
+    return [(by_key[key], kinds) for key, kinds in reasons.items()]
 
 
 def _shown(row: Spoken, kinds: list[str], level: tuple[float, float] | None) -> dict:
@@ -208,7 +216,7 @@ def _shown(row: Spoken, kinds: list[str], level: tuple[float, float] | None) -> 
 
 
 def _histogram(title: str, unit: str, values: Sequence[float]) -> dict:
-    """Count values in about BARS ranges, whose edges are multiples of 1, 2 or 5; what is beyond 99.5 % is one range."""
+    """Count values in about BARS ranges of 1, 2 or 5 times a power of ten; those beyond 99.5 % share one range."""
     if not len(values):
         return {"title": title, "note": unit, "ranges": []}
     low, high = np.min(values), np.quantile(values, 0.995)

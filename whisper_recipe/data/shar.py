@@ -1,4 +1,4 @@
-"""`whisper-recipe shar`: cuts with features -> Lhotse Shar, shards that are read from front to back."""
+"""`whisper-recipe shar`: cuts with features -> Lhotse Shar, shards that are read sequentially."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from whisper_recipe.data.shar_reader import INDEX
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, require, write_json, write_jsonl
 
-FOLDER = "shards"  # lhotse reads it as it is: CutSet.from_shar(in_dir=...)
+FOLDER = "shards"  # lhotse can read it directly: CutSet.from_shar(in_dir=...)
 
 
 def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["lilcom", "float16"] = "lilcom") -> None:
@@ -33,14 +33,14 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
         cuts: cut manifests with stored features, from `whisper-recipe fbank`.
         out: the folder to write.
         shard_size: cuts per shard. Aim at 50 to 100 MB per shard and several shards per data-loading worker.
-        storage: lilcom or float16, as in fbank; compresses the features again, which adds the same error once more for
-            long utterances.
+        storage: lilcom or float16, as in fbank; compresses the features again, which for long utterances adds the
+            same error once more.
 
     Raises:
         RecipeError: a manifest is missing or empty, or a cut has no stored features.
     """
     if shard_size < 1:
-        raise RecipeError(f"{shard_size} is not a size", where="shard_size", cure="give 1 or more")
+        raise RecipeError(f"must be at least 1, got {shard_size}", where="shard_size")
     for path in cuts:
         require(path, "run stage 2 (whisper-recipe fbank) first")
     every = iter(tqdm(CutSet.from_files(cuts, shuffle_iters=False), desc=f"shar {out}", unit="cut"))
@@ -50,7 +50,7 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
         while shard := list(islice(every, shard_size)):
             rows.append(_write_shard(aside, len(rows), shard, storage))
         if not rows:
-            raise RecipeError("no cuts in it", where=cuts[0], cure="check the data directory it was made from")
+            raise RecipeError("contains no cuts", where=cuts[0], cure="check the data directory it was made from")
         write_json(aside / INDEX, {"shards": rows})
     print(f"{out}: {sum(row['count'] for row in rows)} cuts in {len(rows)} shards")
 
@@ -58,7 +58,7 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
 def _write_shard(folder: Path, number: int, cuts: list[MonoCut], storage: str) -> dict:
     """Write the two files of a shard; return its row of the index."""
     names = {"cuts": f"{FOLDER}/cuts.{number:06d}.jsonl.gz", "features": f"{FOLDER}/features.{number:06d}.tar"}
-    # One file: its name has no number to fill in, so lhotse does not begin another.
+    # The name has no number to fill in, so lhotse writes a single file.
     writer = ArrayTarWriter(
         str(folder / names["features"]),
         shard_size=None,
@@ -71,15 +71,15 @@ def _write_shard(folder: Path, number: int, cuts: list[MonoCut], storage: str) -
 
 
 def _written(cuts: Iterable[MonoCut], writer: ArrayTarWriter, storage: str) -> Iterator[dict]:
-    """Write the features of cuts; yield the cuts' rows, without the paths of what is not in the shards."""
+    """Write the features of cuts; yield the cuts' rows, without paths to data outside the shards."""
     for cut in cuts:
         if not isinstance(cut, MonoCut) or not cut.has_features:
             cure = "compute them with whisper-recipe fbank --storage lilcom_chunky"
             raise RecipeError("it has no stored features", where=cut.id, cure=cure)
         if str(Path(cut.id)) != cut.id or cut.id.startswith("/"):
-            raise RecipeError("its id can't be a name in an archive", where=cut.id, cure="give it another id")
+            raise RecipeError("its id can't be a file name in an archive", where=cut.id, cure="rename the cut")
         values = load_fbank(cut, cut.num_features).numpy()
-        # Of a part of longer features only this part is stored.
+        # If the cut is a part of longer features, only this part is stored.
         duration = round(len(values) * cut.frame_shift, 8)
         features = fastcopy(cut.features, start=0.0, num_frames=len(values), duration=duration)
         writer.write(cut.id, values if storage == "lilcom" else values.astype(np.float16), features)

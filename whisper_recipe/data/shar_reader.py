@@ -1,4 +1,4 @@
-"""Reading Lhotse Shar: shards of cuts and features, each from front to back, in a folder or at a URL."""
+"""Reading Lhotse Shar: shards of cuts and features, each read sequentially, from a folder or a URL."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from lhotse.shar.readers.tar import TarIterator
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 
-INDEX = "index.json"  # of the shards, beside their folder
-SHARD = "shard"  # of a cut's custom fields: where its features are
-SHARDS_AT_ONCE = 4  # that a process holds in memory
-URL = re.compile(r"(https?|s3|gs):/+(.+)")  # what is asked for, and nothing that runs commands
+INDEX = "index.json"  # of the shards, next to their folder
+SHARD = "shard"  # custom field of a cut: the location of its features
+SHARDS_AT_ONCE = 4  # held in memory per process
+URL = re.compile(r"(https?|s3|gs):/+(.+)")  # allowed schemes: none that runs commands
 NAME = re.compile(r"[\w-][\w./-]*")
 CURE = "write the shards with whisper-recipe shar"
-TIMEOUT, TRIES = 60, 3  # seconds for an answer; before a server's failure counts
+TIMEOUT, TRIES = 60, 3  # seconds to wait for a response; attempts before a server error is raised
 
 
 class Shard(NamedTuple):
-    """Where the two files of a shard are."""
+    """Locations of the two files of a shard."""
 
     cuts: str
     features: str
 
 
 def url_of(place: str | Path) -> str | None:
-    """Return the URL that a place means, None for a path; Path("http://x") has lost one of its slashes."""
+    """Return the URL of a place, or None for a path; Path("http://x") has lost one of its slashes."""
     found = URL.fullmatch(str(place))
     return f"{found[1]}://{found[2]}" if found else None
 
 
 def is_shards(place: str | Path) -> bool:
-    """Whether a place is a set of shards, and no manifest."""
+    """Whether a place is a set of shards rather than a manifest."""
     return url_of(place) is not None or Path(place).is_dir()
 
 
 def index_place(place: str | Path) -> str:
-    """Return where the index of a set of shards is."""
+    """Return the location of the index of a set of shards."""
     url = url_of(place)
     return f"{url.rstrip('/')}/{INDEX}" if url else str(Path(place).absolute() / INDEX)
 
 
 def list_shards(place: str | Path) -> list[Shard]:
-    """Return the shards of a folder or URL that `whisper-recipe shar` has written.
+    """Return the shards in a folder or at a URL, written by `whisper-recipe shar`.
 
     Raises:
         RecipeError: there is no index, or it is damaged.
@@ -67,18 +67,18 @@ def list_shards(place: str | Path) -> list[Shard]:
     try:
         rows = json.loads(read_place(index))["shards"]
         shards = [Shard(row["cuts"], row["features"]) for row in rows]
-        # The names may come from elsewhere: they lead to nothing outside.
+        # The index may come from elsewhere: its names must not lead outside the folder.
         if not all(NAME.fullmatch(name) and ".." not in name for shard in shards for name in shard):
-            raise ValueError("names outside of its folder")
+            raise ValueError("names outside its folder")
     except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"no index of shards ({error})", where=index, cure=CURE) from None
+        raise RecipeError(f"not an index of shards ({error})", where=index, cure=CURE) from None
     if not shards:
         raise RecipeError("no shards in it", where=index, cure=CURE)
     return [Shard(base + shard.cuts, base + shard.features) for shard in shards]
 
 
 def read_place(place: str) -> bytes:
-    """Return what a file or URL holds: over HTTP by the standard library, s3:// and gs:// by smart_open.
+    """Return the contents of a file or URL: HTTP by the standard library, s3:// and gs:// by smart_open.
 
     Raises:
         RecipeError: it can't be read.
@@ -100,37 +100,37 @@ def read_place(place: str) -> bytes:
 
 
 def read_cuts(shard: Shard) -> Iterator[dict]:
-    """Yield the rows of a shard's cuts, each with the place of its features."""
+    """Yield the rows of a shard's cuts, each with the location of its features."""
     try:
         for line in gzip.decompress(read_place(shard.cuts)).splitlines():
             row = json.loads(line)
             row["custom"] = {**(row.get("custom") or {}), SHARD: shard.features}
             yield row
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zlib.error) as error:
-        raise RecipeError(f"no cuts ({error})", where=shard.cuts, cure=CURE) from None
+        raise RecipeError(f"not a shard of cuts ({error})", where=shard.cuts, cure=CURE) from None
 
 
 @functools.lru_cache(maxsize=SHARDS_AT_ONCE)
 def read_features(place: str) -> dict[str, Features]:
-    """Return id of cut -> its features, still compressed, of a shard; the last few shards are held.
+    """Return cut id -> its features, still compressed, for a shard; the last few shards are cached.
 
     Raises:
-        RecipeError: it can't be read, or holds something else.
+        RecipeError: the shard can't be read, or holds something else.
     """
-    found = {}
+    features_by_id = {}
     try:
         for features, path in TarIterator(BytesIO(read_place(place))):
             if not isinstance(features, Features):
                 raise ValueError(f"{path} has no features")
-            found[str(path.parent / path.stem)] = features
+            features_by_id[str(path.parent / path.stem)] = features
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise RecipeError(f"no shard of features ({error})", where=place, cure=CURE) from None
-    return found
+        raise RecipeError(f"not a shard of features ({error})", where=place, cure=CURE) from None
+    return features_by_id
 
 
 def features_of(key: str, place: str) -> Features:
-    """Return the features of a cut in a shard; RecipeError where it has none."""
+    """Return the features of a cut in a shard; RecipeError if it has none."""
     features = read_features(place).get(key)
     if features is None:
-        raise RecipeError(f"no features of cut {key}", where=place, cure=CURE)
+        raise RecipeError(f"no features for cut {key}", where=place, cure=CURE)
     return features

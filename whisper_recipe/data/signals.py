@@ -1,4 +1,4 @@
-"""What is measured of audio's samples: silence, clipping and the like, for each channel and for their mix."""
+"""Measurements of audio samples: silence, clipping and so on, for each channel and for their mix."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ SILENT_PEAK = 1e-4  # of full scale: three steps of 16 bits
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.001  # of the samples
 DC_OFFSET = 0.05  # of full scale
-INTEGER_SCALE = 10.0  # floating-point samples beyond are integers that nobody has divided
+INTEGER_SCALE = 10.0  # larger floating-point samples are integers that were never scaled
 CANCELLED = 0.01  # a mix with less than this share of the power of its loudest channel has lost the speech
 
 
 class Signals:
-    """What is measured of the channels of audio, and behind them of their mix, a block at a time.
+    """Measurements of the channels of audio, followed by their mix, a block at a time.
 
     Args:
-        channels: how many there are.
+        channels: number of channels.
 
     Attributes:
         num_samples: of one channel.
-        low, high: the extreme samples, 1 is full scale; arrays (channels + 1,), as the next ones.
+        low, high: the extreme samples, 1 is full scale; arrays (channels + 1,), like those below.
         total, power: sums of the samples and of their squares.
-        clipped: how many samples are at full scale.
+        clipped: number of samples at full scale.
         finite: whether all samples are numbers.
     """
 
@@ -33,7 +33,7 @@ class Signals:
         self.finite = np.ones(channels + 1, dtype=bool)
 
     def add(self, block: np.ndarray) -> None:
-        """Take in samples, float32 (n, channels)."""
+        """Add samples, float32 (n, channels)."""
         mix = block.mean(axis=1, keepdims=True)
         signals = np.concatenate([block, mix], axis=1).T.astype(np.float64)  # rows: much faster
         self.num_samples += len(block)
@@ -55,20 +55,20 @@ class Signals:
         return bool(self.power[-1] < CANCELLED * self.power[self.loudest])
 
     def is_silent(self, row: int) -> bool:
-        """Whether a channel or the mix has no sound in it, a DC offset aside."""
+        """Whether a channel or the mix has no sound, DC offset aside."""
         return bool(self.finite[row] and (self.high[row] - self.low[row]) / 2 < SILENT_PEAK)
 
     def faults(self, row: int) -> list[tuple[str, str]]:
-        """Return (kind, what) of all that makes a channel or the mix useless."""
+        """Return (kind, what) of everything that makes a channel or the mix unusable."""
         if not self.finite[row]:
             return [("not a number", "it has samples that are NaN or infinite")]
         peak = max(self.high[row], -self.low[row])
         if peak > INTEGER_SCALE:
-            return [("not in full scale", f"floating-point samples up to {peak:.0f}, and 1 is full scale")]
+            return [("not in full scale", f"floating-point samples up to {peak:.0f}, but full scale is 1")]
         return []
 
     def remarks(self, row: int) -> list[tuple[str, str]]:
-        """Return (kind, what) of what is odd about a channel or the mix, and may be as it should."""
+        """Return (kind, what) of everything that is unusual about a channel or the mix, but may be intended."""
         found, count = [], max(1, self.num_samples)
         if self.faults(row):
             return found
@@ -77,5 +77,5 @@ class Signals:
         if abs(mean := self.total[row] / count) > DC_OFFSET:
             found.append(("DC offset", f"its samples are {mean:+.2f} on average"))
         if self.cancelled:
-            found.append(("opposite phase", "its channels cancel each other where they are mixed"))
+            found.append(("opposite phase", "its channels cancel each other when mixed"))
         return found

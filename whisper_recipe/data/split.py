@@ -1,4 +1,4 @@
-"""`whisper-recipe split`, `subset` and `combine`: parts of a corpus, and corpora together."""
+"""`whisper-recipe split`, `subset` and `combine`: parts of a corpus, and combined corpora."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import require
 
 DEFAULT_PARTS = ["train=0.9", "dev=0.05", "test=0.05"]
-TRIES = 100  # orders that are tried where a few large speakers make the shares come out badly
-NEAR = 0.001  # of all hours; parts this near to their shares are taken at once
+TRIES = 100  # orders to try if a few large speakers make the shares inaccurate
+NEAR = 0.001  # of all hours; parts this close to their shares are accepted at once
 SHOWN = 5  # names in an error
 
 
@@ -48,7 +48,7 @@ def split(
         seed: random seed.
 
     Raises:
-        RecipeError: the corpus has problems, no speakers, or fewer of them than there are to be parts.
+        RecipeError: the corpus has problems, no speakers, or fewer groups (see `by`) than parts.
     """
     if is_manifest(corpus):
         split_manifest(corpus, out, num_parts)
@@ -70,7 +70,7 @@ def split(
 
 
 def parse_shares(parts: list[str]) -> dict[str, float]:
-    """Return name -> share of parts given as name=share, 1 together; RecipeError where they are not."""
+    """Return name -> share of parts given as name=share; RecipeError unless the shares sum to 1."""
     shares = {}
     for part in parts:
         name, _, share = part.partition("=")
@@ -80,18 +80,18 @@ def parse_shares(parts: list[str]) -> dict[str, float]:
             shares[name] = 0.0
         if not 0 < shares[name] <= 1 or not re.fullmatch(r"[\w-][\w.-]*", name):
             raise RecipeError(f"{part!r} is not name=share", where="parts", cure="use e.g. train=0.9 test=0.1")
-    # 0.333 three times is meant as a third each.
+    # 0.333 three times means a third each.
     if len(shares) < len(parts) or not abs(sum(shares.values()) - 1) < 0.01:
-        what = f"{' '.join(parts)} are not shares of one whole"
-        raise RecipeError(what, where="parts", cure="give each name once, and shares that are 1 together")
+        what = f"shares must sum to 1 and names must be unique, got {' '.join(parts)}"
+        raise RecipeError(what, where="parts", cure="use e.g. train=0.9 test=0.1")
     return {name: share / sum(shares.values()) for name, share in shares.items()}
 
 
 def _equal_shares(count: int, parts: list[str]) -> dict[str, float]:
     if count < 1:
-        raise RecipeError(f"{count} is not a number of parts", where="num_parts", cure="give 1 or more")
+        raise RecipeError(f"must be at least 1, got {count}", where="num_parts")
     if parts != DEFAULT_PARTS:
-        raise RecipeError("parts are given too", where="num_parts", cure="give one of the two")
+        raise RecipeError("can't be combined with parts", where="num_parts", cure="use one of the two")
     return {str(number): 1 / count for number in range(1, count + 1)}
 
 
@@ -103,7 +103,7 @@ def _refuse_to_overwrite(corpora: Iterable[Path], outs: Iterable[Path]) -> None:
 
 
 def _read_with_durations(corpus: Path, allow_pipes: bool) -> list[Utterance]:
-    """Read a corpus, and the headers of audio that nothing else tells the length of, once."""
+    """Read a corpus; if a duration is not known otherwise, read the header of its audio once."""
     from tqdm import tqdm
 
     rows = read_corpus(corpus, allow_pipes)
@@ -123,16 +123,16 @@ def assign(
     seed: int,
     where: str | Path,
 ) -> dict[str, list[Utterance]]:
-    """Return the utterances of each part, the shares of their seconds as near as whole groups come.
+    """Return the utterances of each part, with shares of the seconds as close as whole groups allow.
 
-    In an order that the seed shuffles, each group goes to the part that lacks most seconds; of several orders the one
-    that ends nearest to the shares is taken.
+    In an order shuffled by the seed, each group goes to the part that lacks the most seconds; of several orders, the
+    one closest to the shares is used.
 
     Args:
         utterances: in any order.
-        shares: name of a part -> share of all seconds, 1 together.
+        shares: name of a part -> share of all seconds, summing to 1.
         by: what stays together, as in `split`.
-        seed: another one gives other parts.
+        seed: random seed.
         where: the corpus, for errors.
 
     Raises:
@@ -142,7 +142,7 @@ def assign(
     if len(groups) < len(shares):
         what = f"{len(groups)} {by}{'s' * (len(groups) != 1)} can't fill {len(shares)} parts"
         raise RecipeError(what, where=where, cure="use fewer parts, or split --by something smaller")
-    # fsum, because a sum that depends on the order of its terms would make the parts depend on the corpus' order.
+    # fsum, because a sum that depends on the order of its terms would make the parts depend on the corpus's order.
     seconds = {name: fsum(map(utterance_duration, rows)) for name, rows in groups.items()}
     wanted = {part: share * fsum(seconds.values()) for part, share in shares.items()}
     best: dict[str, list[str]] = {}
@@ -159,16 +159,16 @@ def assign(
 
 
 def _groups(utterances: Iterable[Utterance], by: str) -> Iterable[list[Utterance]]:
-    """Return lists of what must stay together: all of a speaker (recording), and all rows of the same stretch of audio.
+    """Return groups of rows that must stay together: of a speaker (or recording), and of the same stretch of audio.
 
-    Audio counts by its file: two recordings may be names of the same one.
+    Audio is identified by its file, which two recordings may share.
     """
     rows = list(utterances)
     parent: dict[Hashable, Hashable] = {}
 
     def root(node: Hashable) -> Hashable:
         while (above := parent.setdefault(node, node)) != node:
-            parent[node] = parent[above]  # shortens the way for the next one
+            parent[node] = parent[above]  # shortens the path for later lookups
             node = above
         return node
 
@@ -186,7 +186,7 @@ def _stretch(row: Utterance) -> tuple:
 
 
 def _in_turn(order: list[str], seconds: dict[str, float], wanted: dict[str, float]) -> dict[str, list[str]]:
-    """Return the names of the groups of each part; there are as many groups as parts or more, and no part is empty."""
+    """Return the names of the groups of each part, none of them empty; needs at least as many groups as parts."""
     lacking = dict(wanted)
     chosen: dict[str, list[str]] = {part: [] for part in wanted}
     for name in order:
@@ -194,7 +194,7 @@ def _in_turn(order: list[str], seconds: dict[str, float], wanted: dict[str, floa
         chosen[part].append(name)
         lacking[part] -= seconds[name]
     for names in chosen.values():
-        if not names:  # a share smaller than any group: it gets the smallest of the part with most groups
+        if not names:  # a share smaller than any group gets the smallest group of the part with the most
             largest = max(chosen.values(), key=len)
             names.append(largest.pop(largest.index(min(largest, key=seconds.get))))
     return chosen
@@ -246,11 +246,11 @@ def subset(
         seed: random seed.
 
     Raises:
-        RecipeError: the corpus has problems or less than is asked for, or an id or speaker is not in it.
+        RecipeError: the corpus has problems or less than requested, or an id or speaker is not in it.
     """
-    asked = sum(option is not None for option in (utterances, hours, ids, speakers or None))
-    if asked != 1:
-        what = f"needs exactly one of utterances, hours, ids and speakers, got {asked}"
+    num_criteria = sum(option is not None for option in (utterances, hours, ids, speakers or None))
+    if num_criteria != 1:
+        what = f"needs exactly one of utterances, hours, ids and speakers, got {num_criteria}"
         raise RecipeError(what, where="command line", cure="see whisper-recipe subset --help")
     if shortest and utterances is None and hours is None:
         raise RecipeError("it only applies to utterances or hours", where="shortest", cure="leave it out")
@@ -271,7 +271,7 @@ def subset(
 
 
 def listed_in(path: Path, rows: list[Utterance]) -> list[Utterance]:
-    """Return the rows whose ids begin a file's lines; an id without language and task names all of its rows.
+    """Return the rows with the ids in a file's first column; an id without language and task selects all its rows.
 
     Raises:
         RecipeError: the file can't be read, is empty, or names an id that no row has.
@@ -280,14 +280,14 @@ def listed_in(path: Path, rows: list[Utterance]) -> list[Utterance]:
 
 
 def _first_column(path: str | Path) -> dict[str, None]:
-    """Return what stands at the beginning of each line of a file, in its order, as the tables of Kaldi have it."""
+    """Return the first column of a file, in order, with columns separated as in Kaldi's tables."""
     try:
         lines = require(path, "give a file of names").read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"can't be read ({error})", where=path, cure="give a text file in UTF-8") from None
     names = dict.fromkeys(re.split("[ \t]", line)[0] for line in (line.strip(" \t\r") for line in lines) if line)
     if not names:
-        raise RecipeError("no name in it", where=path, cure="write one at the beginning of each line")
+        raise RecipeError("no names in it", where=path, cure="write one at the beginning of each line")
     return names
 
 
@@ -304,16 +304,17 @@ def _named(
 
 
 def _first(rows: list[Utterance], count: int | None, hours: float | None, where: Path) -> Iterator[Utterance]:
-    """Yield so many of the rows, or as many as the hours hold."""
+    """Yield the first `count` rows, or as many as fit in the hours."""
     if count is not None:
         if not 0 < count <= len(rows):
-            raise RecipeError(f"can't select {count} of {len(rows)} utterances", where=where, cure="use a valid number")
+            what = f"can't select {count} of {len(rows)} utterances"
+            raise RecipeError(what, where=where, cure=f"use 1 to {len(rows)}")
         yield from rows[:count]
         return
     seconds = list(map(utterance_duration, rows))
     total, left = fsum(seconds), 3600 * hours + 1e-6  # more for rounding
     if not hours > 0 or left < seconds[0]:
-        what = f"can't select {hours:g} hours: the first utterance has {seconds[0]:.2f} s"
+        what = f"can't select {hours:g} hours: the first utterance lasts {seconds[0]:.2f} s"
         raise RecipeError(what, where=where, cure="use more")
     if 3600 * hours > total + 1:
         what = f"can't select {hours:g} of {total / 3600:.3f} hours"
@@ -336,7 +337,7 @@ def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: b
         allow_pipes: accept shell commands in place of audio files; they are copied, not run.
 
     Raises:
-        RecipeError: a corpus has problems; or two corpora have the same id, or other audio under the same recording.
+        RecipeError: a corpus has problems; or two corpora have the same id, or the same recording with different audio.
     """
     from tabulate import tabulate
 
@@ -347,14 +348,14 @@ def combine(corpora: list[Path], out: Path, prefix: bool = False, allow_pipes: b
     rows: dict[str, Utterance] = {}
     recordings: dict[str, Utterance] = {}
     counts = []
-    cure = "give corpora of different names" if prefix else "rename one, or combine with --prefix"
+    cure = "use corpora with different names" if prefix else "rename one, or combine with --prefix"
     for corpus in corpora:
         own = read_corpus(corpus, allow_pipes)
         for row in (_prefixed(row, Path(corpus).resolve().stem) for row in own) if prefix else own:
             for kind, key, known in (("id", row.id, rows), ("recording", row.recording, recordings)):
                 other = known.setdefault(key, row)
                 if other is not row and (kind == "id" or other.audio != row.audio):
-                    raise RecipeError(f"{kind} {key} is in {other.row} too", where=row.row, cure=cure)
+                    raise RecipeError(f"{kind} {key} is also in {other.row}", where=row.row, cure=cure)
         counts.append([corpus, len(own)])
     write_corpus(rows.values(), out)
     print(tabulate([*counts, [out, len(rows)]], ["corpus", "utterances"]))

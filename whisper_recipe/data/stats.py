@@ -33,11 +33,11 @@ Groups = dict[tuple[str, str], "Group"]  # by language and task
 
 @dataclass
 class Group:
-    """What is counted of the cuts of one language and task."""
+    """Counts for the cuts of one language and task."""
 
     durations: array = field(default_factory=lambda: array("d"))
     characters: array = field(default_factory=lambda: array("d"))  # per second
-    tokens: array = field(default_factory=lambda: array("d"))  # per second; empty where they are not counted
+    tokens: array = field(default_factory=lambda: array("d"))  # per second; empty if not counted
     all_tokens: int = 0
     all_characters: int = 0
     all_bytes: int = 0
@@ -97,11 +97,12 @@ def stats(
             of bytes that are single tokens, which is high for scripts that the tokenizer has not learned.
         out: a text file to write the tables to.
         part: 2/8 counts the second eighth. Start all eight, on any machines that share the folder of `out`, with the
-            same other options; the one that finishes last prints and writes the tables, the same as from one process.
-        dask: address of a Dask scheduler (tcp://host:8786) whose workers count.
+            same other options; the one that finishes last prints and writes the tables, identical to those of one
+            process.
+        dask: address of a Dask scheduler (tcp://host:8786) whose workers do the counting.
         report: an HTML report to write, with histograms and the longest, quietest, most clipped, fastest-spoken and
-            other extreme utterances, with audio. Only this process writes it.
-        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+            other extreme utterances, with audio. Dask workers don't help with it.
+        audio: where to store the report's audio: in the page (embedded), in a folder next to it (linked), or not at all
             (none).
         audio_limit_mb: maximum size of the report's audio in megabytes.
 
@@ -109,12 +110,12 @@ def stats(
         RecipeError: a manifest is missing, empty or damaged, or there is no such tokenizer.
     """
     if part and (out is None or dask):
-        raise RecipeError("it needs --out, and excludes --dask", where="--part", cure="give --out FILE, and no --dask")
+        raise RecipeError("needs --out and excludes --dask", where="--part", cure="use --out FILE, without --dask")
     if part:
         settings = {"cuts": [f"{path}: {file_digest(path)}" for path in cuts], "tokenizer": tokenizer, "piece": PIECE}
         work = ResumableWork(Path(out), settings, parse_part(part))
         if not _count_part(cuts, tokenizer, work):
-            print(f"{out}: part {part} is done; the one that ends last puts them together")
+            print(f"{out}: part {part} is done; the part that finishes last merges them")
             return
         counted = map(_read_group, work.rows())
     else:
@@ -136,7 +137,7 @@ def stats(
 
 
 def _count_part(cuts: list[Path], tokenizer: str | None, work: ResumableWork) -> bool:
-    """Count the pieces of a part that are not done; whether it is ours to put all together."""
+    """Count the unfinished pieces of a part; return whether this process merges all parts."""
     work.open()
     count = 0
     for number, rows in enumerate(_pieces(_rows(cuts))):
@@ -147,7 +148,7 @@ def _count_part(cuts: list[Path], tokenizer: str | None, work: ResumableWork) ->
 
 
 def _counted(pieces: Iterator[list[Row]], tokenizer: str | None, dask: str | None) -> Iterator[Groups]:
-    """Yield what is counted of each piece, in order: here, or by the workers of a cluster."""
+    """Yield the counts of each piece, in order, computed here or by the workers of a cluster."""
     count = functools.partial(_count, tokenizer)
     if dask is None:
         yield from map(count, pieces)
@@ -162,7 +163,7 @@ def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _count(tokenizer: str | None, rows: list[Row]) -> Groups:
-    """Count the cuts of a piece; their tokens too, where there is a tokenizer."""
+    """Count the cuts of a piece, and their tokens if there is a tokenizer."""
     tokens = _tokenizer(tokenizer)([text for *_, text in rows]) if tokenizer else [None] * len(rows)
     groups: Groups = {}
     for (duration, language, task, text), number in zip(rows, tokens, strict=True):
@@ -185,7 +186,7 @@ def _read_group(row: dict) -> Groups:
 
 
 def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
-    """Print, write and return the tables of what was counted, and draw the histogram."""
+    """Print, write and return the tables of the counts, and plot the histogram."""
     from tabulate import tabulate
 
     if plot is not None:
@@ -208,7 +209,7 @@ def _report(groups: Groups, plot: Path | None, out: Path | None) -> list[Table]:
 
 
 def _remark(groups: Groups) -> None:
-    """Print what needs a remedy before the training: texts that are too long, and languages that Whisper lacks."""
+    """Print what to fix before training: texts that are too long, and languages that Whisper lacks."""
     for (language, task), group in groups.items():
         if group.too_long and language != ALL:
             cure = "cut them into shorter pieces, or teach the tokenizer their script (train --add_tokens)"
@@ -224,11 +225,12 @@ def _rows(paths: list[Path]) -> Iterator[Row]:
         for number, row in read_jsonl(path):
             cut, supervision = read_cut_row(row, f"{path}:{number}")
             if not isinstance(cut.duration, int | float) or not cut.duration > 0:
-                what, cure = f"cut {cut.id} lasts {cut.duration} s", "write it with whisper-recipe fbank"
+                what = f"duration of cut {cut.id} must be positive, got {cut.duration}"
+                cure = "regenerate the manifest with whisper-recipe fbank"
                 raise RecipeError(what, where=f"{path}:{number}", cure=cure)
             yield float(cut.duration), supervision.language, supervision.task, supervision.text
         if not number:
-            raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+            raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
 
 
 def _durations(language: str, task: str, group: Group) -> dict[str, str]:

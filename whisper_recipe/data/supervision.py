@@ -1,7 +1,7 @@
-"""What a cut's supervisions say: text, language, task, speaker, segments and prompt, whoever wrote the manifest.
+"""Text, language, task, speaker, segments and prompt of a cut, from its supervisions, whoever wrote the manifest.
 
-Everything that needs one of these reads it with `supervision_of`, so a manifest of Lhotse's or icefall's means the same
-in training, decoding, statistics and scoring.
+They are always read with `supervision_of`, so a manifest of Lhotse's or icefall's means the same in training, decoding,
+statistics and scoring.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Outline:
-    """A cut as far as looking through a manifest needs it: a fifth of the time that Lhotse takes for a whole one.
+    """The fields of a cut needed to scan a manifest, read in a fifth of the time that Lhotse takes for the whole cut.
 
     Args:
         row: a cut's row in a manifest.
@@ -50,15 +50,15 @@ def outline_of(row: dict) -> Outline | Cut:
 
 
 class Supervision(NamedTuple):
-    """What is said in a cut.
+    """The supervisions of a cut, as one.
 
     Args:
-        text: what the model is to write; "" is an example without speech.
-        language: Whisper's code of the spoken language; None only where `supervision_of` was told that it may be.
+        text: the text that the model should write; "" for an example without speech.
+        language: Whisper's code of the spoken language; None only if `supervision_of` does not require it.
         task: transcribe or translate.
-        speaker: None where it is unknown, or where a cut has several.
-        segments: stretches of the cut with their texts, in order of time; empty where they are unknown.
-        prompt: text that came before; "" where it is unknown.
+        speaker: None if it is unknown or the cut has several.
+        segments: stretches of the cut with their texts, in order of time; empty if unknown.
+        prompt: the previous text; "" if unknown.
     """
 
     text: str
@@ -73,42 +73,42 @@ NOTHING = Supervision("", None, "transcribe", None)
 
 
 def supervision_of(cut: Cut | Outline, labelled: bool = True) -> Supervision:
-    """Return what a cut's supervisions say.
+    """Return the supervisions of a cut as one.
 
-    A supervision without a task is a transcription; its language may be a code or an English name. Several
-    supervisions are one text, joined in order of time, and their times are the segments, unless they overlap: Whisper's
-    time tokens can't go back.
+    A supervision without a task is a transcription; its language may be a code or an English name. The texts of several
+    supervisions are joined in order of time, and their times become the segments, unless they overlap: Whisper's time
+    tokens can't go back.
 
     Args:
-        cut: of Lhotse, or the outline of one.
-        labelled: whether text and language must be there; what is to be decoded may have neither.
+        cut: a cut of Lhotse's, or the outline of one.
+        labelled: whether text and language are required; cuts to decode may have neither.
 
     Raises:
-        RecipeError: the cut has no supervision, text or language; one that is unknown; several languages or tasks; or
-            a malformed segment.
+        RecipeError: the cut has no supervision, text or language; an unknown language or task; several languages or
+            tasks; or a malformed segment.
     """
     parts = cut.supervisions
     if len(parts) == 1:
         return _read(parts[0], cut, labelled)
     if not parts:
         if labelled:
-            raise _fault(cut, "no supervision", "give it one with a text and a language, or remove the cut")
+            raise _fault(cut, "no supervision", "add one with a text and a language, or remove the cut")
         return NOTHING
     try:
         return _joined(sorted(parts, key=lambda part: part.start), cut, labelled)
-    except (AttributeError, TypeError):  # of rows alone: Lhotse's own have them
-        raise _fault(cut, "a supervision without start and duration", "write them") from None
+    except (AttributeError, TypeError):  # only in rows: Lhotse's own have them
+        raise _fault(cut, "a supervision without start and duration", "add them") from None
 
 
 def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
-    """Return a row of a cut manifest and what its supervisions say.
+    """Return the cut of a manifest's row, and its supervisions as one.
 
     Args:
-        row: of the manifest.
+        row: a row of a cut manifest.
         where: its `file:line`, for errors.
 
     Raises:
-        RecipeError: the row is not a cut, or see `supervision_of`.
+        RecipeError: the row is not a cut, or as in `supervision_of`.
     """
     try:
         cut = outline_of(row)
@@ -121,21 +121,21 @@ def read_cut_row(row: dict, where: str) -> tuple[Outline | Cut, Supervision]:
 
 
 def _read(part: Any, cut: Cut | Outline, labelled: bool) -> Supervision:
-    # Outlines lack what their row lacks; Lhotse's own supervisions have it as None. Training looks through a million
-    # cuts several times: codes and tasks as `fbank` writes them pass without a call.
+    # Attributes missing from the row are missing in an outline's supervisions, None in Lhotse's own. Training scans a
+    # million cuts several times: codes and tasks as written by `fbank` need no call.
     custom = getattr(part, "custom", None)
     custom = custom if isinstance(custom, dict) else {}
     text, language = getattr(part, "text", None), getattr(part, "language", None)
     if labelled and not isinstance(text, str):
-        raise _fault(cut, "no text", 'write "" where there is no speech')
+        raise _fault(cut, "no text", 'write "" if there is no speech')
     if language is None:
         if labelled:
-            raise _fault(cut, "no language", "write its supervision's `language`")
+            raise _fault(cut, "no language", "add `language` to its supervision")
     elif not isinstance(language, str) or language not in LANGUAGES:
         language = language_code(str(language), cut.id)
     task, prompt = custom.get("task") or "transcribe", custom.get("prompt") or ""
     if not isinstance(prompt, str):
-        raise _fault(cut, f"the prompt {shortened(prompt)}, which is not a text", "correct custom.prompt")
+        raise _fault(cut, f"a prompt that is not a string ({shortened(prompt)})", "correct custom.prompt")
     return Supervision(
         text or "",
         language,
@@ -147,7 +147,7 @@ def _read(part: Any, cut: Cut | Outline, labelled: bool) -> Supervision:
 
 
 def _segments(rows: object, offset: float, cut: Cut | Outline) -> tuple[Segment, ...]:
-    """Return segments, whose times count from the start of their supervision, in the time of the cut."""
+    """Return segments with times relative to the cut instead of their supervision."""
     try:
         segments = parse_segments(rows)
     except ValueError as error:
@@ -158,32 +158,33 @@ def _segments(rows: object, offset: float, cut: Cut | Outline) -> tuple[Segment,
 
 
 def _within(cut: Cut | Outline, segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Return the parts of segments that lie in the cut; Lhotse keeps supervisions that reach over its ends."""
+    """Return segments clipped to the cut; Lhotse keeps supervisions that extend beyond it."""
     clipped = (Segment(max(0.0, start), min(cut.duration, end), text) for start, end, text in segments)
     return tuple(segment for segment in clipped if segment.text and segment.start < segment.end)
 
 
 def _joined(parts: list[Any], cut: Cut | Outline, labelled: bool) -> Supervision:
     """Return several supervisions, in order of time, as one."""
-    found = [_read(part, cut, labelled) for part in parts]
+    supervisions = [_read(part, cut, labelled) for part in parts]
     for name in ("language", "task"):
-        values = {getattr(one, name) for one in found}
+        values = {getattr(supervision, name) for supervision in supervisions}
         if len(values) > 1:
-            what = f"supervisions of more than one {name} ({', '.join(sorted(map(str, values)))})"
-            raise _fault(cut, what, "cut it with lhotse's trim_to_supervisions")
-    language, task = found[0].language, found[0].task
+            what = f"supervisions with more than one {name} ({', '.join(sorted(map(str, values)))})"
+            raise _fault(cut, what, "split it with lhotse's trim_to_supervisions")
+    language, task = supervisions[0].language, supervisions[0].task
     segments: list[Segment] = []
-    for part, one in zip(parts, found, strict=True):
-        segments += one.segments or _within(cut, [Segment(part.start, part.start + part.duration, one.text)])
-    speakers = {one.speaker for one in found}
+    for part, supervision in zip(parts, supervisions, strict=True):
+        whole = Segment(part.start, part.start + part.duration, supervision.text)
+        segments += supervision.segments or _within(cut, [whole])
+    speakers = {supervision.speaker for supervision in supervisions}
     between = "" if task == "transcribe" and language in CHARACTER_LANGUAGES else " "
     return Supervision(
-        between.join(one.text for one in found if one.text),
+        between.join(supervision.text for supervision in supervisions if supervision.text),
         language,
         task,
         speakers.pop() if len(speakers) == 1 else None,
         tuple(segments) if are_in_order(segments) else (),
-        found[0].prompt,
+        supervisions[0].prompt,
     )
 
 

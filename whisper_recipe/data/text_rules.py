@@ -1,6 +1,6 @@
-"""Signs in a transcript that it is not what was said: case, punctuation, script, repetition.
+"""Signs that a transcript is not what was said: case, punctuation, script, repetition.
 
-They are those by which Whisper's own training data was filtered (section 2.1 of https://arxiv.org/abs/2212.04356):
+Whisper's own training data was filtered by the same signs (section 2.1 of https://arxiv.org/abs/2212.04356):
 output of other recognisers, other languages, duplicates.
 """
 
@@ -13,20 +13,20 @@ from collections.abc import Iterable, Iterator
 
 from whisper_recipe.languages import LANGUAGES
 
-# Whisper's special tokens and times (whisper/tokenizer.py of openai/whisper), which no one says.
+# Whisper's special tokens and times (whisper/tokenizer.py of openai/whisper), which are never spoken.
 WHISPER_TOKEN = re.compile(
     r"<\|(?:endoftext|startof(?:transcript|lm|prev)|translate|transcribe|nospeech|nocaptions|notimestamps"
     rf"|\d{{1,2}}\.\d\d|{'|'.join(LANGUAGES)})\|>"
 )
-MIN_WORDS = 3  # of fewer, case and punctuation say nothing
-WORD_MARKS = frozenset("'’-‐‑")  # belong to words: they are no sign of a punctuated text
-SHINGLE = 4  # characters that are compared at a time in the search for near duplicates
-PERMUTATIONS = 128  # of MinHash: more leave fewer pairs to compare that are not alike, and take longer
-RECALL = 0.99  # of pairs that are just alike enough; of those that are more alike, more are found
+MIN_WORDS = 3  # with fewer, case and punctuation prove nothing
+WORD_MARKS = frozenset("'’-‐‑")  # belong to words, so they are no sign of punctuated text
+SHINGLE = 4  # characters compared at a time in the search for near duplicates
+PERMUTATIONS = 128  # of MinHash: more take longer, but leave fewer dissimilar pairs to compare
+RECALL = 0.99  # of pairs just at the threshold; more similar pairs are found more often
 
-# Georgian is not among them: it has capitals in Unicode, and none in texts.
+# Not Georgian: it has capitals in Unicode, but not in texts.
 CASED_SCRIPTS = frozenset({"Latn", "Cyrl", "Grek", "Armn"})
-# Where the likely script of a language is not the only one in use.
+# Languages whose likely script is not the only one in use.
 FURTHER_SCRIPTS = {
     "sr": {"Cyrl", "Latn"},
     "bs": {"Latn", "Cyrl"},
@@ -41,33 +41,33 @@ FURTHER_SCRIPTS = {
     "ms": {"Latn", "Arab"},
     "ha": {"Latn", "Arab"},
 }
-# CLDR's scripts that are several of Unicode's.
+# CLDR's scripts that Unicode does not have under the same name.
 UNICODE_SCRIPTS = {"Hans": {"Hani"}, "Hant": {"Hani"}, "Jpan": {"Hani", "Hira", "Kana"}, "Kore": {"Hang", "Hani"}}
 NO_SCRIPT = frozenset(
     {"Zyyy", "Zinh"}
-)  # characters that many scripts share, like the long vowel of Hiragana and Katakana
-LANGUAGE_TAGS = {"jw": "jv"}  # where Whisper's code is not the standard's
+)  # characters shared by many scripts, such as the long vowel mark of Hiragana and Katakana
+LANGUAGE_TAGS = {"jw": "jv"}  # Whisper's code -> the standard's, where they differ
 
 
 @functools.cache
 def is_punctuation(character: str) -> bool:
-    """Whether a character is punctuation, and not one of those inside words."""
+    """Whether a character is punctuation, other than inside words."""
     return unicodedata.category(character).startswith("P") and character not in WORD_MARKS
 
 
 def count_characters(text: str) -> int:
-    """Return how many letters and digits of all scripts a text has (Unicode's categories L and N).
+    """Return the number of letters and digits of all scripts in a text (Unicode's categories L and N).
 
-    Punctuation, symbols and spaces are not spoken. Marks belong to their letters: the vowel signs of Hindi and Thai
-    that Unicode has as marks count with the consonant.
+    Punctuation, symbols and spaces are not spoken. Marks belong to their letters: vowel signs of Hindi and Thai that
+    are marks in Unicode are not counted apart from the consonant.
     """
     return sum(unicodedata.category(character)[0] in "LN" for character in text)
 
 
 def looks_like_machine_text(text: str, language: str) -> str | None:
-    """Return how a transcript looks like another recogniser's output: its case, and that it has no punctuation.
+    """Return why a transcript looks like another recogniser's output: its case and lack of punctuation.
 
-    None where it does not, where fewer than MIN_WORDS words have letters with case, or where the language has no case.
+    None if it does not, if fewer than MIN_WORDS words have letters with case, or if the language has no case.
     """
     if CASED_SCRIPTS.isdisjoint(scripts_of(language)):
         return None
@@ -104,33 +104,33 @@ def scripts_of(language: str) -> frozenset[str]:
 
 
 def script_share(text: str, language: str) -> float:
-    """Return the share of a text's letters that are in a script of the language; 1 where it has no letters."""
+    """Return the share of a text's letters that are in a script of the language; 1 if it has no letters."""
     found = [_script(character) for character in text if unicodedata.category(character)[0] == "L"]
     found = [script for script in found if script not in NO_SCRIPT]
     return sum(script in scripts_of(language) for script in found) / len(found) if found else 1.0
 
 
 def normalised(text: str) -> str:
-    """Return a transcript as it is compared with others: without case, punctuation and spaces."""
+    """Return a transcript for comparison with others: without case, punctuation and spaces."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(character for character in folded if unicodedata.category(character)[0] in "LMNS")
 
 
 def near_duplicates(texts: Iterable[tuple[str, str]], threshold: float) -> Iterator[tuple[str, str]]:
-    """Yield (key, key of one like it) of texts that are the same or nearly the same as one before that is kept.
+    """Yield (key, key of the similar text) of texts equal or nearly equal to an earlier text that is kept.
 
-    Compared are the sets of SHINGLE characters in a row, by the share that two have in common (Jaccard's index). Not
-    all pairs are compared: MinHash (https://doi.org/10.1109/SEQUEN.1997.666900) finds the candidates, always the same
-    ones, and misses one in a hundred that are just alike enough.
+    The similarity of two texts is the share of sequences of SHINGLE characters that they have in common (the Jaccard
+    index). Not all pairs are compared: MinHash (https://doi.org/10.1109/SEQUEN.1997.666900) finds the candidates,
+    deterministically, and misses one in a hundred pairs just at the threshold.
 
     Args:
-        texts: (key, text as `normalised` returns it).
-        threshold: share from which texts are nearly the same, above 0, up to 1.
+        texts: (key, text as returned by `normalised`).
+        threshold: minimum similarity of near duplicates, above 0, up to 1.
     """
     from datasketch import MinHash, MinHashLSH
 
     texts = list(texts)
-    # By its own choice of bands the index would miss half of the pairs near the threshold.
+    # With its default bands the index would miss half of the pairs near the threshold.
     index, kept = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(threshold)), {}
     encoded = ([shingle.encode() for shingle in _shingles(text)] for _, text in texts)
     for (key, text), minhash in zip(texts, MinHash.generator(encoded, num_perm=PERMUTATIONS), strict=True):
@@ -144,10 +144,10 @@ def near_duplicates(texts: Iterable[tuple[str, str]], threshold: float) -> Itera
 
 
 def _bands(threshold: float) -> tuple[int, int]:
-    """Return (number of bands, hash values in each) with which pairs at the threshold are found at the RECALL.
+    """Return (number of bands, hash values in each) with which at least the RECALL of pairs at the threshold are found.
 
     A pair is a candidate if all values of a band are the same: 1 - (1 - similarity^size)^number. See section 3.4.2 of
-    http://www.mmds.org. The larger a band, the fewer pairs are candidates that are not alike.
+    http://www.mmds.org. Larger bands leave fewer dissimilar candidates.
     """
     for size in range(PERMUTATIONS // 2, 1, -1):
         if 1 - (1 - threshold**size) ** (PERMUTATIONS // size) >= RECALL:

@@ -9,9 +9,9 @@ MAX_TEXT_TOKENS = 448 - 4  # of Whisper's decoder, without the tokens for start,
 
 
 class Tokens(NamedTuple):
-    """How a text is written: its tokens, and how many of them are one byte of a character that has several.
+    """Counts for a text: its tokens, and those that are one byte of a character with several bytes.
 
-    Bytes that stand alone are outside of the tokenizer's merges: it has not learned the characters.
+    Lone bytes are outside the tokenizer's merges: it has not learned the characters.
     """
 
     tokens: int
@@ -19,20 +19,20 @@ class Tokens(NamedTuple):
 
 
 def token_counter(name: str) -> Callable[[list[str]], list[Tokens]]:
-    """Return a function that counts the tokens of each of some texts, special ones left out.
+    """Return a function that counts the tokens of each text, without special tokens.
 
     Args:
-        name: a Whisper folder, which never causes network access, or a name on the hub.
+        name: a Whisper folder (never causes network access), or a name on the Hub.
 
     Raises:
-        RecipeError: there is no tokenizer.
+        RecipeError: there is no such tokenizer.
     """
     from tokenizers import pre_tokenizers
 
-    from whisper_recipe.model.load import load_tokenizer  # with torch, which takes seconds
+    from whisper_recipe.model.load import load_tokenizer  # imports torch, which takes seconds
 
     tokenizer = load_tokenizer(name)
-    # A byte-level tokenizer writes each byte as one character, those of ASCII too.
+    # A byte-level tokenizer writes each byte as one character, including ASCII.
     bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     ((ascii, _),) = bytewise.pre_tokenize_str("".join(map(chr, range(128))))
     lone = set(bytewise.alphabet()) - set(ascii)

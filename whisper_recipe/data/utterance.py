@@ -1,4 +1,4 @@
-"""One utterance of a corpus, however the corpus is written down, and what is wrong with a corpus."""
+"""One utterance of a corpus, in whatever format, and the problems of a corpus."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.languages import CHARACTER_LANGUAGES, language_code
 from whisper_recipe.tasks import check_task
 
-# Kaldi's tools want sorted ids; nothing here does, so this one is not an error.
+# Only Kaldi's tools need sorted ids: `validate` reports this, other commands accept it.
 UNSORTED = "unsorted id"
-ROUNDING = 1e-3  # seconds by which one segment may begin before the one before it ends
-MAX_PROMPT_WORDS = 223  # half of Whisper's decoder: longer previous text is cut when it becomes tokens
+ROUNDING = 1e-3  # seconds by which a segment may begin before the previous one ends
+MAX_PROMPT_WORDS = 223  # half of Whisper's decoder: longer previous text is truncated when tokenized
 
 
 class Segment(NamedTuple):
-    """A stretch of an utterance with its text: for training with timestamps. Seconds from the utterance's start."""
+    """A stretch of an utterance with its text, for training with timestamps; seconds from the utterance's start."""
 
     start: float
     end: float
@@ -36,17 +36,17 @@ class Utterance:
         recording: id of its recording; rows of several tasks share the recording of their audio.
         audio: absolute path of the recording's file, an entry of a Kaldi ark (`/x.ark:123`), or a shell command that
             ends in `|`.
-        text: what the model is to write; "" is an example without speech.
+        text: the text that the model should write; "" for an example without speech.
         language: Whisper's code of the spoken language.
         task: transcribe or translate.
-        speaker: of `utt2spk`; the utterance's own id (without language and task) where there is none.
+        speaker: from `utt2spk`; default: the utterance's own id (without language and task).
         start: seconds in the recording.
-        end: seconds in the recording; None is its end.
-        duration: seconds by `utt2dur` or the list, None where it says nothing.
-        segments: stretches with their texts; None where they are unknown.
-        prompt: text that came before; "" where it is unknown.
+        end: seconds in the recording; None for its end.
+        duration: seconds from `utt2dur` or the list; None if not given.
+        segments: stretches with their texts; None if unknown.
+        prompt: the previous text; "" if unknown.
         row: `file:line` of its row in `text` or in the list.
-        where: `file:line` of what says which audio is its: segments, wav.scp or the list.
+        where: `file:line` that assigns its audio: segments, wav.scp or the list.
         audio_where: `file:line` of the recording in wav.scp, or in the list.
     """
 
@@ -68,44 +68,44 @@ class Utterance:
 
 
 def parse_segments(value: object) -> tuple[Segment, ...]:
-    """Return the segments that a JSON list of {"start", "end", "text"} means.
+    """Return the segments in a JSON list of {"start", "end", "text"}.
 
     Raises:
-        ValueError: it is not such a list, or times are missing, backwards or no numbers.
+        ValueError: it is not such a list, or times are missing, negative, backwards or not numbers.
     """
     if not isinstance(value, list):
         raise ValueError("not a list")
     segments = []
     for item in value:
         if not isinstance(item, dict) or not isinstance(item.get("text"), str):
-            raise ValueError(f"{shortened(item)} is not {{start, end, text}}")
+            raise ValueError(f"expected {{start, end, text}}, got {shortened(item)}")
         start, end = parse_seconds(item.get("start")), parse_seconds(item.get("end"))
         if not 0 <= start < end:
-            raise ValueError(f"{start} to {end} s is not a stretch of time")
+            raise ValueError(f"times must satisfy 0 <= start < end, got {start} to {end} s")
         segments.append(Segment(start, end, " ".join(item["text"].split())))
     return tuple(segments)
 
 
 def are_in_order(segments: Iterable[Segment]) -> bool:
-    """Whether no segment begins before the one before it ends, rounding aside."""
+    """Whether no segment begins before the previous one ends, rounding aside."""
     return all(second.start >= first.end - ROUNDING for first, second in pairwise(segments))
 
 
 def parse_seconds(value: object) -> float:
-    """Return a finite number; ValueError where it is none (NaN, infinite, a text or a truth value)."""
+    """Return a finite number; ValueError for anything else (NaN, infinity, a string or a boolean)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         raise ValueError(f"{shortened(value)} is not a number of seconds")
     return float(value)
 
 
 def shortened(value: object) -> str:
-    """Return a value as an error message shows it."""
+    """Return a value as shown in error messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a corpus."""
+    """A problem with a corpus."""
 
     kind: str
     where: str  # file:line
@@ -114,15 +114,15 @@ class Problem(NamedTuple):
 
 @dataclass
 class Scan:
-    """A corpus as far as it can be read.
+    """As much of a corpus as can be read, and its problems.
 
     Args:
         path: the data directory or list.
-        utterances: those whose audio is named, the ones that problems cost too.
-        problems: all that is wrong.
-        rows: `file:line` of every row that is meant as an utterance -> its id.
-        lost: `file:line` of every row that a problem costs -> the reasons.
-        changed: `file:line` of every row that can be used with a change -> the reasons.
+        utterances: all utterances with known audio, valid or not.
+        problems: all problems.
+        rows: `file:line` of every row meant as an utterance -> its id.
+        lost: `file:line` of every invalid row -> the reasons.
+        changed: `file:line` of every row that is valid after a change -> the reasons.
     """
 
     path: Path
@@ -134,7 +134,7 @@ class Scan:
     _changes: dict[str, dict] = field(default_factory=dict)  # row -> fields of its utterance
 
     def add(self, utterance: Utterance) -> None:
-        """Add an utterance; report what its text, segments and prompt should not be."""
+        """Add an utterance; report problems with its text, segments and prompt."""
         self.utterances.append(utterance)
         if utterance.segments or utterance.prompt or "<|" in utterance.text:
             utterance = self._check_tokens(utterance)
@@ -142,27 +142,27 @@ class Scan:
             self._check_prompt(utterance)
 
     def report(self, kind: str, where: str | Path, what: str, *rows: str) -> None:
-        """Note a problem and the rows that it costs; reading goes on."""
+        """Record a problem, and the rows that it makes invalid."""
         self.problems.append(Problem(kind, str(where), what))
         for row in rows:
             self.lose(row, f"{kind}: {what}")
 
     def change(self, kind: str, where: str, what: str, row: str, **fields: object) -> None:
-        """Note a problem that costs nothing where the fields of the row's utterance are replaced by these."""
+        """Record a problem that is solved by replacing these fields of the row's utterance."""
         self.report(kind, where, what)
         self.changed.setdefault(row, []).append(f"{kind}: {what}")
         self._changes.setdefault(row, {}).update(fields)
 
     def lose(self, row: str, reason: str) -> None:
-        """Note that a row can't be used."""
+        """Record that a row is invalid."""
         self.lost.setdefault(row, []).append(reason)
 
     def language(self, name: str, where: str, row: str) -> str:
-        """Return the language's code; "" where it is unknown, which is reported."""
+        """Return the language's code; report an unknown language and return ""."""
         return self._checked(language_code, "unknown language", name, where, row)
 
     def task(self, name: str, where: str, row: str) -> str:
-        """Return the task; "" where it is unknown, which is reported."""
+        """Return the task; report an unknown task and return ""."""
         return self._checked(check_task, "unknown task", name, where, row)
 
     def _checked(self, check: Callable[[str], str], kind: str, name: str, where: str, row: str) -> str:
@@ -173,7 +173,7 @@ class Scan:
             return ""
 
     def sound(self) -> list[Utterance]:
-        """Return the utterances that no problem costs, with the changes that they need."""
+        """Return the valid utterances, with the changes that they need."""
         sound = (utterance for utterance in self.utterances if utterance.row not in self.lost)
         return [replace(row, **self._changes[row.row]) if row.row in self._changes else row for row in sound]
 
@@ -193,7 +193,7 @@ class Scan:
         what = f"{utterance.id} has Whisper's own token {found[0]} in its text"
         self.change("special token", utterance.row, what, utterance.row, **fields)
         if not text and utterance.text and utterance.segments != ():
-            self.report("empty text", utterance.row, f"{utterance.id} has no text but such tokens", utterance.row)
+            self.report("empty text", utterance.row, f"{utterance.id} has no text except such tokens", utterance.row)
         return replace(utterance, **fields)
 
     def _check_segments(self, utterance: Utterance) -> None:

@@ -1,4 +1,4 @@
-"""`whisper-recipe validate`: everything that is wrong with a corpus, in one pass."""
+"""`whisper-recipe validate`: all problems of a corpus, in one pass."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from whisper_recipe.data.audio import Decoded
 
 MIN_SECONDS = 0.01  # one frame of Whisper's features
-REMARKS = {"clipping", "DC offset", "opposite phase"}  # the kinds that are reported and may be as they should
-MAX_CHARACTERS = 6 * MAX_TEXT_TOKENS  # more than any speech of 30 s has, in tokens of whatever length
+REMARKS = {"clipping", "DC offset", "opposite phase"}  # the kinds that are reported but may be intended
+MAX_CHARACTERS = 6 * MAX_TEXT_TOKENS  # more than 30 s of speech has, however long its tokens
 
 
 def validate(
@@ -45,7 +45,7 @@ def validate(
         decode: decode all audio. This finds damage that headers don't show, silence, NaN or infinite samples and
             samples beyond full scale, and adds remarks on clipping, DC offset and channels in opposite phase.
         tokenizer: a Whisper folder or a name on the Hub, whose tokenizer finds texts over 448 tokens. Without it, only
-            texts that exceed 448 tokens with any tokenizer are found (over 444 words or over 2,664 characters).
+            texts over 444 words or over 2,664 characters are found.
         allow_pipes: run the shell commands given in place of audio files.
         language: language of a list's utterances that have none.
         num_jobs: number of decoding threads.
@@ -54,7 +54,7 @@ def validate(
             loudest (auto). Silence and similar problems are detected on it.
         report: an HTML report to write, with histograms, and the utterances with problems and the longest, quietest,
             most clipped, fastest-spoken and other extreme utterances, with audio.
-        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+        audio: where to store the report's audio: in the page (embedded), in a folder next to it (linked), or not at all
             (none).
         audio_limit_mb: maximum size of the report's audio in megabytes.
 
@@ -75,7 +75,7 @@ def validate(
         cure = "correct the lines listed above, or drop them with whisper-recipe fix"
         raise RecipeError(many, where=corpus, cure=cure)
     also = f", {remarks} remarks" if remarks else ""
-    print(f"{corpus}: {len(scan.utterances)} utterances, no problem{also}")
+    print(f"{corpus}: {len(scan.utterances)} utterances, no problems{also}")
 
 
 def _print(problems: list[Problem], show: int) -> Counter[str]:
@@ -103,7 +103,7 @@ def check_corpus(
     num_jobs: int,
     channel: int | Literal["mix", "auto"] = 0,
 ) -> tuple[Scan, dict[str, float]]:
-    """Read and check a corpus as `validate` does; return it, and the seconds of each utterance (by row) that has audio.
+    """Read and check a corpus as `validate` does; return it, and the seconds of each utterance with audio, by row.
 
     Raises:
         RecipeError: there is no such corpus or tokenizer.
@@ -114,7 +114,7 @@ def check_corpus(
 
 
 def _check_texts(scan: Scan, tokenizer: str | None) -> None:
-    # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts are done with at once.
+    # A byte-level tokenizer makes no more tokens than there are bytes, so nearly all texts need no tokenizing.
     long = [utterance for utterance in scan.utterances if len(utterance.text.encode()) > MAX_TEXT_TOKENS]
     count = token_counter(tokenizer) if tokenizer else None
     for utterance in long:
@@ -123,14 +123,14 @@ def _check_texts(scan: Scan, tokenizer: str | None) -> None:
         if count is not None and (tokens := count([text])[0].tokens) > MAX_TEXT_TOKENS:
             what = f"{utterance.id} has {tokens} tokens, over {MAX_TEXT_TOKENS}"
         elif count is None and (words > MAX_TEXT_TOKENS or characters > MAX_CHARACTERS):
-            what = f"{utterance.id} has {words} words and {characters} characters, over 448 tokens"
+            what = f"{utterance.id} has {words} words and {characters} characters, which exceeds 448 tokens"
         else:
             continue
         scan.report("text too long", utterance.row, what, utterance.row)
 
 
 class _Audio(NamedTuple):
-    """What is known of an audio file; its seconds are None where it can't be read, and `silent` says how it is."""
+    """The state of an audio file; `seconds` is None if it can't be read, `silent` describes where it has no sound."""
 
     seconds: float | None
     faults: list[tuple[str, str]]
@@ -139,18 +139,18 @@ class _Audio(NamedTuple):
 
 
 def _check_audio(scan: Scan, decode: bool, num_jobs: int, channel: int | Literal["mix", "auto"]) -> dict[str, float]:
-    found: dict[str, _Audio] = {}
+    states: dict[str, _Audio] = {}
     durations = {}
     firsts = {utterance.audio: utterance for utterance in reversed(scan.utterances)}
-    look = partial(_look, decode=decode, channel=channel)
-    for audio, state in _look_at_all(dict.fromkeys(utterance.audio for utterance in scan.utterances), look, num_jobs):
-        found[audio] = state
+    inspect = partial(_inspect, decode=decode, channel=channel)
+    for audio, state in _inspect_all(dict.fromkeys(row.audio for row in scan.utterances), inspect, num_jobs):
+        states[audio] = state
         for kind, what in state.faults + state.remarks:
             scan.report(kind, firsts[audio].audio_where, what)
         if state.silent and firsts[audio].text:
             scan.report("silent audio", firsts[audio].audio_where, f"{audio} {state.silent}")
     for utterance in scan.utterances:
-        audio = found[utterance.audio]
+        audio = states[utterance.audio]
         for kind, what in audio.faults:
             scan.lose(utterance.row, f"{kind}: {what}")
         if audio.silent and utterance.text:
@@ -161,7 +161,7 @@ def _check_audio(scan: Scan, decode: bool, num_jobs: int, channel: int | Literal
     return durations
 
 
-def _look_at_all(audio: Iterable[str], look: partial[_Audio], num_jobs: int) -> Iterator[tuple[str, _Audio]]:
+def _inspect_all(audio: Iterable[str], inspect: partial[_Audio], num_jobs: int) -> Iterator[tuple[str, _Audio]]:
     from tqdm import tqdm
 
     with (
@@ -170,44 +170,45 @@ def _look_at_all(audio: Iterable[str], look: partial[_Audio], num_jobs: int) -> 
     ):
         rest = iter(audio)
         while part := list(islice(rest, 1000)):
-            # Decoding leaves the interpreter free for other threads; reading headers does not.
-            yield from zip(part, (pool.map if look.keywords["decode"] else map)(look, part), strict=True)
+            # Decoding releases the GIL; reading headers does not.
+            yield from zip(part, (pool.map if inspect.keywords["decode"] else map)(inspect, part), strict=True)
             progress.update(len(part))
 
 
-def _look(audio: str, decode: bool, channel: int | Literal["mix", "auto"]) -> _Audio:
+def _inspect(audio: str, decode: bool, channel: int | Literal["mix", "auto"]) -> _Audio:
     from whisper_recipe.data.audio import DURATION_TOLERANCE, audio_info, decode_fully
 
     try:
         if not decode:
             return _Audio(audio_info(audio).duration, [])
-        found = decode_fully(audio)
-        row = found.index(channel, audio)
+        decoded = decode_fully(audio)
+        row = decoded.index(channel, audio)
     except RecipeError as error:
         kind = "missing audio" if error.what == "no such file" else "damaged audio"
         return _Audio(None, [(kind, f"{audio}: {error.what}")])
-    signals = found.signals
+    signals = decoded.signals
     faults = [(kind, f"{audio}: {what}") for kind, what in signals.faults(row)]
     remarks = [(kind, f"{audio}: {what}") for kind, what in signals.remarks(row)]
-    seconds, by_header = signals.num_samples / found.info.sampling_rate, found.info.duration
+    seconds, by_header = signals.num_samples / decoded.info.sampling_rate, decoded.info.duration
     if by_header - seconds > DURATION_TOLERANCE:
-        faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, {by_header:.2f} s by its header"))
-    return _Audio(seconds, faults, remarks, _silence(found, row, channel))
+        faults.append(("damaged audio", f"{audio}: {seconds:.2f} s of samples, but {by_header:.2f} s in its header"))
+    return _Audio(seconds, faults, remarks, _silence(decoded, row, channel))
 
 
-def _silence(found: Decoded, row: int, channel: int | Literal["mix", "auto"]) -> str:
-    """Return what is silent about the audio as it will be used; "" where it isn't."""
-    if not found.signals.is_silent(row):
+def _silence(decoded: Decoded, row: int, channel: int | Literal["mix", "auto"]) -> str:
+    """Return where the audio is silent, as it will be used; "" if it is not."""
+    if not decoded.signals.is_silent(row):
         return ""
-    sound = next((index for index in range(found.info.num_channels) if not found.signals.is_silent(index)), None)
+    channels = range(decoded.info.num_channels)
+    sound = next((index for index in channels if not decoded.signals.is_silent(index)), None)
     if sound is None:
-        return "has no sound in it"
+        return "has no sound"
     used = "mix" if channel == "mix" else f"channel {row}"
     return f"has no sound in its {used}, but in channel {sound}: see --channel"
 
 
 def _check_span(scan: Scan, utterance: Utterance, total: float) -> float:
-    """Check the times of an utterance in a recording of `total` seconds; return its own seconds."""
+    """Check the times of an utterance in a recording of `total` seconds; return its duration."""
     from whisper_recipe.data.audio import DURATION_TOLERANCE, is_longer
 
     end = total if utterance.end is None else utterance.end
@@ -232,6 +233,6 @@ def _check_segments(scan: Scan, utterance: Utterance, seconds: float) -> None:
 
     if utterance.segments and (last := utterance.segments[-1].end) > seconds + DURATION_TOLERANCE:
         absolute = utterance.start and last <= utterance.start + seconds + DURATION_TOLERANCE
-        what = f"{utterance.id} lasts {seconds:.2f} s and has segments up to {last:.2f} s"
-        what += "; times count from the utterance's start, not from the recording's" if absolute else ""
+        what = f"{utterance.id} lasts {seconds:.2f} s but has segments up to {last:.2f} s"
+        what += "; times must be relative to the utterance's start, not the recording's" if absolute else ""
         scan.change("segments outside", utterance.row, what, utterance.row, segments=None)

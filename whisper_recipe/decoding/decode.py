@@ -65,8 +65,8 @@ def decode(
         model: a Whisper folder, a CTranslate2 folder, or a name on the Hub.
         cuts: a cut manifest, from `whisper-recipe fbank`.
         out: the folder to write.
-        batch_duration: maximum seconds of audio per batch. By default 120 for each 2 GB of a GPU's memory, up to 1920,
-            and 40 on a CPU, where CTranslate2 decodes one batch per core.
+        batch_duration: maximum seconds of audio per batch. By default 120 per 2 GB of GPU memory, up to 1920, and 40 on
+            a CPU, where CTranslate2 decodes one batch per core.
         compute_type: default, float32, float16, int8, int8_float16 and so on, if supported by backend and device.
         pad_to_30s: pad every utterance to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest utterance of a batch that is not padded to 30 s. By
@@ -74,23 +74,22 @@ def decode(
         language: given uses the cut's language, detect lets the model choose (which runs the encoder once more); or one
             language for all cuts, a Whisper code or an English name.
         task: given uses the cut's task; or one task for all cuts.
-        assistant_model: a smaller Whisper of the same vocabulary for speculative decoding: the same hypotheses, faster
-            if its guesses are often right. transformers only, one utterance at a time.
+        assistant_model: a smaller Whisper with the same vocabulary for speculative decoding: the same hypotheses,
+            faster if its guesses are often right. transformers only, one utterance at a time.
         part: 2/8 decodes the second eighth. Start all eight, at any time and on any machines that share OUT, with the
-            same other options; the one that finishes last writes the hypotheses. Set --batch_duration if the machines
-            differ.
-        timestamps: let the model write timestamps, and write the segments between them to hyp.jsonl, from where
-            `pseudo-label` takes them.
+            same other options; the last to finish writes the hypotheses. Set --batch_duration if the machines differ.
+        timestamps: let the model write timestamps, and write the segments between them to hyp.jsonl, where
+            `pseudo-label` reads them.
         confidence: also write the probability and times of each word. This runs the hypotheses through the model once
             more to get the probability of each token given those before it.
         calibration: metrics.json of a dev set that was decoded with --confidence and scored; its temperature calibrates
             the probabilities.
         new_languages: languages that borrow the token of another, {mdw: ln}, for a model that was not trained on them.
-        search: options of the search for hypotheses.
+        search: search options.
 
     Raises:
         RecipeError: an input is missing, the cuts' features don't fit the model, timestamps are requested
-            of a model trained without, or no cut can be read.
+            from a model trained without them, or no cut can be read.
         PartialFailure: some cuts can't be read; the hypotheses of the others are written.
     """
     require(cuts, "run stage 2 (whisper-recipe fbank) first")
@@ -99,7 +98,7 @@ def decode(
     if language not in ("given", "detect"):
         language = language_code(language, "language")
     if calibration is not None and not confidence:
-        raise RecipeError("there are no confidences", where="--calibration", cure="give --confidence too")
+        raise RecipeError("no confidences to calibrate", where="--calibration", cure="give --confidence too")
     if timestamps and not learned_timestamps(model):
         raise RecipeError("was trained without timestamps", where=model, cure="leave --timestamps out")
     temperature = (read_temperature(calibration) if calibration else 1.0) if confidence else None
@@ -119,8 +118,8 @@ def decode(
         **asdict(search),
         "versions": _versions(),
     }
-    every = _read_cuts(cuts)
-    ordered = sorted(every, key=lambda cut: cut.id)
+    all_cuts = _read_cuts(cuts)
+    ordered = sorted(all_cuts, key=lambda cut: cut.id)
     batches = list(by_length(ordered, attrgetter("duration"), batch_duration, length.seconds))
     inputs = {"input_files": _state(model, cuts, assistant_model)}
     work = ResumableWork(out / "hyp", settings | inputs, parse_part(part), launched())
@@ -129,7 +128,7 @@ def decode(
         return
     backend = load_backend(model, compute_type, assistant_model, parallel=len(batches))
     borrow_languages(backend.tokenizer, new_languages)
-    check_features(every[0], backend.num_mel_bins, cuts)
+    check_features(all_cuts[0], backend.num_mel_bins, cuts)
     done = work.open()
     if done and is_main_process():
         print(f"{out}: resuming, {done} of {len(batches)} batches are done", flush=True)
@@ -137,9 +136,9 @@ def decode(
     _decode_batches(decoder, batches, to_do, work, f"decode {cuts.stem}")
     if work.is_ours_to_finish(len(batches)):
         used = {"backend": backend.name, "compute_type": backend.compute_type, "device": backend.device}
-        _finish(work, out, settings | used, every)
+        _finish(work, out, settings | used, all_cuts)
     elif part and is_main_process():
-        print(f"{out}: part {part} is done; the one that ends last puts them together")
+        print(f"{out}: part {part} is done; the part that finishes last merges them")
 
 
 def _versions() -> dict[str, str]:
@@ -148,7 +147,7 @@ def _versions() -> dict[str, str]:
 
 
 def _state(*inputs: str | Path | None) -> list[tuple]:
-    """Return name, size and time of the files that are decoded with: other weights at the same place show here."""
+    """Return name, size and modification time of all input files, so that changed weights are noticed."""
     files = []
     for path in (Path(name) for name in inputs if name is not None):
         files += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
@@ -158,11 +157,11 @@ def _state(*inputs: str | Path | None) -> list[tuple]:
 def _read_cuts(path: Path) -> list[Cut]:
     cuts = list(CutSet.from_jsonl_lazy(path))
     if not cuts:
-        raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+        raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
     seen = set()
     for cut in cuts:
         if cut.id in seen:
-            raise RecipeError(f"cut {cut.id} is there twice", where=path, cure="remove one")
+            raise RecipeError(f"cut {cut.id} occurs twice", where=path, cure="remove one")
         if is_longer(cut.duration):
             raise RecipeError(
                 f"cut {cut.id} lasts {cut.duration:.2f} s, over {MAX_SECONDS}", where=path, cure="cut it into pieces"
@@ -174,14 +173,14 @@ def _read_cuts(path: Path) -> list[Cut]:
 def _decode_batches(
     decoder: _CutDecoder, batches: list[list[Cut]], to_do: list[int], work: ResumableWork, title: str
 ) -> None:
-    """Decode the batches with the numbers in `to_do`, each a piece of the work; the bar counts seconds of audio."""
+    """Decode the batches with the numbers in `to_do`, each a piece of work; the bar counts seconds of audio."""
     total = sum(cut.duration for number in to_do for cut in batches[number])
     processing = audio = 0.0
     with tqdm(total=round(total), unit="s", desc=title, disable=not is_main_process()) as progress:
         start = time.perf_counter()
-        found = decoder.backend.each(decoder.decode, (batches[number] for number in to_do), decoder.load)
-        for number, (rows, skipped) in zip(to_do, found, strict=True):
-            seconds = time.perf_counter() - start  # since the one before: they run side by side
+        decoded = decoder.backend.each(decoder.decode, (batches[number] for number in to_do), decoder.load)
+        for number, (rows, skipped) in zip(to_do, decoded, strict=True):
+            seconds = time.perf_counter() - start  # since the previous batch: batches may run in parallel
             start += seconds
             for key, reason in skipped.items():
                 tqdm.write(f"{key} is skipped: {reason}", file=sys.stderr)
@@ -193,7 +192,7 @@ def _decode_batches(
 
 
 class _CutDecoder:
-    """What is the same for all batches."""
+    """Decodes batches of cuts with the same settings."""
 
     def __init__(
         self,
@@ -206,11 +205,11 @@ class _CutDecoder:
         timestamps: bool = False,
     ) -> None:
         self.backend, self.search, self.language, self.task = backend, search, language, task
-        self.temperature = temperature  # of the words' confidences; None where none are asked for
+        self.temperature = temperature  # of the word confidences; None if not requested
         self.length, self.timestamps = length, timestamps
 
     def load(self, cuts: list[Cut]) -> tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]:
-        """Return the cuts, the features of those with speech, and cut id -> reason of those that can't be read."""
+        """Return the cuts, the features of those that are not empty, and cut id -> reason for unreadable ones."""
         features: dict[str, torch.Tensor] = {}
         skipped: dict[str, str] = {}
         for cut in cuts:
@@ -218,14 +217,14 @@ class _CutDecoder:
                 if cut.duration:
                     check_features(cut, self.backend.num_mel_bins, cut.id)
                     features[cut.id] = load_fbank(cut, self.backend.num_mel_bins)
-            except Exception as error:  # each format of audio and features has errors of its own
+            except Exception as error:  # each audio and feature format raises its own errors
                 skipped[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
         return cuts, features, skipped
 
     def decode(
         self, loaded: tuple[list[Cut], dict[str, torch.Tensor], dict[str, str]]
     ) -> tuple[list[dict], dict[str, str]]:
-        """Return the rows of hyp.jsonl of what was loaded, and cut id -> reason of the cuts that can't be read."""
+        """Return the rows of hyp.jsonl for the loaded cuts, and cut id -> reason for the unreadable ones."""
         cuts, features, skipped = loaded
         spoken = [cut for cut in cuts if cut.id in features]
         rows = [self._row(cut, self.language, "") for cut in cuts if not cut.duration]
@@ -240,40 +239,40 @@ class _CutDecoder:
             search_prompt(tokenizer, language, self._task(cut), self.search, timestamps=self.timestamps)
             for cut, language in zip(cuts, languages, strict=True)
         ]
-        found = self.backend.decode(batch, prompts, self.search)
+        hypotheses = self.backend.decode(batch, prompts, self.search)
         rows = [
             self._row(cut, language, decode_text(tokenizer, ids).strip())
-            for cut, language, ids in zip(cuts, languages, found, strict=True)
+            for cut, language, ids in zip(cuts, languages, hypotheses, strict=True)
         ]
         if self.timestamps:
-            for row, ids in zip(rows, found, strict=True):
+            for row, ids in zip(rows, hypotheses, strict=True):
                 row["segments"] = self._segments(ids, row["duration"])
         if self.temperature is not None:
-            self._add_words(rows, batch, features, [text_only(tokenizer, ids) for ids in found])
+            self._add_words(rows, batch, features, [text_only(tokenizer, ids) for ids in hypotheses])
         return rows
 
     def _add_words(
         self, rows: list[dict], batch: torch.Tensor, features: list[torch.Tensor], texts: list[list[int]]
     ) -> None:
-        """Add the words of the texts (ids) to the rows, with times and probabilities; a language and task at a time."""
+        """Add the texts' (ids) words, times and probabilities to the rows, one language and task at a time."""
         kinds = defaultdict(list)
         for index, row in enumerate(rows):
             kinds[row["language"], row["task"]].append(index)
         for (language, task), members in kinds.items():
             frames = [len(features[index]) for index in members]
             spoken = [texts[index] for index in members]
-            found = word_times(self.backend, self.backend.tokenizer, batch[members], frames, spoken, language, task)
-            for index, words in zip(members, found, strict=True):
+            timed = word_times(self.backend, self.backend.tokenizer, batch[members], frames, spoken, language, task)
+            for index, words in zip(members, timed, strict=True):
                 rows[index]["words"] = [self._word(word) for word, _ in words]
 
     def _segments(self, ids: list[int], duration: float) -> list[dict]:
-        """Return the segments of a hypothesis, as a supervision's custom field has them; none if one lasts no time."""
+        """Return a hypothesis' segments in the format of a supervision's custom field; none if any has no duration."""
         tokenizer = self.backend.tokenizer
         segments = [
             {"start": round(start, 2), "end": round(end, 2), "text": tokenizer.decode(text).strip()}
             for start, end, text in split_at_timestamps(ids, tokenizer, duration)
         ]
-        return segments if all(one["start"] < one["end"] for one in segments) else []
+        return segments if all(segment["start"] < segment["end"] for segment in segments) else []
 
     def _word(self, word: Word) -> dict:
         return {
@@ -288,7 +287,7 @@ class _CutDecoder:
             return self.language
         given = supervision_of(cut, labelled=False).language
         if given is None:
-            raise RecipeError(f"cut {cut.id} names no language", cure="give --language CODE, or --language detect")
+            raise RecipeError(f"cut {cut.id} has no language", cure="give --language CODE, or --language detect")
         return given
 
     def _task(self, cut: Cut) -> str:
@@ -311,7 +310,7 @@ def _finish(work: ResumableWork, out: Path, settings: dict, cuts: list[Cut]) -> 
         key, reason = next(iter(skipped.items()))
         raise RecipeError(f"none of the {len(cuts)} cuts can be read: {key}: {reason}", where=settings["cuts"])
     audio = sum(row["duration"] for row in rows.values())
-    processing = max(seconds.values())  # of the process with the most work
+    processing = max(seconds.values())  # of the slowest process
     rtf = processing / audio if audio else None
     write_jsonl(out / "hyp.jsonl", (rows[cut.id] for cut in cuts if cut.id in rows))
     record = {

@@ -18,7 +18,7 @@ from whisper_recipe.text.normalize import text_language
 class Word(NamedTuple):
     """A word and when it was spoken, in seconds from the beginning of the audio.
 
-    probability is the model's of all the word's tokens, punctuation aside; openai/whisper has the mean over the tokens.
+    probability is the product over the word's tokens without punctuation; openai/whisper uses the mean.
     """
 
     start: float
@@ -28,7 +28,7 @@ class Word(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What the search thought of the window that a segment is in, and the segment's own ids."""
+    """A segment's ids, and the search scores of the window that it is in."""
 
     ids: list[int]
     average_logprob: float
@@ -38,7 +38,7 @@ class Score(NamedTuple):
 class Segment(NamedTuple):
     """A stretch of speech, in seconds from the beginning of the audio, and its text.
 
-    Words and score are None where they were not asked for.
+    Words and score are None if not requested.
     """
 
     start: float
@@ -50,14 +50,14 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in one input.
+    """The transcript of one input.
 
     Args:
         name: the path of its outputs in the output folder, without suffix; or the key of wav.scp.
-        language: Whisper's code of the spoken language; None where it was to be detected and nobody speaks.
+        language: Whisper's code of the spoken language; None if it was to be detected and there is no speech.
         task: transcribe or translate.
         duration: seconds of the audio.
-        segments: in the order of time; none where nothing was said.
+        segments: in order of time; empty if there is no speech.
     """
 
     name: str
@@ -68,22 +68,22 @@ class Transcript:
 
     @property
     def id(self) -> str:
-        """The name without white space, which parts the columns of Kaldi's and NIST's tables."""
+        """The name without whitespace, which separates columns in Kaldi's and NIST's tables."""
         return utterance_id(self.name)
 
     @property
     def space(self) -> str:
-        """What the language puts between words."""
+        """The separator that the language puts between words."""
         return "" if text_language(self.language, self.task) in CHARACTER_LANGUAGES else " "
 
     @property
     def text(self) -> str:
-        """The texts of all segments, joined as the language joins words."""
+        """The texts of all segments, joined with the language's separator."""
         return self.space.join(text for text in map(_line, self.segments) if text)
 
 
 def utterance_id(name: str) -> str:
-    """Return a name as the id of an utterance, without white space."""
+    """Return a name as an utterance id, without whitespace."""
     return re.sub(r"\s+", "_", printable(name))
 
 
@@ -123,7 +123,7 @@ def _result(segment: Segment) -> dict:
 
 def _srt(transcript: Transcript) -> str:
     cues = _cues(transcript, ",")
-    # An arrow in a text would be read as one between times.
+    # An arrow in the text would be parsed as one between times.
     return "\n".join(f"{n}\n{times}\n{text.replace('-->', '->')}\n" for n, (times, text) in enumerate(cues, 1))
 
 
@@ -143,13 +143,13 @@ def _cues(transcript: Transcript, mark: str) -> list[tuple[str, str]]:
 
 
 def _clock(seconds: float, mark: str) -> str:
-    """Return 01:02:03,456."""
+    """Return a time as 01:02:03,456."""
     minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
 
 
 def _tsv(transcript: Transcript) -> str:
-    """As openai/whisper writes it: times in whole milliseconds."""
+    """Return a table as openai/whisper writes it: times in whole milliseconds."""
     rows = [f"{round(1000 * row.start)}\t{round(1000 * row.end)}\t{_line(row)}\n" for row in transcript.segments]
     return "".join(["start\tend\ttext\n", *rows])
 
@@ -163,7 +163,7 @@ def _trn(transcript: Transcript) -> str:
 
 
 def _ctm(transcript: Transcript) -> str:
-    """NIST's time marked conversation: recording, channel, start, duration, word, confidence."""
+    """Return NIST's time marked conversation: recording, channel, start, duration, word, confidence."""
     words = [word for segment in transcript.segments for word in segment.words or ()]
     return "".join(
         f"{transcript.id} 1 {word.start:.2f} {max(0.0, word.end - word.start):.2f} {text} {word.probability:.2f}\n"
@@ -173,7 +173,7 @@ def _ctm(transcript: Transcript) -> str:
 
 
 class Format(NamedTuple):
-    """How a transcript is written: to a file of its own that ends in `suffix`, or to `file`, one for all."""
+    """How a transcript is written: to its own file, which ends in `suffix`, or to `file`, one for all."""
 
     render: Callable[[Transcript], str]
     suffix: str = ""
@@ -194,14 +194,14 @@ FORMATS: dict[FormatName, Format] = {
 
 
 def write_transcript(transcript: Transcript, out: Path, formats: Iterable[FormatName]) -> None:
-    """Write the files that are a transcript's own: out/<name>.json and so on."""
+    """Write a transcript's own files: out/<name>.json and so on."""
     for suffix, render in ((FORMATS[name].suffix, FORMATS[name].render) for name in formats):
         if suffix:
             _write(out / f"{transcript.name}{suffix}", render(transcript))
 
 
 def write_together(transcripts: Iterable[Transcript], out: Path, formats: Iterable[FormatName]) -> None:
-    """Write the files that all transcripts share: out/text, out/hyp.trn, out/hyp.ctm, ids in the order of LC_ALL=C."""
+    """Write the files that all transcripts share: out/text, out/hyp.trn, out/hyp.ctm, sorted by id as with LC_ALL=C."""
     rows = sorted(transcripts, key=lambda transcript: transcript.id.encode())
     for file, render in ((FORMATS[name].file, FORMATS[name].render) for name in formats):
         if file:

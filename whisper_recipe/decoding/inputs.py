@@ -1,4 +1,4 @@
-"""What `whisper-recipe transcribe` is given: audio files, folders and lists, each audio with a name for its outputs."""
+"""Inputs of `whisper-recipe transcribe`: audio files, folders and lists; each audio has a name for its outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from whisper_recipe.files import require
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 SOUNDFILE_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw", ".mat4", ".mat5"}
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES | {".aif", ".aifc", ".oga", ".opus", ".sph", ".nist", ".wv"}
-SKIPPED = "skipped"  # the list of inputs that can't be read, among the outputs
+SKIPPED = "skipped"  # name of the list of unreadable inputs, among the outputs
 
 
 class Source(NamedTuple):
@@ -27,8 +27,8 @@ class Source(NamedTuple):
 
     Args:
         name: the path of its outputs in the output folder, without suffix.
-        audio: a path or an entry of a Kaldi ark; a shell command, which is not run.
-        where: what named it: itself, the folder, or `file:line`.
+        audio: a path, an entry of a Kaldi ark, or a shell command, which is not executed.
+        where: where it was listed: itself, the folder, or `file:line`.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Source(NamedTuple):
 
 
 def find_sources(inputs: list[Path]) -> list[Source]:
-    """Return the audio that the inputs name.
+    """Find the audio in the inputs.
 
     Args:
-        inputs: audio files; folders, searched with all their subfolders; lists that end in .txt, .lst or .list, with a
-            path a line; and Kaldi tables that end in .scp. Names are relative to the folder, for a list to the folder
-            that all its files are in, and in a Kaldi table they are the keys.
+        inputs: audio files; folders, searched with all their subfolders; lists that end in .txt, .lst or .list, with
+            one path per line; and Kaldi tables that end in .scp. Names are relative to the folder, or for a list to the
+            common folder of its files; in a Kaldi table they are the keys.
 
     Raises:
-        RecipeError: an input is missing, a list is damaged, there is no audio at all, or two would be written under the
-            same name.
+        RecipeError: an input is missing, a list is malformed, there is no audio, or two inputs would be written under
+            the same name.
     """
     sources: list[Source] = []
     for given in inputs:
@@ -86,7 +86,7 @@ def _in_table(path: Path) -> Iterator[Source]:
         if not value:
             raise RecipeError(f"{key} has no path", where=where, cure="write <key> <path>")
         if key.startswith("/") or ".." in key.split("/"):
-            raise RecipeError(f"{key} would be written outside of the output folder", where=where, cure="rename it")
+            raise RecipeError(f"{key} would be written outside the output folder", where=where, cure="rename it")
         yield Source(key, locate_audio(path.parent, value[0]), where)
 
 
@@ -99,11 +99,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _refuse_clashes(sources: list[Source]) -> None:
-    """RecipeError where outputs would overwrite each other; ids of Kaldi's formats count too."""
-    taken = {SKIPPED: "the list of what is skipped"}
+    """Raise RecipeError if outputs would overwrite each other; ids in Kaldi's formats count too."""
+    taken = {SKIPPED: "the list of skipped inputs"}
     for source in sources:
         key = utterance_id(source.name)
         if key in taken:
             what = f"{source.audio} and {taken[key]} would both be written as {source.name}"
-            raise RecipeError(what, where=source.where, cure="rename one, or give them in two calls")
+            raise RecipeError(what, where=source.where, cure="rename one, or transcribe them separately")
         taken[key] = source.audio

@@ -1,4 +1,4 @@
-"""Audio of any length: cut where nobody speaks into windows of at most 30 s, decoded in batches, put together."""
+"""Audio of any length: cut at pauses into windows of at most 30 s, decoded in batches, and joined."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from whisper_recipe.decoding.words import word_times
 from whisper_recipe.model.load import timestamps
 from whisper_recipe.text.tokenizer import decode_text, text_only
 
-# A window whose text was cut off by the limit of tokens is decoded again in two halves, unless it is as short as this:
-# then the text is more likely a loop.
+# If the token limit truncated a window's text, the window is decoded again in two halves, unless it is this short: then
+# the text is more likely a loop.
 SHORTEST_HALVED = 10.0  # seconds
 
 
@@ -34,32 +34,32 @@ class Piece:
 
     recording: Recording
     window: Window
-    features: torch.Tensor | None = None  # (frames, mel bins), once they are loaded
+    features: torch.Tensor | None = None  # (frames, mel bins), once loaded
     seconds: float = 0.0  # its share of the recording, for the progress bar
     ids: list[int] = field(default_factory=list)
     score: Hypothesis | None = None
     segments: list[Segment] = field(default_factory=list)
-    rest: list[Window] = field(default_factory=list)  # what is left to decode of the window
+    rest: list[Window] = field(default_factory=list)  # parts of the window still to be decoded
 
 
 class Transcriber:
-    """A loaded model and how it is used.
+    """A loaded model and its decoding options.
 
-    A model that was trained without timestamps is never asked for them: it would answer with loops and invented text
+    A model trained without timestamps is never asked for them: it would produce loops and invented text
     (https://github.com/SYSTRAN/faster-whisper/issues/1099).
 
     Args:
-        model: a Whisper folder, a CTranslate2 folder, or a name on the hub.
-        compute_type: default, float32, float16, int8 and so on, as far as the backend has it.
-        pad_to_30s: pad every window to 30 s; None: as the model folder records.
-        spare_frames: of silence after the longest window of a batch; None: as the model folder records.
+        model: a Whisper folder, a CTranslate2 folder, or a name on the Hub.
+        compute_type: default, float32, float16, int8 and so on, if supported by the backend.
+        pad_to_30s: pad every window to 30 s; None: as recorded in the model folder.
+        spare_frames: frames of silence after the longest window of a batch; None: as recorded in the model folder.
         task: transcribe or translate.
-        word_timestamps: find the times of words too.
-        sequential: decode one window after the other, with the text before it as prompt.
-        batch_duration: seconds of audio in a batch at most.
-        search: how hypotheses are searched for.
-        backend: of the model, where it is loaded already.
-        scored: give each segment its score.
+        word_timestamps: also find word times.
+        sequential: decode one window after the other, with the previous text as prompt.
+        batch_duration: maximum seconds of audio per batch.
+        search: search options.
+        backend: the model's backend, if already loaded.
+        scored: add a score to each segment.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Transcriber:
         Args:
             recordings: of any length.
             language: Whisper's code; None detects it for each recording.
-            count: told the seconds of audio that are done, as they are done.
+            count: called with the seconds of audio that were just decoded.
         """
         pieces: list[Piece] = []
         for recording in recordings:
@@ -110,15 +110,15 @@ class Transcriber:
             segments[piece.recording] += piece.segments
         for recording in recordings:
             spoken = recording.language or language
-            found = tuple(sorted(segments[recording], key=lambda segment: segment.start))
-            yield Transcript(recording.name, spoken, self.task, recording.duration, found)
+            ordered = tuple(sorted(segments[recording], key=lambda segment: segment.start))
+            yield Transcript(recording.name, spoken, self.task, recording.duration, ordered)
 
     def decode_windows(self, windows: list[tuple[Recording, Window]]) -> list[Piece]:
-        """Decode windows of one or many recordings together, and return them as pieces, in the order given.
+        """Decode windows of one or many recordings together, and return them as pieces, in the given order.
 
         Args:
-            windows: of like lengths, together no longer than a batch. Where a recording has no language yet, it is
-                detected in its window and noted there.
+            windows: of similar length, together no longer than a batch. If a recording has no language yet, it is
+                detected in its window and set.
         """
         pieces = [Piece(recording, window) for recording, window in windows]
         self._set_languages([piece for piece in pieces if piece.recording.language is None], None)
@@ -135,18 +135,18 @@ class Transcriber:
         return batch
 
     def _set_languages(self, pieces: list[Piece], language: str | None) -> None:
-        """Give each recording the language, or the one that is detected in its first piece."""
+        """Set the language of each recording; None detects it in the recording's first piece."""
         firsts = list({piece.recording: piece for piece in reversed(pieces)}.values())
         for piece in firsts:
             piece.recording.language = language
         if language is None:
             for batch in self._by_length(firsts):
-                found = self.backend.detect_languages(self._collate(self._load(batch)))
-                for piece, code in zip(batch, found, strict=True):
+                codes = self.backend.detect_languages(self._collate(self._load(batch)))
+                for piece, code in zip(batch, codes, strict=True):
                     piece.recording.language = code
 
     def _decoded(self, pieces: list[Piece]) -> Iterator[Piece]:
-        """Yield the pieces when they are decoded, and then those of what was left of them, until nothing is left."""
+        """Yield the decoded pieces, then those of their undecoded rests, until nothing is left."""
         if self.sequential:
             yield from self._one_by_one(pieces)
             return
@@ -167,7 +167,7 @@ class Transcriber:
             waiting.extendleft(Piece(recording, window) for window in reversed(piece.rest))
 
     def _batches(self, pieces: list[Piece]) -> Iterator[list[Piece]]:
-        """Yield pieces of one language, of like lengths."""
+        """Yield batches of pieces of one language and similar length."""
         for language in sorted({piece.recording.language for piece in pieces}):
             yield from self._by_length([piece for piece in pieces if piece.recording.language == language])
 
@@ -178,27 +178,27 @@ class Transcriber:
         return self.length.collate([piece.features for piece in batch])
 
     def _decode(self, batch: list[Piece], previous: list[int] | None = None) -> list[Piece]:
-        """Fill in what each piece of a batch says, and what is left of it.
+        """Decode a batch; fill in each piece's segments and what is left to decode.
 
         Args:
-            batch: of one language; one piece where there is a text before.
-            previous: ids of the text before. It is forgotten, the list emptied, when the model falls into a loop after
-                it: the next windows would repeat it too.
+            batch: pieces of one language; a single piece if there is previous text.
+            previous: ids of the previous text. The list is cleared if the model loops after it: the next windows would
+                loop too.
         """
         features, language = self._collate(batch), batch[0].recording.language
         prompt = search_prompt(self.tokenizer, language, self.task, self.search, previous or (), self.timestamps)
         prompts = [prompt] * len(batch)
         if self.scored:
             scores = self.backend.hypotheses(features, prompts, self.search)
-            found = [score.ids for score in scores]
+            hypotheses = [score.ids for score in scores]
             for piece, score in zip(batch, scores, strict=True):
                 piece.score = score
         else:
-            found = self.backend.decode(features, prompts, self.search)
-        if previous and is_loop(decode_text(self.tokenizer, found[0]), self.search):
+            hypotheses = self.backend.decode(features, prompts, self.search)
+        if previous and is_loop(decode_text(self.tokenizer, hypotheses[0]), self.search):
             previous.clear()
             return self._decode(batch)
-        timed = [self._keep(piece, ids) for piece, ids in zip(batch, found, strict=True)]
+        timed = [self._keep(piece, ids) for piece, ids in zip(batch, hypotheses, strict=True)]
         words = [None] * len(batch)
         if self.word_timestamps:
             texts = [[token for segment in segments for token in segment.ids] for segments in timed]
@@ -209,18 +209,18 @@ class Transcriber:
         return batch
 
     def _keep(self, piece: Piece, ids: list[int]) -> list[TimedIds]:
-        """Keep of a hypothesis what is finished, note what is left of the window, and return the segments.
+        """Keep the finished part of a hypothesis, note what is left of the window, and return the segments.
 
-        openai/whisper drops what lies after the last segment of a hypothesis that the model has ended; if that contains
-        speech, it is decoded too. This terminates: the rest begins after a segment, which lasts for some time, and
-        halves are not halved below a limit.
+        openai/whisper drops the audio after the last segment of a hypothesis that the model has ended; here it is
+        decoded too if it contains speech. This terminates: the rest begins after a segment, which has a duration, and
+        short windows are not halved.
         """
         piece.ids, seconds = finished_part(text_only(self.tokenizer, ids, timestamps=True), self.tokenizer)
         timed = split_at_timestamps(piece.ids, self.tokenizer, piece.window.duration)
         if seconds is not None:
             piece.rest = rest_of(piece.window, seconds, piece.recording.speech)
         elif len(ids) >= self.search.max_new_tokens and piece.window.duration > SHORTEST_HALVED:
-            # Nothing tells where the text was cut off.
+            # Nothing shows where the text was truncated.
             timed, piece.ids, piece.rest = [], [], halves(piece.window, piece.recording.samples)
         elif timed and timed[-1].end > 0:
             piece.rest = rest_of(piece.window, timed[-1].end, piece.recording.speech, PASSED_OVER)
@@ -230,7 +230,7 @@ class Transcriber:
 def _segments(
     piece: Piece, timed: list[TimedIds], spoken: list[tuple[Word, int]] | None, decode: Callable[[list[int]], str]
 ) -> Iterator[Segment]:
-    """Yield the segments of a window that have a text, in the recording's time, each with its own words."""
+    """Yield a window's segments that have text, in the recording's time, each with its words."""
     offset = piece.window.start / SAMPLING_RATE
     rest = iter(spoken or [])
     for start, end, ids in timed:

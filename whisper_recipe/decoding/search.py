@@ -1,4 +1,4 @@
-"""How hypotheses are searched for: the options that every backend obeys, and what the decoder starts from."""
+"""Search options, which all backends share, and the prompt that the decoder starts from."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ MODELS_OWN = -1  # in suppress_tokens, as in openai/whisper
 
 @dataclass
 class SearchOptions:
-    """Options of the search for hypotheses.
+    """Search options.
 
     Args:
         beam_size: hypotheses kept in the search; 1 is greedy.
         max_new_tokens: maximum number of tokens per hypothesis; Whisper's own limit is 224, half of its context.
-        temperatures: the first is used for all utterances, the next for those whose hypothesis fails the two
-            thresholds, and so on; 0 is the search with beam_size, the others sample. Whisper's own: 0 0.2 0.4 0.6 0.8
-            1.
+        temperatures: the first is used for all utterances, the next for those with a hypothesis that fails one of the
+            next two thresholds, and so on; 0 searches with beam_size, the others sample. Whisper's default:
+            0 0.2 0.4 0.6 0.8 1.
         compression_ratio_threshold: a text that zlib compresses by more than this factor fails: it is a loop.
-        logprob_threshold: a hypothesis whose tokens have a lower average log-probability fails.
+        logprob_threshold: a hypothesis with a lower average log-probability per token fails.
         no_speech_threshold: if <|nospeech|> is more likely than this and the hypothesis is below logprob_threshold, it
             is silence and gets no text; 1 disables the rule, and with logprob_threshold 0 <|nospeech|> alone decides.
-        suppress_tokens: ids that are never written; -1 is the list of the model folder.
+        suppress_tokens: ids that are never written; -1 stands for the model folder's list.
         suppress_blank: never begin a hypothesis with the tokens that the model folder suppresses there: a space, the
             end token.
-        no_repeat_ngram_size: never write a sequence of this many tokens twice; 0 allows it.
+        no_repeat_ngram_size: never write a sequence of this many tokens twice; 0 disables this.
         repetition_penalty: values over 1 make tokens that have already been written less likely.
         prompt: preceding text; the model continues in its style and spelling.
         hotwords: names and terms to expect; they are placed before the prompt.
@@ -56,17 +56,17 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         rising = all(low < high for low, high in zip(self.temperatures, self.temperatures[1:], strict=False))
-        for name, right, cure in (
-            ("beam_size", self.beam_size >= 1, "use 1 or more"),
-            ("max_new_tokens", 1 <= self.max_new_tokens <= MAX_TOKENS // 2, f"use 1 to {MAX_TOKENS // 2}"),
-            ("temperatures", rising and self.temperatures and self.temperatures[0] >= 0, "use rising ones from 0"),
-            ("no_speech_threshold", 0 <= self.no_speech_threshold <= 1, "use 0 to 1"),
-            ("suppress_tokens", min(self.suppress_tokens, default=0) >= MODELS_OWN, "use ids, or -1"),
-            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 or more"),
-            ("repetition_penalty", self.repetition_penalty > 0, "use more than 0"),
+        for name, valid, expected in (
+            ("beam_size", self.beam_size >= 1, "1 or more"),
+            ("max_new_tokens", 1 <= self.max_new_tokens <= MAX_TOKENS // 2, f"between 1 and {MAX_TOKENS // 2}"),
+            ("temperatures", rising and self.temperatures and self.temperatures[0] >= 0, "ascending, 0 or more"),
+            ("no_speech_threshold", 0 <= self.no_speech_threshold <= 1, "between 0 and 1"),
+            ("suppress_tokens", min(self.suppress_tokens, default=0) >= MODELS_OWN, "ids or -1"),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "0 or more"),
+            ("repetition_penalty", self.repetition_penalty > 0, "more than 0"),
         ):
-            if not right:
-                raise RecipeError(f"{getattr(self, name)} is not possible", where=f"search.{name}", cure=cure)
+            if not valid:
+                raise RecipeError(f"must be {expected}, got {getattr(self, name)}", where=f"search.{name}")
 
 
 def search_prompt(
@@ -77,17 +77,17 @@ def search_prompt(
     said: Sequence[int] = (),
     timestamps: bool = False,
 ) -> list[int]:
-    """Return the ids that the decoder starts from: hotwords, prompt and the text before, then language and task.
+    """Return the ids that the decoder starts from: hotwords, prompt and previous text, then language and task.
 
-    The order is faster-whisper's. Prompts that have nothing `said` are equally long, because batches need that.
+    The order is faster-whisper's. Without `said`, all prompts have the same length, as batches require.
 
     Args:
         tokenizer: the model's.
         language: Whisper's code.
         task: transcribe or translate.
         search: its hotwords and prompt.
-        said: ids of the text before; the last of them, as many as there is room for.
-        timestamps: let the model write times.
+        said: ids of the previous text; the last ones are used, as many as there is room for.
+        timestamps: let the model write timestamps.
 
     Raises:
         RecipeError: the tokenizer does not know the language, or there is no room for hotwords and prompt.
@@ -95,13 +95,13 @@ def search_prompt(
     ids = prompt_ids(tokenizer, language, task)[: -1 if timestamps else None]
     before: list[int] = []
     for text in filter(None, (search.hotwords.strip(), search.prompt.strip())):
-        # With a space in front whatever the language is, as whisper/decoding.py of openai/whisper does it.
+        # With a leading space in every language, as in whisper/decoding.py of openai/whisper.
         before += plain_ids(tokenizer, f" {text}")
-    # Half of the context less <|startofprev|>, as in openai/whisper, and the hypothesis must have room behind it.
+    # Half of the context minus <|startofprev|>, as in openai/whisper, and there must be room for the hypothesis.
     room = min(MAX_TOKENS // 2, MAX_TOKENS - len(ids) - search.max_new_tokens) - 1
     if len(before) > room:
         raise RecipeError(
-            f"{len(before)} tokens, and there is room for {room}",
+            f"{len(before)} tokens, but there is room for {room}",
             where="search.prompt, hotwords",
             cure="shorten them",
         )
@@ -110,7 +110,7 @@ def search_prompt(
 
 
 def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int) -> list[int]:
-    """Return the ids that are never written, -1 replaced by the model's own list.
+    """Return the ids that are never written, with -1 replaced by the model's own list.
 
     Raises:
         RecipeError: the model has no such id.
@@ -124,16 +124,16 @@ def suppressed_ids(search: SearchOptions, models_own: list[int], vocab_size: int
 
 
 def is_rejected(text: str, average_logprob: float, search: SearchOptions) -> bool:
-    """Whether a hypothesis fails the thresholds, by the rules of openai/whisper (whisper/transcribe.py)."""
+    """Return whether a hypothesis fails the thresholds, by the rules of openai/whisper (whisper/transcribe.py)."""
     return is_loop(text, search) or average_logprob < search.logprob_threshold
 
 
 def is_loop(text: str, search: SearchOptions) -> bool:
-    """Whether a text repeats itself more than a spoken one does."""
+    """Return whether a text repeats itself more than speech does."""
     raw = text.strip().encode()
     return len(raw) / len(zlib.compress(raw)) > search.compression_ratio_threshold
 
 
 def is_silence(no_speech_prob: float, average_logprob: float, search: SearchOptions) -> bool:
-    """Whether a hypothesis is a guess about silence, by the rule of openai/whisper (whisper/transcribe.py)."""
+    """Return whether a hypothesis was made up for silence, by the rule of openai/whisper (whisper/transcribe.py)."""
     return no_speech_prob > search.no_speech_threshold and average_logprob < search.logprob_threshold

@@ -1,4 +1,4 @@
-"""What the timestamps in a hypothesis say: the segments of a window, and where the model stopped before its end."""
+"""Timestamps in a hypothesis: the segments of a window, and where the model stopped before its end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class TimedIds(NamedTuple):
 
 
 def split_at_timestamps(ids: list[int], tokenizer: WhisperTokenizer, duration: float) -> list[TimedIds]:
-    """Split what a model wrote of a window of `duration` seconds at its timestamp tokens; special tokens are left out.
+    """Split the hypothesis of a window of `duration` seconds at its timestamp tokens; leave out special tokens.
 
-    Text without timestamps lasts from the beginning to the end of the window, and so does what stands before the first
-    or after the last of them. Segments never go backwards in time, whatever the model has written.
+    Text before the first timestamp begins with the window, and text after the last one lasts until its end.
+    Segments never go backwards in time, whatever the model has written.
     """
     first = first_timestamp(tokenizer)
     segments, text, start = [], [], 0.0
@@ -40,11 +40,11 @@ def split_at_timestamps(ids: list[int], tokenizer: WhisperTokenizer, duration: f
 
 
 def finished_part(ids: list[int], tokenizer: WhisperTokenizer) -> tuple[list[int], float | None]:
-    """Return the ids of the segments that the model has finished, and the second at which the rest begins.
+    """Return the ids of the finished segments, and the time in seconds at which the rest begins.
 
     The rule is openai/whisper's (whisper/transcribe.py). Two timestamps in a row end one segment and begin the next.
-    When the last segment has no end, decoding continues from the end of the one before, and what was written of it is
-    discarded: `<|0.00|> a<|20.00|><|20.00|> b` stands up to 20 s. Otherwise there is no rest, None.
+    If the last segment has no end, decoding continues from the end of the previous one, and its text is discarded:
+    `<|0.00|> a<|20.00|><|20.00|> b` is kept up to 20 s. Otherwise there is no rest: None.
     """
     first = first_timestamp(tokenizer)
     timed = [first <= token < first + TIMESTAMPS for token in ids]

@@ -54,13 +54,13 @@ def transcribe(
         word_timestamps: also write word times, in json; ctm always has them.
         sequential: decode the windows of long audio one after the other, each with the previous text as prompt: more
             consistent, but slower, and errors may propagate.
-        batch_duration: maximum seconds of audio per batch. By default 120 for each 2 GB of a GPU's memory, up to 1920,
-            and 40 on a CPU, where CTranslate2 decodes one batch per core.
+        batch_duration: maximum seconds of audio per batch. By default 120 per 2 GB of GPU memory, up to 1920, and 40 on
+            a CPU, where CTranslate2 decodes one batch per core.
         compute_type: default, float32, float16, int8 and so on, if supported by the backend.
         pad_to_30s: pad every window to 30 s, as stock models require. By default as recorded in the model folder.
         spare_frames: frames (10 ms) of silence after the longest window of a batch that is not padded to 30 s. By
             default as recorded in the model folder.
-        search: options of the search for hypotheses.
+        search: search options.
 
     Raises:
         RecipeError: an input or the model is missing, or two inputs would be written under the same name.
@@ -95,7 +95,7 @@ def transcribe(
             samples = _attempt(pool, skipped, lambda source: _mono(source.audio))
             recordings = [Recording(source.name, mono) for source, mono in samples]
             for recording in recordings:
-                recording.windows(merge=False)  # finds the speech, for which a GPU need not wait
+                recording.windows(merge=False)  # detects speech ahead, so that a GPU need not wait for it
             return recordings
 
         for recordings in load_ahead(read, _pools(durations)):
@@ -111,7 +111,7 @@ def transcribe(
 def _attempt(
     sources: list[Source], skipped: list[tuple[Source, str]], read: Callable[[Source], float | np.ndarray]
 ) -> Iterator[tuple[Source, float | np.ndarray]]:
-    """Yield (source, what `read` gives); note and report those that can't be read."""
+    """Yield (source, result of `read`); report and collect those that can't be read."""
     for source in sources:
         try:
             yield source, read(source)
@@ -121,25 +121,25 @@ def _attempt(
 
 
 def _duration(audio: str) -> float:
-    """Return seconds, by the header if it is right."""
+    """Return the seconds of audio, by the header if it is right."""
     if audio.endswith("|"):
-        raise RecipeError("a shell command, which is not run", where=audio, cure="write its output to a file")
+        raise RecipeError("shell commands are not executed", where=audio, cure="write its output to a file")
     try:
         return audio_info(audio).duration
-    except RecipeError:  # of truncated and damaged audio there is something left
+    except RecipeError:  # part of truncated or damaged audio may be readable
         return len(read_mono(audio)[0]) / SAMPLING_RATE
 
 
 def _mono(audio: str) -> np.ndarray:
-    """Return the mean of the channels, float32 (n,) at 16 kHz; warn where something is wrong with them."""
+    """Return all readable audio as mono, float32 (n,) at 16 kHz; warn if something is wrong with it."""
     samples, wrong = read_mono(audio)
     if wrong:
-        tqdm.write(printable(f"warning: {audio}: {wrong}; what can be read is transcribed"), file=sys.stderr)
+        tqdm.write(printable(f"warning: {audio}: {wrong}; the readable part is transcribed"), file=sys.stderr)
     return samples
 
 
 def _pools(durations: dict[Source, float]) -> Iterator[list[Source]]:
-    """Yield sources of like durations, the longest first, as many as are held in memory at a time."""
+    """Yield groups of sources of similar duration, the longest first, each to be held in memory together."""
     pool, seconds = [], 0.0
     for source in sorted(durations, key=lambda source: -durations[source]):
         if pool and seconds + durations[source] > POOL_SECONDS:
@@ -152,7 +152,7 @@ def _pools(durations: dict[Source, float]) -> Iterator[list[Source]]:
 
 
 def _finish(out: Path, skipped: list[tuple[Source, str]], count: int) -> None:
-    """Write the list of what was skipped; PartialFailure where there is any."""
+    """Write the list of skipped inputs; raise PartialFailure if there are any."""
     path = out / f"{SKIPPED}.tsv"
     path.unlink(missing_ok=True)
     if not skipped:

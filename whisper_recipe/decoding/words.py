@@ -25,7 +25,7 @@ BEFORE, AFTER = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 class Alignment(NamedTuple):
-    """Pairs of (index in the text, frame of the encoder) in rising order, and the probability of each token."""
+    """Pairs of (index in the text, frame of the encoder) in ascending order, and the probability of each token."""
 
     text: np.ndarray
     frames: np.ndarray
@@ -41,14 +41,14 @@ def word_times(
     language: str,
     task: str,
 ) -> list[list[tuple[Word, int]]]:
-    """Return for each text its words, in seconds from the beginning of the features, and how many ids each has.
+    """Return each text's words, with times in seconds from the start of the features, and their numbers of ids.
 
     Args:
         backend: the model.
         tokenizer: its tokenizer.
         features: float32 (batch, mel bins, frames).
-        num_frames: how many of them are not padding.
-        texts: what was said, as ids without special tokens; may be empty.
+        num_frames: how many of the frames are not padding.
+        texts: ids without special tokens; may be empty.
         language: Whisper's code, of all texts.
         task: of all texts.
     """
@@ -57,14 +57,14 @@ def word_times(
     words: list[list[tuple[Word, int]]] = [[] for _ in texts]
     if spoken:
         align = _align_ctranslate2 if backend.name == "ct2" else _align_transformers
-        found = align(
+        alignments = align(
             backend,
             features[spoken],
             [num_frames[row] for row in spoken],
             (start, no_timestamps, tokenizer.eos_token_id),
             [texts[row] for row in spoken],
         )
-        for row, alignment in zip(spoken, found, strict=True):
+        for row, alignment in zip(spoken, alignments, strict=True):
             words[row] = _words(alignment, texts[row], tokenizer, text_language(language, task))
     return words
 
@@ -91,7 +91,7 @@ def _align_ctranslate2(
 def _align_transformers(
     backend: Backend, features: torch.Tensor, num_frames: list[int], special: Special, texts: list[list[int]]
 ) -> list[Alignment]:
-    """Align one text at a time: the normalisation goes over the tokens of one text."""
+    """Align one text at a time: attention is normalised over the tokens of one text."""
     start, no_timestamps, end = special
     model, implementation = backend.model, backend.model.config._attn_implementation
     heads = model.generation_config.alignment_heads
@@ -105,7 +105,7 @@ def _align_transformers(
                     utterance[None].to(model.device, model.dtype), decoder_input_ids=ids, output_attentions=True
                 )
             attention = torch.stack([output.cross_attentions[layer][0, head] for layer, head in heads]).float()
-            # Rows: those that predict the first id of the text, to the end token.
+            # The rows that predict the text's ids, over the text tokens alone: they come before the end token.
             probabilities = output.logits[0, len(start) : -2, :end].float().softmax(-1)
             probabilities = probabilities[range(len(text)), text].tolist()
             alignments.append(Alignment(*_path(attention[..., : frames // 2], len(start)), probabilities))
@@ -139,7 +139,7 @@ def _words(alignment: Alignment, text: list[int], tokenizer: WhisperTokenizer, l
             "tokens": piece,
             "start": times[first],
             "end": times[last],
-            # Of all tokens together; openai/whisper has the mean, which is high for a long word with one wrong piece.
+            # Product over all tokens; openai/whisper uses the mean, which is high for a long word with one wrong token.
             "probability": np.prod(alignment.probabilities[first:last]),
         }
         for string, piece, first, last in zip(strings[:-1], pieces[:-1], bounds, bounds[1:], strict=False)

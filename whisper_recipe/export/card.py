@@ -1,6 +1,6 @@
-"""The model card of an exported folder: what the model is, what it was trained on, and what was measured of it.
+"""The model card of an exported folder: description, training data and results.
 
-Only what is on record goes in: the training record beside the weights, and the metrics of decoded sets beside the
+It only contains recorded facts: the training record next to the weights, and the metrics of decoded sets next to the
 model folder. The front matter has the keys of https://huggingface.co/docs/hub/model-cards.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import WhisperTokenizer
 
 CARD = "README.md"
-ALL = "all"  # the group of metrics.json that holds every utterance
+ALL = "all"  # the group of metrics.json with every utterance
 
 NO_TIMESTAMPS = """\
 **Don't request timestamps from this model.** It was trained without them; with timestamps it loops, hallucinates, or
@@ -75,12 +75,12 @@ class Export:
     """What is exported, and how.
 
     Args:
-        model: the model folder that it is made from, exp/<name>/model; decoded sets stand beside it.
-        out: the folder that it becomes.
-        target: the form.
+        model: the source model folder, exp/<name>/model; decoded sets are next to it.
+        out: the exported folder.
+        target: the target format.
         quantization: type of the stored weights.
-        license: an identifier of the hub.
-        checked: a sentence on how the export's text compares with the model's; None where it was not compared.
+        license: an identifier of the Hub.
+        checked: a sentence on how the export's text compares with the model's; None if not compared.
     """
 
     model: Path
@@ -95,13 +95,13 @@ class Export:
 class Result:
     """A decoded and scored set."""
 
-    model: str  # name of the folder that was decoded: model, ct2_int8
+    model: str  # name of the model's folder: model, ct2_int8
     decoding: str
     metrics: dict
 
 
 def write_card(folder: Path, export: Export) -> None:
-    """Write README.md into an exported folder, which may still have a name that is not its last."""
+    """Write README.md into an exported folder, which may still have a temporary name."""
     record, tokenizer = read_training_record(export.model) or {}, load_tokenizer(export.model)
     results = read_results(export.model)
     sections = [
@@ -124,9 +124,9 @@ def write_card(folder: Path, export: Export) -> None:
 def read_results(model: Path) -> list[Result]:
     """Read the scored sets of a model folder and of its exports: <its parent>/decode_*.
 
-    Left out, and said so: what was decoded by another model than one beside it, or before this model was made.
+    Skipped with a message: sets that don't record their model, are of another run or are older than this model.
     """
-    made = max((path.stat().st_mtime for name in WEIGHTS if (path := model / name).exists()), default=0.0)
+    written = max((path.stat().st_mtime for name in WEIGHTS if (path := model / name).exists()), default=0.0)
     results = []
     for path in sorted(model.resolve().parent.glob("decode_*/metrics.json")):
         record = path.with_name("decode.json")
@@ -135,11 +135,11 @@ def read_results(model: Path) -> list[Result]:
             continue
         decoding, metrics = read_json(record), read_json(path)
         if not {"model", "backend"} <= decoding.keys() or not {"set", "groups", "normalizer"} <= metrics.keys():
-            raise RecipeError("no result of decode and score", where=path.parent, cure="decode and score again")
+            raise RecipeError("not a result of decode and score", where=path.parent, cure="decode and score again")
         decoded = Path(decoding["model"])
         if decoded.resolve().parent.name != model.resolve().parent.name:
-            print(f"{path.parent} is of {decoded}: not in the model card")
-        elif record.stat().st_mtime < made:
+            print(f"{path.parent} was decoded with {decoded}: not in the model card")
+        elif record.stat().st_mtime < written:
             print(f"{path.parent} is older than {model}: not in the model card")
         else:
             results.append(Result(decoded.name, _decoding(decoding), metrics))
@@ -174,7 +174,7 @@ def _additions(tokenizer: WhisperTokenizer) -> list[str]:
     for code in new_languages(tokenizer):
         token, asked = language_token(tokenizer, code), asked_language(tokenizer, code)
         others = NO_WAY if asked == token else f'`language="{asked}"`'
-        # In a table of Markdown | stands between columns.
+        # In Markdown tables, | separates columns.
         rows.append([code, *(cell.replace("|", "\\|") for cell in (f"`{token}`", f'`language="{asked}"`')), others])
     if rows:
         headers = ["language", "token", "transformers", "faster-whisper, openai-whisper, whisper.cpp"]
@@ -185,7 +185,7 @@ def _additions(tokenizer: WhisperTokenizer) -> list[str]:
 
 
 def _asked(record: dict, tokenizer: WhisperTokenizer) -> dict[str, str]:
-    """Return the language, as other programs know it, and the task with the most hours, which the example asks for."""
+    """Return the language, as other programs name it, and the task with the most hours, for the example."""
     row = max(record.get("data", []), key=lambda row: row["hours"], default={})
     asked = {key: row[key] for key in ("language", "task") if key in row}
     return asked | ({"language": asked_language(tokenizer, asked["language"])} if "language" in asked else {})
@@ -255,7 +255,7 @@ def _front_matter(record: dict, results: list[Result], export: Export) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     base = record.get("base_model")
-    # A transformers folder is decoded as the model is, so the model's results are its own.
+    # A transformers folder decodes like the model, so it shares the model's results.
     own = export.model.name if export.target.library == "transformers" else export.out.name
     evaluated = [
         EvalResult(
@@ -276,7 +276,7 @@ def _front_matter(record: dict, results: list[Result], export: Export) -> str:
         license=export.license,
         library_name=export.target.library,
         pipeline_tag="automatic-speech-recognition",
-        base_model=base if base and is_hub_name(base) else None,  # the hub takes its own names alone
+        base_model=base if base and is_hub_name(base) else None,  # the Hub only accepts its own names
         tags=["whisper"],
         metrics=sorted({result.metric_type for result in evaluated}) or None,
         model_name=_name(export) if evaluated else None,

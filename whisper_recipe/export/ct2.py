@@ -1,4 +1,4 @@
-"""Export to CTranslate2: the folder that fast decoding (and faster-whisper) loads."""
+"""Export to CTranslate2, for fast decoding and faster-whisper."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 TYPES = ("float32", "float16", "bfloat16", "int8", "int8_float16", "int8_bfloat16")
 
-# What is written: the converter's own files, and what other programs look for beside them (faster-whisper #582: without
-# preprocessor_config.json it takes 80 mel bins).
+# Files written: the converter's own, and those that other programs look for next to them (faster-whisper #582: without
+# preprocessor_config.json it assumes 80 mel bins).
 FILES = ("model.bin", "config.json", "vocabulary.json", "tokenizer.json", "tokenizer_config.json",
          "preprocessor_config.json", "generation_config.json")  # fmt: skip
 
-UNUSED = "<|startoflm|>"  # of the models' training, for text without audio; no program asks for it
+UNUSED = "<|startoflm|>"  # from the models' training, for text without audio; no program uses it
 
 EXAMPLE = """\
 ```python
@@ -39,7 +39,7 @@ whisper-recipe transcribe audio.wav --model path/of/this/folder --language {lang
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Convert a Whisper folder to CTranslate2, with the files that programs look for beside the weights.
+    """Convert a Whisper folder to CTranslate2, with the files that programs look for next to the weights.
 
     Args:
         model: a plain Hugging Face Whisper folder, exp/<name>/model.
@@ -47,7 +47,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         quantization: type of the stored weights; int8 is a quarter of float32's size.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model.
+        RecipeError: the folder is not a complete Whisper model.
     """
     from whisper_recipe.model.generation import complete_generation_config
     from whisper_recipe.model.load import TRAINING_RECORD, load_model, load_processor, read_training_record
@@ -67,13 +67,13 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
 
 
 def within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer) -> WhisperTokenizer:
-    """Move a new language's own token to where CTranslate2 takes it for part of the prompt; return the tokenizer.
+    """Move a new language's own token to where CTranslate2 treats it as part of the prompt; return the tokenizer.
 
     That is between <|startoftranscript|> and <|notimestamps|> (`get_prompt_length` in its src/models/whisper.cc), where
-    <|startoflm|> is the only token that nothing uses: the two change places.
+    <|startoflm|> is the only unused token: the two are swapped.
 
     Raises:
-        RecipeError: there are several such languages.
+        RecipeError: several languages have such a token.
     """
     import torch
 
@@ -98,12 +98,12 @@ def within_reach(model: WhisperForConditionalGeneration, tokenizer: WhisperToken
 def _converter(
     model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, folder: str
 ) -> TransformersConverter:
-    """Return CTranslate2's converter for a model in memory, whose config.json is in `folder`.
+    """Return CTranslate2's converter for a model in memory, with config.json in `folder`.
 
-    What is in memory is complete; what the model was loaded from may not be.
+    The model in memory is complete; the folder that it was loaded from may not be.
 
-    The model is in float32, so `int8` leaves in float32 what is not quantised. From a folder in float16 the converter
-    would make int8_float16 of it.
+    The model is in float32, so with `int8` the other weights stay in float32. From a float16 folder, the converter
+    would produce int8_float16.
     """
     from ctranslate2.converters import TransformersConverter
 
@@ -128,7 +128,7 @@ def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
 
 
 def _check_written(folder: Path) -> None:
-    """Load the folder as other programs do; RecipeError where a file is missing."""
+    """Load the folder as other programs do; raise RecipeError if a file is missing."""
     import ctranslate2
 
     for name in FILES:

@@ -12,7 +12,7 @@ from whisper_recipe.export.target import Target
 from whisper_recipe.export.verify import Verification, compare_texts, require_same
 from whisper_recipe.files import atomic_write, require
 
-# A new target: a module with `export`, `use`, `TYPES` and `load`, a row here, and its name among the values of `--to`.
+# To add a target: a module with `export`, `use`, `TYPES` and `load`, a row here, and its name in the values of `--to`.
 TARGETS = {
     "ct2": Target(
         ct2.export, ct2.TYPES, "CTranslate2, for faster-whisper and programs built on it", "ctranslate2", ct2.use
@@ -63,10 +63,10 @@ def export(
         license: for the model card: an identifier of the Hub such as apache-2.0, as permitted by the base model and the
             data.
         verify: a cut manifest. A sample of it is decoded with the model, and with the export in its target program; the
-            hypotheses that differ, error rates, speed and size are printed. A mismatch is an error that leaves no
-            folder.
+            hypotheses that differ, error rates, speed and size are printed. A mismatch is an error, and no folder
+            is written.
         verify_utterances: maximum number of utterances in the sample.
-        verify_tolerance: points of error rate that the two may differ by, in addition to what chance explains.
+        verify_tolerance: maximum difference in error rate, in points, in addition to what chance explains.
 
     Raises:
         RecipeError: the folder is not a complete Whisper model, the program can't use it, a package of the program is
@@ -76,7 +76,7 @@ def export(
     quantization = quantization or target.types[0]
     if quantization not in target.types:
         cure = f"use {', '.join(target.types)}"
-        raise RecipeError(f"--to {to} has no {quantization}", where="quantization", cure=cure)
+        raise RecipeError(f"--to {to} does not support {quantization}", where="quantization", cure=cure)
     if verify is not None:
         require(verify, "give a cut manifest, from whisper-recipe fbank")
         if target.unverified:
@@ -88,7 +88,7 @@ def export(
             verification = compare_texts(model, aside, verify, verify_utterances, target)
             _print(verification, model, aside, out)
             require_same(verification, verify_tolerance, out)
-            checked = f"Decoded with both, {verification.utterances} utterances of `{verify}`: {verification}."
+            checked = f"{verification.utterances} utterances of `{verify}`, decoded with both: {verification}."
         write_card(aside, Export(model, out, target, quantization, license, checked))
     print(f"{out}: {quantization}, {megabytes(out):.1f} MB")
 

@@ -1,4 +1,4 @@
-"""Export to the file of whisper.cpp, its vocabulary and mel filters in it."""
+"""Export to whisper.cpp's file format, which includes the vocabulary and the mel filters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAGIC = 0x67676D6C  # "ggml"
 QUANTIZATION_VERSION = 2000  # GGML_QNT_VERSION * GGML_QNT_VERSION_FACTOR of ggml.h
 F32, F16 = 0, 1  # ggml_type
 DTYPES = {F32: np.float32, F16: np.float16}
-# Of whisper.cpp's ModelDimensions, in the order of its header.
+# OpenAI's ModelDimensions, in the order of whisper.cpp's header.
 HEADER = ("n_vocab", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer", "n_text_ctx", "n_text_state",
           "n_text_head", "n_text_layer", "n_mels")  # fmt: skip
 POSITIONS = ("encoder.positional_embedding", "decoder.positional_embedding")  # matrices that stay in float32
-POSITIONS_PER_SECOND = 50  # of the encoder: one for two frames of 10 ms
-# https://github.com/ggml-org/whisper.cpp/issues/2557; later sources take such kernels of convolutions.
+POSITIONS_PER_SECOND = 50  # of the encoder: one per two frames of 10 ms
+# https://github.com/ggml-org/whisper.cpp/issues/2557; later sources accept float32 convolution kernels.
 F32_ABORTS = "whisper.cpp's releases up to 1.8.5 abort on f32 files on a CPU; f16 files work everywhere"
 
 EXAMPLE = """\
@@ -61,7 +61,7 @@ def weights_file(quantization: str) -> str:
 
 
 def export(model: Path, out: Path, quantization: str = "f16") -> None:
-    """Write a Whisper folder as whisper.cpp's file.
+    """Write a Whisper folder as a whisper.cpp file.
 
     The format is that of whisper.cpp's models/convert-pt-to-ggml.py and examples/quantize.
 
@@ -71,8 +71,8 @@ def export(model: Path, out: Path, quantization: str = "f16") -> None:
         quantization: type of the stored matrices: f32, f16, q8_0, q5_0 or q5_1.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, has a vocabulary that whisper.cpp can't use, or the
-            package gguf is missing for the quantised types.
+        RecipeError: the folder is not a complete Whisper model, whisper.cpp can't use its vocabulary, or the package
+            gguf, which the quantised types need, is missing.
     """
     from whisper_recipe.data.features import mel_filters
     from whisper_recipe.model.load import load_model, load_processor, natural_length
@@ -101,13 +101,11 @@ def export(model: Path, out: Path, quantization: str = "f16") -> None:
     if quantization == "f32":
         print(f"{out}: {F32_ABORTS}")
     if natural_length(model):
-        print(
-            f"{out}: natural length: --no-flash-attn, and --audio-ctx {POSITIONS_PER_SECOND} for each second of audio"
-        )
+        print(f"{out}: natural length: set --no-flash-attn and --audio-ctx {POSITIONS_PER_SECOND} per second of audio")
 
 
 def _packer(quantization: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what stores a matrix of float32."""
+    """Return a function that converts a float32 matrix to the stored type."""
     if TYPES[quantization].matrix in (F32, F16):
         return lambda matrix: matrix.astype(DTYPES[TYPES[quantization].matrix])
     gguf = needed("gguf", "ggml")
@@ -118,10 +116,10 @@ def _packer(quantization: str) -> Callable[[np.ndarray], np.ndarray]:
 def _write_tensor(
     file: BinaryIO, name: str, weight: torch.Tensor, pack: Callable[[np.ndarray], np.ndarray], kind: int
 ) -> None:
-    """Write a tensor: how many dimensions, the length of its name, its type, dimensions from the innermost, name, data.
+    """Write a tensor: number of dimensions, length of its name, type, dimensions from the innermost, name, data.
 
-    Types are as whisper.cpp expects them: vectors and positions in float32, matrices as asked for, the kernels of the
-    convolutions in float16 where the matrices are not in float32.
+    Types are as whisper.cpp expects them: vectors and positions in float32, matrices as requested, convolution kernels
+    in float16 unless the matrices are in float32.
     """
     values = weight.float().numpy()
     if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
@@ -153,7 +151,7 @@ def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
 
 
 def load(folder: Path, natural_length: bool) -> Transcriber:
-    """Load an export with whisper.cpp; see target.Target. It searches as `whisper-recipe decode` does: greedily.
+    """Load an export with whisper.cpp, with greedy search like `whisper-recipe decode`; see target.Target.
 
     Raises:
         RecipeError: pywhispercpp is not installed, or would abort on the file.
@@ -171,7 +169,7 @@ def load(folder: Path, natural_length: bool) -> Transcriber:
     model = Model(
         str(weights),
         redirect_whispercpp_logs_to=None,
-        # It attends to what fills up the keys (src/whisper.cpp, n_audio_ctx_pad): little where there are 1500.
+        # It attends to the padding of the keys (src/whisper.cpp, n_audio_ctx_pad), which is small with 1500 keys.
         context_params={"flash_attn": not natural_length},
         n_threads=torch.get_num_threads(),
         print_progress=False,

@@ -1,4 +1,4 @@
-"""Export to a plain transformers folder: what one publishes, and what every Whisper program starts from."""
+"""Export to a plain transformers folder, for publishing and as the source for every other Whisper program."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ print(recognize("audio.wav"{arguments})["text"])
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Rewrite a Whisper folder with safetensors and a whole generation config.
+    """Rewrite a Whisper folder with safetensors and a complete generation config.
 
     Args:
-        model: a Hugging Face Whisper folder, also one that old versions or other programs wrote.
+        model: a Hugging Face Whisper folder, including those written by old versions or other programs.
         out: the folder to write.
         quantization: type of the stored weights: float32, float16 or bfloat16.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model.
+        RecipeError: the folder is not a complete Whisper model.
     """
     import torch
 
@@ -41,15 +41,15 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
 
 
 def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
-    """Return the model card's example; see target.Target. The generation config says whether times are written."""
+    """Return the model card's example; see target.Target. The generation config decides on timestamps."""
     return EXAMPLE.format(arguments=f", generate_kwargs={asked}" if asked else "")
 
 
 def write_for_version_4(folder: Path, tokenizer: object) -> None:
     """Write vocab.json, merges.txt and added_tokens.json, and the special tokens, as transformers 4 did.
 
-    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers know no tokenizer.json, and transformers 4,
-    which optimum-onnx 0.1 needs, can't read the list of special tokens under version 5's name.
+    whisper.cpp's converter (models/convert-h5-to-ggml.py) and older readers don't support tokenizer.json, and
+    transformers 4, which optimum-onnx 0.1 needs, can't read the list of special tokens under version 5's name.
     """
     config = read_json(folder / "tokenizer_config.json")
     if isinstance(tokens := config.pop("extra_special_tokens", None), list):

@@ -1,4 +1,4 @@
-"""Export to ONNX as optimum and transformers.js lay it out: an encoder for any length, a decoder with cache."""
+"""Export to ONNX in the layout of optimum and transformers.js: an encoder for any length, a decoder with cache."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from whisper_recipe.export.onnx_graph import Graph
 
-TYPES = {"float32": "", "float16": "_fp16", "int8": "_quantized"}  # -> what transformers.js adds to the files' names
-DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8"}  # -> what transformers.js calls it
+TYPES = {"float32": "", "float16": "_fp16", "int8": "_quantized"}  # -> transformers.js's file name suffix
+DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8"}  # -> transformers.js's name
 PARTS = ("decoder.key", "decoder.value", "encoder.key", "encoder.value")  # of a layer's cache
 
 EXAMPLE = """\
@@ -44,25 +44,25 @@ recognize = pipeline("automatic-speech-recognition", model=model, **parts)
 print(recognize("audio.wav"{keywords})["text"])
 ```
 
-The files take inputs of any length up to 30 s, but both programs pad to 30 s."""
+The files accept inputs of any length up to 30 s, but both programs pad to 30 s."""
 
 
 def files(folder: Path, quantization: str) -> tuple[Path, Path]:
-    """Return the encoder's and the decoder's file of an export."""
+    """Return the encoder and decoder files of an export."""
     names = f"encoder_model{TYPES[quantization]}.onnx", f"decoder_model_merged{TYPES[quantization]}.onnx"
     return folder / "onnx" / names[0], folder / "onnx" / names[1]
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Write a Whisper folder as ONNX files, with the tokenizer and configurations beside them.
+    """Write a Whisper folder as ONNX files, with the tokenizer and configurations next to them.
 
     Args:
         model: a Hugging Face Whisper folder.
-        out: the folder to write. The files of several types have different names and may be put into one folder.
+        out: the folder to write. File names differ by type, so several types can share a folder.
         quantization: type of the stored weights: float32, float16 (for GPUs and WebGPU), or int8 matrices.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or the package onnx is missing.
+        RecipeError: the folder is not a complete Whisper model, or the package onnx is missing.
     """
     from whisper_recipe.model.generation import complete_generation_config
     from whisper_recipe.model.load import load_model, load_processor
@@ -79,7 +79,7 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         write_for_version_4(aside, processor.tokenizer)
         _encoder(loaded, quantization).save(encoder)
         _decoder(loaded, quantization).save(decoder)
-        # transformers.js must be told of weights in files of their own, and how many there are.
+        # transformers.js must be told about external weight files and their number.
         if aside_files := {path.name: 1 for path in (encoder, decoder) if Path(f"{path}_data").exists()}:
             loaded.config.update({"transformers.js_config": {"use_external_data_format": aside_files}})
             loaded.config.save_pretrained(aside)
@@ -97,9 +97,9 @@ def _encoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph
 
 
 def _decoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph:
-    """Return the decoder with two branches: without a cache, and with one. Their weights are the same.
+    """Return the decoder with two branches that share weights: without and with a cache.
 
-    Its names are optimum's. With a cache, the cross-attention's keys and values are those that were given, and come out
+    The names are optimum's. With a cache, the given cross-attention keys and values are used, and the outputs are
     empty: both programs keep the first ones.
     """
     from whisper_recipe.export.onnx_graph import Graph
@@ -163,7 +163,7 @@ def use(model: Path, quantization: str, asked: dict[str, str]) -> str:
 
 
 def load(folder: Path, natural_length: bool) -> Transcriber:
-    """Load an export with ONNX Runtime, which optimum and transformers.js run it by; see target.Target."""
+    """Load an export with ONNX Runtime, which optimum and transformers.js use; see target.Target."""
     from whisper_recipe.data.features import log_mel
     from whisper_recipe.data.input_length import InputLength
     from whisper_recipe.decoding.search import SearchOptions
@@ -201,7 +201,7 @@ class Sessions:
     """ONNX Runtime's sessions of an exported folder.
 
     Args:
-        folder: with files of one type.
+        folder: an exported folder with files of one type.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -210,14 +210,14 @@ class Sessions:
         runtime = needed("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        found = next(paths for kind in TYPES if (paths := files(folder, kind))[0].exists())
+        chosen = next(paths for kind in TYPES if (paths := files(folder, kind))[0].exists())
         self.encoder, self.decoder = (
-            runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in found
+            runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in chosen
         )
         self.cache = {value.name: value.shape for value in self.decoder.get_inputs() if "past_" in value.name}
 
     def start(self, features: np.ndarray):
-        """Encode features (1, mel bins, frames); return a function of ids that gives the logits after the last."""
+        """Encode features (1, mel bins, frames); return a function from ids to the logits after the last one."""
         (hidden,) = self.encoder.run(None, {"input_features": features})
         cache = {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in self.cache.items()}
         used = False

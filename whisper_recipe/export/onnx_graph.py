@@ -1,6 +1,6 @@
-"""Whisper's arithmetic as ONNX graphs, written node by node, so that inputs of any length are as natural as 30 s.
+"""Whisper as ONNX graphs, built node by node, so that they accept inputs of any length.
 
-Tracing a model with torch.onnx would fix what depends on the input's values: the cache's branch, the offset.
+Tracing a model with torch.onnx would freeze what depends on input values: the cache's branch, the offset.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
     from transformers import WhisperConfig
 
-OPSET = 17  # the first with LayerNormalization; runtimes of 2022 read it
-IR_VERSION = 8  # of those runtimes too
-MAX_PROTOBUF = 2**31 - 2**20  # bytes of a file, less room for the graph; more weights stand in a file beside it
-# 7 bits: the sums of two products with 8 overflow 16 bits on x86 without VNNI, and in browsers ("reduce range" of
+OPSET = 17  # the first with LayerNormalization; supported by runtimes of 2022
+IR_VERSION = 8  # likewise
+MAX_PROTOBUF = 2**31 - 2**20  # bytes of a file, less room for the graph; larger weights go to a separate file
+# 7 bits: with 8, sums of two products overflow 16 bits on x86 without VNNI, and in browsers ("reduce range" of
 # https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 INT8_LEVELS = 63
 EPSILON = 1e-5  # of Whisper's LayerNorm
-END = 2**62  # of a slice that takes all there is
+END = 2**62  # of a slice to the end
 
 
 class Graph:
-    """An ONNX graph that grows a node at a time; values are known by their names.
+    """An ONNX graph built node by node; values are identified by name.
 
     Args:
-        weights: of a transformers Whisper, by their names in it, without `model.`.
-        storage: type of the weights: float32; float16, which is computed in too; or int8 matrices, whose inputs are
-            rounded to 8 bits while they run (ONNX Runtime's dynamic quantization), and float32 for the rest.
+        weights: of a transformers Whisper by name, without `model.`.
+        storage: type of the weights: float32; float16, also for computation; or int8 for matrices, with inputs
+            quantised to 8 bits at run time (ONNX Runtime's dynamic quantization), and float32 for the rest.
     """
 
     def __init__(self, weights: dict[str, torch.Tensor], storage: str) -> None:
@@ -42,7 +42,7 @@ class Graph:
         self.weights, self.quantized = weights, storage == "int8"
         self.dtype = np.dtype(np.float16 if storage == "float16" else np.float32)
         self.top: list[NodeProto] = []  # nodes outside of branches
-        self.nodes = self.top  # where nodes are added
+        self.nodes = self.top  # the list that nodes are added to
         self.transposed: dict[str, str] = {}
         self.initializers: dict[str, np.ndarray] = {}
         self.inputs: list[ValueInfoProto] = []
@@ -73,22 +73,22 @@ class Graph:
         return name
 
     def number(self, value: float) -> str:
-        """Return the name of a constant of the type that is computed in."""
+        """Return the name of a constant in the computation type."""
         return self.constant(value, self.dtype)
 
     def weight(self, name: str) -> str:
-        """Return the name of a weight, in the type that is computed in."""
+        """Return the name of a weight in the computation type."""
         if name not in self.initializers:
             self.initializers[name] = self.weights[name].float().numpy().astype(self.dtype)
         return name
 
     def input(self, name: str, shape: Sequence[int | str], dtype: object = np.float32) -> str:
-        """Declare an input; return the name of its value, in the type that is computed in if it is of floats."""
+        """Declare an input; return the name of its value, cast to the computation type if it is float."""
         self.inputs.append(self._value(name, shape, dtype))
         return self._cast(name, self.dtype) if dtype is np.float32 else name
 
     def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
-        """Declare a value, of floats, as an output, which has float32 whatever is computed in."""
+        """Declare a float value as an output, always in float32."""
         if self.dtype == np.float32:
             self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name], name=name))
         else:
@@ -105,9 +105,9 @@ class Graph:
         return value if dtype == np.float32 else self.op("Cast", value, to=self._type(dtype))
 
     def branch(self, condition: str, then: Callable[[], list[str]], otherwise: Callable[[], list[str]]) -> list[str]:
-        """Return the values that one of two functions adds to the graph, as a boolean says when it runs.
+        """Add the nodes of two functions, of which a boolean selects one at run time; return the values of that one.
 
-        What they return must be computed in them, not before.
+        The functions must compute the values that they return.
         """
         graphs = [self._subgraph(name, add) for name, add in (("then", then), ("otherwise", otherwise))]
         count = len(graphs[0].output)
@@ -115,7 +115,7 @@ class Graph:
 
     def _subgraph(self, name: str, add: Callable[[], list[str]]) -> GraphProto:
         nodes, rounded = self.nodes, self.rounded
-        self.nodes, self.rounded = [], dict(rounded)  # what is rounded in here is not known outside
+        self.nodes, self.rounded = [], dict(rounded)  # values quantised here are not available outside
         outputs = [self.onnx.helper.make_tensor_value_info(value, self._type(self.dtype), None) for value in add()]
         graph = self.onnx.helper.make_graph(self.nodes, f"{name}_{self.count}", [], outputs)
         self.nodes, self.rounded = nodes, rounded
@@ -150,9 +150,9 @@ class Graph:
         return self.op("MatMul", value, self._transpose(self.weight(name)))
 
     def _transpose(self, weight: str) -> str:
-        """Return a matrix transposed, once for all branches.
+        """Return a transposed matrix, shared by all branches.
 
-        ONNX Runtime does it when it loads the model: the file holds the embedding once, which is the last layer too.
+        ONNX Runtime transposes it on load, so the file contains the embedding, which is also the last layer, once.
         """
         if weight not in self.transposed:
             nodes, self.nodes = self.nodes, self.top
@@ -168,7 +168,7 @@ class Graph:
         return self.op("Mul", self.op("Cast", product, to=self._type(np.float32)), self.op("Mul", step, scale))
 
     def _quantize(self, name: str) -> None:
-        """Add a matrix in int8 with a scale a row, around 0."""
+        """Add a matrix in int8, symmetric around 0, with a scale per row."""
         if f"{name}_int8" in self.initializers:
             return
         matrix = self.weights[name].float().numpy()
@@ -177,7 +177,7 @@ class Graph:
         self.initializers[f"{name}_int8"] = np.rint(matrix / scale[:, None]).astype(np.int8)
 
     def embed(self, ids: str, name: str) -> str:
-        """Return rows of an embedding; in int8 it is shared with the last layer."""
+        """Return rows of an embedding; in int8, it is shared with the last layer."""
         if not self.quantized:
             return self.op("Gather", self.weight(name), ids)
         self._quantize(name)
@@ -199,15 +199,15 @@ class Graph:
         return self.op("Mul", self.op("Mul", value, self.op("Add", error, self.number(1.0))), self.number(0.5))
 
     def attention(self, query: str, key: str, value: str, name: str, heads: int, mask: str | None = None) -> str:
-        """Return the output of an attention.
+        """Return the output of an attention layer.
 
         Args:
-            query: (batch, positions, width), before its layer.
-            key: (batch, heads, positions, width / heads), after its layer.
+            query: (batch, positions, width), before its projection.
+            key: (batch, heads, positions, width / heads), after its projection.
             value: likewise.
-            name: of the attention.
-            heads: how many.
-            mask: is added to the scores, (positions of the query, positions of the key).
+            name: of the layer.
+            heads: number of heads.
+            mask: added to the scores, (positions of the query, positions of the key).
         """
         width = self.weights[f"{name}.q_proj.weight"].shape[0]
         query = self.op("Mul", self.linear(query, f"{name}.q_proj"), self.number((width // heads) ** -0.5))
@@ -219,7 +219,7 @@ class Graph:
         return self.linear(merged, f"{name}.out_proj")
 
     def feed_forward(self, value: str, name: str) -> str:
-        """Return a layer's residual stream with what its two linear layers add."""
+        """Return the value plus the output of a layer's feed-forward block."""
         inner = self.gelu(self.linear(self.norm(value, f"{name}.final_layer_norm"), f"{name}.fc1"))
         return self.op("Add", value, self.linear(inner, f"{name}.fc2"))
 
@@ -250,11 +250,11 @@ class Graph:
         config: WhisperConfig,
         cached: Callable[[int, str, str], tuple[str, str, str, str]],
     ) -> str:
-        """Return the logits (batch, positions, vocabulary) of a decoder whose cache is the caller's.
+        """Return the decoder's logits, (batch, positions, vocabulary); the caller manages the cache.
 
         Args:
             ids: (batch, positions), after those in the cache.
-            offset: how many positions are in the cache, shape (1,).
+            offset: number of positions in the cache, shape (1,).
             config: of the model.
             cached: takes a layer's number and its new keys and values, (batch, positions, width); returns all keys and
                 values of its self-attention and those of its cross-attention, (batch, heads, positions, width / heads).
@@ -271,12 +271,12 @@ class Graph:
             key, value, cross_key, cross_value = cached(number, *new)
             hidden = self.op("Add", hidden, self.attention(own, key, value, f"{name}.self_attn", heads, mask))
             query = self.norm(hidden, f"{name}.encoder_attn_layer_norm")
-            found = self.attention(query, cross_key, cross_value, f"{name}.encoder_attn", heads)
-            hidden = self.feed_forward(self.op("Add", hidden, found), name)
+            crossed = self.attention(query, cross_key, cross_value, f"{name}.encoder_attn", heads)
+            hidden = self.feed_forward(self.op("Add", hidden, crossed), name)
         return self.logits(self.norm(hidden, "decoder.layer_norm"))
 
     def _causal(self, offset: str, end: str) -> str:
-        """Return the mask by which positions from offset to end see themselves and those before, from 0."""
+        """Return the causal mask: positions from offset to end attend to themselves and all earlier ones."""
         first, last = (self.op("Squeeze", value, self.constant([0])) for value in (offset, end))
         one = self.constant(1)
         rows = self.op("Unsqueeze", self.op("Range", first, last, one), self.constant([1]))
@@ -287,7 +287,7 @@ class Graph:
     # The file
 
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
-        """Write the graph as a model; beyond 2 GB, protobuf's limit, with its weights in <name>_data beside it."""
+        """Write the graph as a model; over 2 GB, protobuf's limit, its weights go to <name>_data next to it."""
         helper = self.onnx.helper
         tensors = [self.onnx.numpy_helper.from_array(array, name) for name, array in self.initializers.items()]
         graph = helper.make_graph(self.top, path.stem, self.inputs, self.outputs, tensors)

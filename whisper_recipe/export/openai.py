@@ -1,4 +1,4 @@
-"""Export to the .pt file of openai/whisper; `whisper-recipe import` makes the same model of it again."""
+"""Export to the .pt file of openai/whisper; `whisper-recipe import` converts it back to the same model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from whisper_recipe.files import atomic_write, require
 
 WEIGHTS = "model.pt"
 TYPES = ("float32", "float16")
-# SHA-256 of the text tokens in the order of their ids, with a zero byte between: multilingual.tiktoken and
-# gpt2.tiktoken of openai/whisper (whisper/assets). The program knows no others.
+# SHA-256 of the text tokens in the order of their ids, separated by zero bytes: multilingual.tiktoken and
+# gpt2.tiktoken of openai/whisper (whisper/assets). The program supports no others.
 VOCABULARIES = (
     "539d52c603642846b41236b630b9c59ded7c6321db2051b8fa1dbf0f0dd0174c",
     "b94f04893e1472b0232ea63b6edfb9ff8d2c7609ba9d0980c54fad333aeb35d1",
@@ -28,15 +28,15 @@ print(model.transcribe("audio.wav"{arguments})["text"])
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Write a Whisper folder as a checkpoint of openai/whisper, which `torch.load(..., weights_only=True)` reads.
+    """Write a Whisper folder as an openai/whisper checkpoint, which `torch.load(..., weights_only=True)` reads.
 
     Args:
         model: a Hugging Face Whisper folder.
         out: the folder to write; the checkpoint in it is model.pt.
-        quantization: type of the stored weights: float32, or float16 as in OpenAI's own.
+        quantization: type of the stored weights: float32, or float16 as in OpenAI's own checkpoints.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, or has a vocabulary of its own.
+        RecipeError: the folder is not a complete Whisper model, or its vocabulary is not OpenAI's.
     """
     import torch
 
@@ -48,10 +48,10 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
     tokenizer = load_processor(model).tokenizer
     tokens = openai_tokens(tokenizer, model, "openai-whisper")
     if hashlib.sha256(b"\0".join(token_bytes(tokenizer))).hexdigest() not in VOCABULARIES:
-        what = "openai-whisper can't use this model: it has only OpenAI's own text tokens, and the model has others"
+        what = "openai-whisper can't use this model: it only supports OpenAI's text tokens, and the model has others"
         raise RecipeError(what, where=model, cure="export it --to ct2, ggml, onnx or sherpa-onnx")
     loaded, dtype = load_model(model), getattr(torch, quantization)
-    # Copies: torch would save the whole memory that a view is of.
+    # Copies: torch would save the whole storage behind a view.
     weights = {name: weight.to(dtype, copy=True) for name, weight in openai_weights(loaded, tokens).items()}
     with atomic_write(out) as aside:
         aside.mkdir()

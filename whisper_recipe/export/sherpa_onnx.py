@@ -1,4 +1,4 @@
-"""Export to the encoder, decoder and tokens of sherpa-onnx."""
+"""Export to sherpa-onnx's encoder, decoder and token files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from whisper_recipe.export.onnx_graph import Graph
 
-TYPES = {"float32": "", "int8": ".int8"}  # -> what sherpa-onnx adds to the files' names
+TYPES = {"float32": "", "int8": ".int8"}  # -> sherpa-onnx's file name suffix
 TOKENS = "tokens.txt"
-# sherpa-onnx writes at most 6 tokens for a second of audio, and cuts 0.5 s from 30 s
+# sherpa-onnx writes at most 6 tokens per second of audio, and cuts 0.5 s from 30 s
 # (csrc/offline-whisper-greedy-search-decoder.cc, csrc/offline-recognizer-whisper-impl.h).
 MOST_SECONDS = 29.4
-NO_PADDING = 1  # frame after the end; 0 would be its default of 1,000
+NO_PADDING = 1  # frame after the end; 0 would mean its default of 1,000
 
 EXAMPLE = """\
 ```python
@@ -49,15 +49,15 @@ tokens per second of audio; if that truncates fast speech, append zeros to `audi
 
 
 def files(folder: Path, quantization: str) -> tuple[Path, Path]:
-    """Return the encoder's and the decoder's file of an export."""
+    """Return the encoder and decoder files of an export."""
     return folder / f"encoder{TYPES[quantization]}.onnx", folder / f"decoder{TYPES[quantization]}.onnx"
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Write a Whisper folder as sherpa-onnx reads it; inputs, outputs and metadata are those of its own exporter.
+    """Write a Whisper folder for sherpa-onnx, with the inputs, outputs and metadata of its own exporter.
 
-    See scripts/whisper/export-onnx.py of k2-fsa/sherpa-onnx. Any vocabulary will do that has its
-    text tokens before the others.
+    See scripts/whisper/export-onnx.py of k2-fsa/sherpa-onnx. Any vocabulary works if its text tokens come before the
+    others.
 
     Args:
         model: a Hugging Face Whisper folder.
@@ -65,7 +65,8 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
         quantization: type of the stored matrices: float32 or int8.
 
     Raises:
-        RecipeError: the folder is not a whole Whisper model, has added pieces of text, or the package onnx is missing.
+        RecipeError: the folder is not a complete Whisper model, has added pieces of text, or the package onnx is
+            missing.
     """
     from whisper_recipe.model.generation import complete_generation_config
     from whisper_recipe.model.load import load_model, load_processor
@@ -97,7 +98,7 @@ def _metadata(model: WhisperForConditionalGeneration, tokenizer: WhisperTokenize
     generation, ids = model.generation_config, tokenizer.convert_tokens_to_ids
     languages = getattr(generation, "lang_to_id", None) or {}
     start, transcribe = ids(START_OF_TRANSCRIPT), ids("<|transcribe|>")
-    # The language in the middle is replaced by the one that is asked for.
+    # The language in the middle is replaced by the requested one.
     prompt = [start, next(iter(languages.values())), transcribe] if languages else [start]
     return {
         "model_type": "whisper",
@@ -126,7 +127,7 @@ def _listed(values: object) -> str:
 
 
 def _encoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph:
-    """Return the encoder; it gives the keys and values of cross-attentions, (layers, batch, positions, width)."""
+    """Return the encoder, which outputs cross-attention keys and values, (layers, batch, positions, width)."""
     from whisper_recipe.export.onnx_graph import Graph
 
     config = model.config
@@ -141,7 +142,7 @@ def _encoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph
 
 
 def _decoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph:
-    """Return the decoder, whose cache has room for all positions from the start: `offset` of them are filled."""
+    """Return the decoder; its cache has room for all positions from the start, and `offset` of them are filled."""
     from whisper_recipe.export.onnx_graph import END, Graph
 
     config = model.config
@@ -153,18 +154,18 @@ def _decoder(model: WhisperForConditionalGeneration, quantization: str) -> Graph
     crosses = [graph.input(f"n_layer_cross_{part}", cross_shape) for part in ("k", "v")]
     offset = graph.input("offset", [1], np.int64)
     begin, end = graph.constant([0]), graph.op("Add", offset, graph.size(tokens, 1))
-    filled: list[list[str]] = [[], []]  # keys and values of each layer, then what of the room is left
+    filled: list[list[str]] = [[], []]  # keys and values of each layer, then the unused positions
 
     def cached(number: int, *new: str) -> tuple[str, ...]:
-        found = []
+        own = []
         for part, (cache, value) in enumerate(zip(caches, new, strict=True)):
             layer = graph.op("Gather", cache, graph.constant(number), axis=0)
             values = graph.op("Concat", graph.slice(layer, begin, offset, 1), value, axis=1)
             rest = graph.slice(layer, end, graph.constant([END]), 1)
             filled[part].append(graph.op("Concat", values, rest, axis=1))
-            found.append(graph.split_heads(values, heads))
+            own.append(graph.split_heads(values, heads))
         cross = (graph.op("Gather", values, graph.constant(number), axis=0) for values in crosses)
-        return (*found, *(graph.split_heads(values, heads) for values in cross))
+        return (*own, *(graph.split_heads(values, heads) for values in cross))
 
     logits = graph.decoder(tokens, offset, config, cached)
     graph.output(logits, "logits", ["n_audio", "n_tokens", config.vocab_size])
@@ -219,10 +220,10 @@ def load(folder: Path, natural_length: bool) -> Transcriber:
         if not natural_length:
             room = int(MOST_SECONDS * SAMPLING_RATE)
             samples = np.pad(samples, (0, max(room - len(samples), 0)))
-        one = recognizer(language, task)
-        stream = one.create_stream()
+        chosen = recognizer(language, task)
+        stream = chosen.create_stream()
         stream.accept_waveform(SAMPLING_RATE, samples)
-        one.decode_stream(stream)
+        chosen.decode_stream(stream)
         return stream.result.text
 
     return transcribe

@@ -1,4 +1,4 @@
-"""What a target of `whisper-recipe export` is: how it is written, what it is called, and the program that reads it."""
+"""Targets of `whisper-recipe export`: how they are written, what they are called, and the programs that read them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import WhisperTokenizer
 
-# Recognizes samples (n,), float32 at 16 kHz, in a language and for a task.
+# Transcribes samples (n,), float32 at 16 kHz, in a given language and task.
 Transcriber = Callable[["np.ndarray", str, str], str]
 
 
 class Target(NamedTuple):
-    """A form that models are exported to.
+    """A format that models are exported to.
 
     Args:
         write: writes the folder; takes the model folder, the folder to write, and the type of the stored weights.
-        types: the types of stored weights that it has, the usual one first.
-        format: the form and the programs that read it.
-        library: the hub's name of the library that reads it.
+        types: the supported types of stored weights, the default first.
+        format: the format and the programs that read it.
+        library: the Hub's name for the library that reads it.
         use: returns the card's example; takes the model folder, the type of the stored weights, and the language and
             the task, which may be missing.
-        load: loads an exported folder with the program that it is for; takes the folder, and whether inputs have their
-            own length. None where `whisper-recipe decode` itself reads it.
+        load: loads an exported folder with its program; takes the folder, and whether inputs have natural length. None
+            if `whisper-recipe decode` reads it.
         pads: the program pads every input to 30 s, whatever the model was trained for.
-        unverified: why the export can't be verified, where it can't.
+        unverified: the reason, if the export can't be verified.
     """
 
     write: Callable[[Path, Path, str], None]
@@ -46,7 +46,7 @@ class Target(NamedTuple):
 
 
 def needed(module: str, extra: str) -> ModuleType:
-    """Import a module that only an optional extra of pyproject.toml installs.
+    """Import a module that is installed by an optional extra of pyproject.toml.
 
     Raises:
         RecipeError: it is not installed, or can't be loaded.
@@ -59,18 +59,18 @@ def needed(module: str, extra: str) -> ModuleType:
 
 
 def openai_tokens(tokenizer: WhisperTokenizer, where: Path, program: str) -> int:
-    """Return how many tokens a model has, for a program that computes the ids of special tokens from their number.
+    """Return a model's number of tokens, for a program that computes the ids of special tokens from it.
 
     Raises:
-        RecipeError: the vocabulary has not the layout of one of OpenAI's.
+        RecipeError: the vocabulary doesn't have the layout of one of OpenAI's.
     """
     tokens = len(tokenizer)
-    # The timestamps end the vocabulary, right after this token.
+    # The timestamps come last, right after this token.
     if tokens not in WHISPER_VOCAB_SIZES or tokenizer.convert_tokens_to_ids(NO_TIMESTAMPS) != tokens - TIMESTAMPS - 1:
         sizes = ", ".join(map(str, WHISPER_VOCAB_SIZES))
         what = (
-            f"{program} can't use this model: it finds languages, tasks and times by the size of the vocabulary, which "
-            f"must be OpenAI's ({sizes} tokens, and this has {tokens}: a small vocabulary, or added tokens)"
+            f"{program} can't use this model: it finds languages, tasks and times by the vocabulary size, which "
+            f"must be OpenAI's ({sizes} tokens), got {tokens}: a small vocabulary, or added tokens"
         )
         raise RecipeError(what, where=where, cure="export it --to ct2, onnx or sherpa-onnx")
     return tokens

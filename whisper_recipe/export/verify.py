@@ -1,4 +1,4 @@
-"""Whether an export recognises what its model does: both decode a sample, and their texts and errors are compared."""
+"""Verify an export: decode a sample with it and with its model, and compare texts and error rates."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl
 from whisper_recipe.model.load import natural_length
 from whisper_recipe.scoring.score import ALL, score
 
-MAX_DIFFERENCE = 0.5  # of the text; rounded weights change some hundredths of it
+MAX_DIFFERENCE = 0.5  # share of the text; quantised weights change a few hundredths
 SEED = 0  # of the sample; every export is verified on the same utterances
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How the text of an export compares with the text of the model that it was made from.
+    """How an export's text compares with its model's.
 
     Args:
-        utterances: that both have decoded.
-        equal: of these, how many hypotheses are the same to the letter.
-        model_error_rate: share of the reference's units.
+        utterances: number of utterances, decoded with both.
+        equal: number of identical hypotheses.
+        model_error_rate: errors per unit of the references.
         export_error_rate: likewise.
-        unit: WER, CER or, where words and characters meet, WER/CER.
+        unit: WER, CER or, if the sample has both, WER/CER.
         total: units of the references.
         difference: units that differ between the two texts, as a share of the model's text.
-        differing: of the hypotheses that differ, the utterance, the model's text and the export's.
-        model_rtf: processing time divided by audio time, of transformers in float32.
-        export_rtf: likewise, of the program that the export is for.
+        differing: utterance, the model's text and the export's, for each hypothesis that differs.
+        model_rtf: processing time divided by audio time, with transformers.
+        export_rtf: likewise, with the export's program.
     """
 
     utterances: int
@@ -52,15 +52,15 @@ class Verification:
 
     @property
     def points(self) -> float:
-        """How many points of error rate lie between the two, in either direction."""
+        """Absolute difference between the error rates, in points."""
         return 100 * abs(self.export_error_rate - self.model_error_rate)
 
     @property
     def chance(self) -> float:
-        """How many points chance explains: each hypothesis that differs has one error more or one less.
+        """Points that chance explains, if each hypothesis that differs has one error more or less.
 
-        Rounded weights turn a word here and there, for better or worse. The sum of n such steps stays within twice the
-        square root of n in 95 of 100 cases. In a sample of 100 short utterances that is a point.
+        Quantised weights change a word here and there, for better or worse. The sum of n such steps is within twice the
+        square root of n in 95 of 100 cases. In a sample of 100 short utterances, that is a point.
         """
         return 100 * 2 * math.sqrt(self.utterances - self.equal) / self.total
 
@@ -77,16 +77,16 @@ class Verification:
 def compare_texts(
     model: Path, exported: Path, cuts: Path, utterances: int, target: Target | None = None
 ) -> Verification:
-    """Decode a sample of a cut manifest with a model and its export, each by its program.
+    """Decode a sample of a cut manifest with a model and its export, each with its program.
 
-    Inputs have the length that the model records, or 30 s where the export's program always pads to that.
+    Inputs have the length recorded in the model folder, or 30 s if the export's program always pads.
 
     Args:
         model: the model folder.
         exported: the exported folder.
         cuts: the manifest.
-        utterances: in the sample at most.
-        target: of the export; None for one that `whisper-recipe decode` reads.
+        utterances: maximum number of utterances in the sample.
+        target: of the export; None if `whisper-recipe decode` reads it.
 
     Raises:
         RecipeError: no cuts, no reference text in the sample, or the export's program is not installed.
@@ -99,14 +99,14 @@ def compare_texts(
         foreign = bool(target and target.load)
         # The export first: its program may not be installed.
         recognize(exported, target, sample, work / "export", pad if foreign else None)
-        # One by one, where the export's program does so: an utterance's text may depend on its batch.
+        # One by one, if the export's program does so: an utterance's text may depend on its batch.
         recognize(model, None, sample, work / "model", pad, one_by_one=foreign)
         outs = work / "model", work / "export"
         texts = [{row["id"]: row["text"] for _, row in read_jsonl(out / "hyp.jsonl")} for out in outs]
         groups = [_score(out, sample) for out in outs]
         rtfs = [read_json(out / "decode.json")["rtf"] or math.nan for out in outs]
         if groups[0]["error_rate"] is None:
-            raise RecipeError("no reference text in it", where=cuts, cure="verify with cuts that have text")
+            raise RecipeError("no reference text", where=cuts, cure="verify with cuts that have text")
         of_model = work / "cuts_model.jsonl.gz"
         write_jsonl(of_model, (_with_text(row, texts[0][row["id"]]) for _, row in read_jsonl(sample)))
         difference = _score(work / "export", of_model)["error_rate"]
@@ -118,7 +118,7 @@ def compare_texts(
         export_error_rate=groups[1]["error_rate"],
         unit=groups[0]["unit"],
         total=groups[0]["total"],
-        difference=difference if difference is not None else float(bool(differing)),  # the model's is empty
+        difference=difference if difference is not None else float(bool(differing)),  # the model's text is empty
         differing=differing,
         model_rtf=rtfs[0],
         export_rtf=rtfs[1],
@@ -128,25 +128,25 @@ def compare_texts(
 def recognize(
     folder: Path, target: Target | None, cuts: Path, out: Path, pad_to_30s: bool | None, one_by_one: bool = False
 ) -> None:
-    """Decode cuts with the program that a folder is for; write out/hyp.jsonl, and out/decode.json with the RTF.
+    """Decode cuts with a folder's program; write out/hyp.jsonl, and out/decode.json with the RTF.
 
     Args:
         folder: a model folder or an export.
-        target: of the export; None for what `whisper-recipe decode` reads.
+        target: of the export; None if `whisper-recipe decode` reads it.
         cuts: the manifest.
         out: the folder to write.
-        pad_to_30s: whether inputs are padded to 30 s; None for as the folder records, which `decode` reads.
-        one_by_one: decode in no batches, as programs of others' do it here anyway.
+        pad_to_30s: pad inputs to 30 s; None for as recorded in the folder, if `decode` reads it.
+        one_by_one: decode without batches, as other programs always do here.
     """
     if target and target.load:
         _transcribe(target.load(folder, not pad_to_30s), cuts, out)
         return
-    with contextlib.redirect_stdout(io.StringIO()):  # its line is of no use here
+    with contextlib.redirect_stdout(io.StringIO()):  # its output is of no use here
         decode(str(folder), cuts, out, batch_duration=0.01 if one_by_one else None, pad_to_30s=pad_to_30s)
 
 
 def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
-    """Decode cuts one by one with a program of others'; write of what `decode` does as much as is needed here."""
+    """Decode cuts one by one with another program; write the part of `decode`'s output that is needed here."""
     from lhotse import CutSet
 
     from whisper_recipe.data.augment import load_samples
@@ -154,25 +154,31 @@ def _transcribe(transcribe: Transcriber, cuts: Path, out: Path) -> None:
 
     rows, seconds, audio = [], 0.0, 0.0
     for cut in CutSet.from_jsonl_lazy(cuts):
-        said = supervision_of(cut)
+        supervision = supervision_of(cut)
         try:
             samples = load_samples(cut)
-        except Exception as error:  # each format of audio has errors of its own
+        except Exception as error:  # each audio format has its own errors
             reason = " ".join(f"{error}".split()) or type(error).__name__
             raise RecipeError(f"cut {cut.id} can't be read ({reason})", where=cuts) from error
         start = time.perf_counter()
-        text = transcribe(samples, said.language, said.task).strip()
+        text = transcribe(samples, supervision.language, supervision.task).strip()
         seconds, audio = seconds + time.perf_counter() - start, audio + cut.duration
         rows.append(
-            {"id": cut.id, "language": said.language, "task": said.task, "duration": cut.duration, "text": text}
+            {
+                "id": cut.id,
+                "language": supervision.language,
+                "task": supervision.task,
+                "duration": cut.duration,
+                "text": text,
+            }
         )
     write_jsonl(out / "hyp.jsonl", rows)
     write_json(out / "decode.json", {"rtf": seconds / audio})
 
 
 def require_same(verification: Verification, tolerance: float, out: Path) -> None:
-    """Raise RecipeError where two error rates differ by more than `tolerance` points and chance, or the texts do."""
-    # Where the model itself is wrong everywhere, so is any other text, at the same error rate: then the text tells.
+    """Raise RecipeError if error rates differ by more than `tolerance` points plus chance, or the texts by too much."""
+    # If the model is wrong everywhere, any other text has the same error rate: then only the text tells them apart.
     if verification.points > tolerance + verification.chance or verification.difference > MAX_DIFFERENCE:
         raise RecipeError(
             f"the exported model's output differs from the original's: {verification}; {tolerance} points are allowed",
@@ -192,11 +198,11 @@ def _with_text(cut: dict, text: str) -> dict:
 
 
 def draw_sample(cuts: Path, utterances: int) -> list[dict]:
-    """Draw cuts at random, always the same ones; two passes, so that a long manifest needs no memory."""
+    """Draw a random sample of cuts, always the same; in two passes, to not hold a long manifest in memory."""
     if utterances < 1:
-        raise RecipeError(f"{utterances} utterances", where="verify_utterances", cure="use 1 or more")
+        raise RecipeError(f"must be 1 or more, got {utterances}", where="verify_utterances")
     count = sum(1 for _ in read_jsonl(cuts))
     if not count:
-        raise RecipeError("no cuts in it", where=cuts, cure="check the data directory it was made from")
+        raise RecipeError("contains no cuts", where=cuts, cure="check the data directory it was made from")
     drawn = set(random.Random(SEED).sample(range(count), min(utterances, count)))
     return [row for number, (_, row) in enumerate(read_jsonl(cuts)) if number in drawn]

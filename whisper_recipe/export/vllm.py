@@ -1,4 +1,4 @@
-"""vLLM reads a Whisper folder and LoRA adapters as they are: both are checked, and the card has the commands."""
+"""Export to vLLM, which reads Whisper folders and LoRA adapters directly: check both, and write the commands."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import read_json, require
 
-TYPES = ("float32",)  # as the model folder has them
+TYPES = ("float32",)  # as in the model folder
 FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
-UNVERIFIED = "vLLM needs a GPU and reads the model folder itself: there is no export to compare it with"
+UNVERIFIED = "vLLM needs a GPU and reads the model folder itself: there is no export to compare"
 # vllm/config/lora.py
 MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 DEFAULT_MAX_RANK = 16
@@ -32,20 +32,20 @@ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {name}={ad
 
 
 def export(model: Path, out: Path, quantization: str = "float32") -> None:
-    """Check a Whisper folder, and the adapter beside it, against what vLLM documents; `out` is for the card alone.
+    """Check a Whisper folder and the adapter next to it against vLLM's documentation; `out` is only for the card.
 
     Args:
-        model: a plain Hugging Face Whisper folder, exp/<name>/model; exp/<name>/adapter is checked where it is there.
+        model: a plain Hugging Face Whisper folder, exp/<name>/model; exp/<name>/adapter is checked if it exists.
         out: the folder to write.
-        quantization: as the folder has it.
+        quantization: as in the folder.
 
     Raises:
-        RecipeError: vLLM can't read the folder, or not the language that it was trained on.
+        RecipeError: vLLM can't read the folder, or doesn't support the language that it was trained on.
     """
     from whisper_recipe.model.load import load_model, load_processor, read_training_record
 
     for name in FILES:
-        require(model / name, "export it --to hf, which completes the folder, and give that")
+        require(model / name, "export it --to hf, which completes the folder, and use that")
     load_model(model)
     load_processor(model)
     _check_languages(model, read_training_record(model) or {})
@@ -55,10 +55,10 @@ def export(model: Path, out: Path, quantization: str = "float32") -> None:
 
 
 def _check_languages(model: Path, record: dict) -> None:
-    """RecipeError where a model was trained on a language whose code vLLM refuses in requests."""
+    """Raise RecipeError if a model was trained on a language that vLLM rejects in requests."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-    # Its own lists are transformers' (vllm/model_executor/models/whisper_utils.py).
+    # vLLM uses transformers' list (vllm/model_executor/models/whisper_utils.py).
     for language in sorted({row["language"] for row in record.get("data", [])}):
         if language not in LANGUAGES:
             what = f"vLLM only accepts Whisper's own languages, but the model was trained on {language}"
@@ -66,12 +66,12 @@ def _check_languages(model: Path, record: dict) -> None:
 
 
 def unsupported(model: Path) -> str:
-    """Return why vLLM can't serve the adapter beside a model folder, by its vllm/lora/peft_helper.py; "" if it can."""
+    """Return why vLLM can't serve the adapter next to a model folder, by its vllm/lora/peft_helper.py; "" if it can."""
     config = _adapter_config(model)
     reasons = {
         f"it is {config.get('peft_type')}, not LoRA": config.get("peft_type", "LORA") != "LORA",
         "DoRA": config.get("use_dora"),
-        "it has weights of its own beside LoRA's": config.get("modules_to_save"),
+        "it has weights other than LoRA's": config.get("modules_to_save"),
         "it trains embeddings": config.get("trainable_token_indices"),
         "it trains biases": config.get("bias", "none") != "none",
         f"its rank is over {MAX_RANKS[-1]}": config.get("r", 0) > MAX_RANKS[-1],

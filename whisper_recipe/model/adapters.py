@@ -1,4 +1,4 @@
-"""LoRA adapters on Whisper: putting them on, and merging them into a plain Whisper folder."""
+"""LoRA adapters for Whisper: adding them, and merging them into a plain Whisper folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 Quantization = Literal["none", "8bit", "4bit"]  # of a base model, by bitsandbytes
-# Names of Whisper's layers by what users call them.
+# Preset -> names of Whisper's layers.
 TARGET_PRESETS = {
     "attention": ["q_proj", "k_proj", "v_proj", "out_proj"],
     "all-linear": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
@@ -57,13 +57,13 @@ class LoraOptions:
 def add_lora(
     model: WhisperForConditionalGeneration, options: LoraOptions, steps: int = 1, new_ids: Collection[int] = ()
 ) -> PeftModel:
-    """Freeze the model and put LoRA adapters on it.
+    """Freeze the model and add LoRA adapters to it.
 
     Args:
-        model: a plain Whisper; one in bfloat16 must be run by autocast, since the adapters are in float32.
-        options: which adapters, and where.
-        steps: of the training: adalora plans its ranks by them.
-        new_ids: of tokens that the base model lacks, whose rows are trained and kept in the adapter.
+        model: a plain Whisper model; one in bfloat16 must be run under autocast, since the adapters are in float32.
+        options: options of the adapters.
+        steps: number of training steps, by which adalora schedules its ranks.
+        new_ids: ids of tokens that the base model lacks; their rows are trained and kept in the adapter.
 
     Raises:
         RecipeError: a target is neither a preset nor a layer of the model.
@@ -86,15 +86,15 @@ def add_lora(
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "target_modules": targets,
-        # Whisper's output layer is its embedding; both ways keep the two tied. The second trains rows of new tokens
-        # alone, but copies all rows in each step, twice.
+        # Whisper's output layer is its embedding; both options keep the two tied. The second trains only the rows of
+        # new tokens, but copies all rows twice in each step.
         "modules_to_save": [EMBEDDINGS] if options.train_embeddings else None,
         "ensure_weight_tying": options.train_embeddings,
         "trainable_token_indices": {EMBEDDINGS: sorted(new_ids)} if new_ids and not options.train_embeddings else None,
     }
     if options.variant == "adalora":
-        # It starts with half as much rank again, gives none away in the first tenth of the training, and keeps the
-        # ranks of its second half: the shares of the paper's experiments.
+        # It starts with 1.5 times the rank, keeps it in the first tenth of training, and keeps the final ranks in the
+        # second half: the proportions of the paper's experiments.
         config = AdaLoraConfig(
             target_r=options.rank, init_r=math.ceil(1.5 * options.rank), tinit=steps // 10, tfinal=steps // 2,
             total_step=steps, **common,
@@ -106,19 +106,19 @@ def add_lora(
     adapted = get_peft_model(model, config)
     if options.variant != "dora" and options.quantize_base == "none":
         # peft casts the input of adapters to float32, and autocast casts it back. The copies take time, and one that
-        # is kept for the backward pass undoes what model/memory_efficient.py spares. DoRA's norms need float32.
+        # is kept for the backward pass undoes what model/memory_efficient.py saves. DoRA's norms need float32.
         for layer in adapted.modules():
             if isinstance(layer, BaseTunerLayer):
                 layer.cast_input_dtype_enabled = False
-    # In checkpoints too, which the Trainer writes: peft would add all embeddings to new rows.
+    # Also in the Trainer's checkpoints: otherwise peft saves all embeddings in addition to the new rows.
     adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
     return adapted
 
 
 def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:
-    """Return what AdaLoRA adds to the loss, so that its matrices stay orthogonal; 0 for other models.
+    """Return the loss term that keeps AdaLoRA's matrices orthogonal; 0 for other models.
 
-    peft adds it to a loss that the model itself has computed, and ours is computed outside of it.
+    peft adds it to a loss computed by the model itself, but ours is computed outside of it.
     """
     config = getattr(model, "active_peft_config", None)
     weight = getattr(config, "orth_reg_weight", 0.0)
@@ -133,9 +133,9 @@ def adapter_regularisation(model: torch.nn.Module) -> torch.Tensor | float:
 
 
 def load_adapter(folder: Path) -> tuple[PeftModel, str]:
-    """Load an adapter folder on its base model; return the model and the base model's folder or name.
+    """Load an adapter folder onto its base model; return the model and the base model's folder or name.
 
-    The base model gets room for the rows of new tokens, which the adapter brings.
+    The base model's embeddings are extended for the adapter's new tokens.
     """
     from peft import PeftModel
     from safetensors import safe_open
@@ -159,7 +159,7 @@ def load_adapter(folder: Path) -> tuple[PeftModel, str]:
 
 
 def adapter_processor(folder: Path, base: str) -> WhisperProcessor:
-    """Load the processor of an adapter: the base model's, with the adapter's tokenizer where it has one.
+    """Load the processor of an adapter: the base model's, with the adapter's tokenizer if it has one.
 
     Raises:
         RecipeError: one of them is missing or damaged.
@@ -179,10 +179,10 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
         exp: the folder of a LoRA run, or the `adapter/` in it.
         scale: share of the adapter to add: 1 is all of it, 0 the base model; 0.5 keeps more of the base model's
             knowledge.
-        out: the folder to write; by default `model/` beside the adapter.
+        out: the folder to write; by default `model/` next to the adapter.
 
     Raises:
-        RecipeError: there is no adapter, its base model is gone, or the scale is not between 0 and 1.
+        RecipeError: the adapter or its base model is missing, or the scale is not between 0 and 1.
     """
     from whisper_recipe.model.embeddings import make_room
     from whisper_recipe.model.load import TRAINING_RECORD, load_model, save_model
@@ -196,13 +196,13 @@ def merge(exp: Path, scale: float = 1.0, out: Path | None = None) -> None:
     processor = adapter_processor(adapter, base)
     model, record = adapted.merge_and_unload(), read_json(adapter / TRAINING_RECORD)
     if scale != 1:
-        # Of the weights and not of the adapter's factors: it holds for every variant, and for trained embeddings.
+        # Scale the weights and not the adapter's factors: this works for every variant, and for trained embeddings.
         start, rows = load_model(base), model.get_input_embeddings().weight
         known = len(start.get_input_embeddings().weight)
         make_room(start, len(rows))
-        start.get_input_embeddings().weight.data[known:] = rows.data[known:]  # the base model has none to mix in
+        start.get_input_embeddings().weight.data[known:] = rows.data[known:]  # the base model lacks them
         model.load_state_dict(mean_state((start.state_dict(), model.state_dict()), (1 - scale, scale)))
         record = {**unmeasured(record), "merge_scale": scale}
     with atomic_write(out, replace_folder=True) as aside:
         save_model(aside, model, processor, record)
-    print(f"{out}: {adapter} merged into {base}" + (f", {scale:g} of it" if scale != 1 else ""))
+    print(f"{out}: {adapter} merged into {base}" + (f", scaled by {scale:g}" if scale != 1 else ""))

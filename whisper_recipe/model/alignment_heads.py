@@ -1,4 +1,4 @@
-"""Which cross-attention heads follow the audio: they give the times of words."""
+"""Cross-attention heads that follow the audio, for word timestamps."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SIZES = {
 def alignment_heads(config: WhisperConfig, multilingual: bool, name: str = "") -> list[list[int]]:
     """Return [layer, head] pairs: OpenAI's for a model of OpenAI's sizes, else all heads of the decoder's upper half.
 
-    The upper half is what openai/whisper and CTranslate2 take for models that name no heads.
+    openai/whisper and CTranslate2 also use the upper half for models that name no heads.
 
     Args:
-        config: gives the sizes.
-        multilingual: whether it is not one of the English-only models.
+        config: the model's, for its sizes.
+        multilingual: whether the model is multilingual, not English-only.
         name: OpenAI's name of the model, which tells large-v1 from large-v2; without it, the latter is assumed.
     """
     layers, heads = config.decoder_layers, config.decoder_attention_heads

@@ -1,4 +1,4 @@
-"""`whisper-recipe average`: one model from several: checkpoints of a run, or a base model and one tuned from it."""
+"""`whisper-recipe average`: average checkpoints of a run, or a base model and its fine-tuned version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def average(
 ) -> None:
     """Average the weights of a run's checkpoints or of several models; write a plain Whisper folder.
 
-    Averaged checkpoints are often slightly better than each single one. Interpolating a base model and its fine-tuned
+    Averaged checkpoints are often slightly better than any single one. Interpolating a base model and its fine-tuned
     version (`average BASE TUNED --weights 0.5 0.5`) keeps much of the knowledge of both
     (https://arxiv.org/abs/2109.01903).
 
@@ -29,15 +29,15 @@ def average(
         models: the folder of a finished run, whose checkpoints are averaged (adapters are merged first, because
             averaging LoRA's two factors is not the same as averaging their products); or Whisper folders or names on
             the Hub.
-        weights: one weight per model, in the same order; equal by default. Training records in the output are those of
-            the last model that has them.
+        weights: one weight per model, in the same order; equal by default. The training record in the output is that of
+            the last model that has one.
         checkpoints: number of checkpoints of a run.
         choose: the last checkpoints, or the best by eval_loss.
         out: the folder to write; for a run, exp/average by default.
 
     Raises:
-        RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated where `best` is asked for; the
-            weights are not one positive number for each model, or the models don't fit together.
+        RecipeError: the run is not finished, has fewer checkpoints, or was not evaluated but `best` is requested; the
+            weights are not one number per model, at least 0 and not all 0; or the models don't match.
     """
     if len(models) == 1:
         if weights:
@@ -57,7 +57,7 @@ def _average_checkpoints(exp: Path, checkpoints: int, choose: Literal["last", "b
 
     adapter = (exp / "adapter").exists()
     finished = exp / ("adapter" if adapter else "model")
-    record = read_json(finished / TRAINING_RECORD, "train to the end first (stage 4)")
+    record = read_json(finished / TRAINING_RECORD, "finish the training first (stage 4)")
     chosen = choose_checkpoints(exp, checkpoints, choose)
     load = (lambda folder: load_adapter(folder)[0].merge_and_unload()) if adapter else load_model
     model = load(chosen[0])
@@ -70,10 +70,10 @@ def _average_checkpoints(exp: Path, checkpoints: int, choose: Literal["last", "b
 
 
 def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> None:
-    """Write the weighted mean of models: Whisper folders, or names on the hub.
+    """Write the weighted mean of models: Whisper folders, or names on the Hub.
 
     Raises:
-        RecipeError: their weights have other names or shapes, or their tokenizers differ.
+        RecipeError: their weights differ in names or shapes, or their tokenizers differ.
     """
     from whisper_recipe.model.load import load_model, load_processor, read_training_record, save_model
 
@@ -81,7 +81,7 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
     vocabularies = [processor.tokenizer.get_vocab() for processor in processors]
     for model, vocabulary in zip(models[1:], vocabularies[1:], strict=True):
         if vocabulary != vocabularies[0]:
-            cure = "average models that were tuned from one base model"
+            cure = "average models tuned from the same base model"
             raise RecipeError(f"its tokenizer differs from that of {models[0]}", where=model, cure=cure)
     mean = load_model(models[0])
     mean.load_state_dict(mean_state((load_model(model).state_dict() for model in models), shares, models))
@@ -94,13 +94,13 @@ def interpolate(models: Sequence[str], shares: Sequence[float], out: Path) -> No
 
 
 def shares_of(weights: Sequence[float], count: int) -> list[float]:
-    """Return so many weights that add up to 1: equal ones where none are given."""
+    """Return `count` weights that add up to 1; equal ones if none are given."""
     weights = weights or [1.0] * count
     if len(weights) != count:
         raise RecipeError(f"{len(weights)} weights for {count} models", where="weights", cure="give one for each model")
     if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
         numbers = " ".join(f"{weight:g}" for weight in weights)
-        raise RecipeError(f"weights must be numbers from 0, and not all 0, got {numbers}", where="weights")
+        raise RecipeError(f"must be at least 0 and not all 0, got {numbers}", where="weights")
     return [weight / sum(weights) for weight in weights]
 
 
@@ -112,14 +112,14 @@ def choose_checkpoints(exp: Path, count: int, choose: Literal["last", "best"]) -
     """
     steps = {int(path.name.rpartition("-")[2]): path for path in exp.glob("checkpoint-*")}
     if len(steps) < count or count < 1:
-        cure = "train with trainer.save_strategy: steps and trainer.save_total_limit as high"
+        cure = "train with trainer.save_strategy: steps and a trainer.save_total_limit of at least as many"
         raise RecipeError(f"{len(steps)} checkpoints, but {count} requested", where=exp, cure=cure)
     order = sorted(steps)
     if choose == "best":
         losses = _eval_losses(steps[order[-1]])
         if missing := [step for step in order if step not in losses]:
-            cure = "set trainer.eval_strategy: steps, and eval_steps as save_steps"
-            raise RecipeError(f"no eval_loss of checkpoint-{missing[0]}", where=exp, cure=cure)
+            cure = "train with trainer.eval_strategy: steps, and trainer.eval_steps equal to trainer.save_steps"
+            raise RecipeError(f"no eval_loss for checkpoint-{missing[0]}", where=exp, cure=cure)
         order.sort(key=lambda step: -losses[step])
     return [steps[step] for step in sorted(order[-count:])]
 

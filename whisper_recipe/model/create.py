@@ -50,7 +50,7 @@ def init_model(
         seed: random seed of the weights.
 
     Raises:
-        RecipeError: a text file is missing, or the numbers don't fit each other.
+        RecipeError: a text file is missing, or the sizes don't match.
     """
     if d_model % attention_heads or d_model % 2:
         raise RecipeError(
@@ -72,7 +72,7 @@ def init_model(
             encoder_ffn_dim=4 * d_model,
             decoder_ffn_dim=4 * d_model,
             dropout=dropout,
-            # transformers' 0.02 is meant for wide models; a narrow one takes many steps more to start learning.
+            # transformers' 0.02 is meant for wide models; with it, narrow ones take many more steps to start learning.
             init_std=d_model**-0.5,
             **special_token_ids(tokenizer),
         )

@@ -1,4 +1,4 @@
-"""CTranslate2 Whisper folders: what CTranslate2 does not check itself, and ends the process by."""
+"""CTranslate2 Whisper folders: checks that CTranslate2 lacks, and without which it aborts the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CURE = "export the model again"
 
 
 def is_ctranslate2(folder: str | Path) -> bool:
-    """Whether a folder is, or was meant to be, one that CTranslate2's converters write."""
+    """Whether a folder was written, or was meant to be, by CTranslate2's converters."""
     return any((Path(folder) / name).exists() for name in (WEIGHTS, *VOCABULARIES))
 
 
@@ -32,7 +32,7 @@ def vocabulary(folder: Path) -> list[str]:
     """
     path = next((path for name in VOCABULARIES if (path := folder / name).exists()), None)
     if path is None:
-        raise RecipeError(f"neither {' nor '.join(VOCABULARIES)} is there", where=folder, cure=CURE)
+        raise RecipeError(f"contains neither {' nor '.join(VOCABULARIES)}", where=folder, cure=CURE)
     try:
         text = path.read_text(encoding="utf-8")
         # Not splitlines: a token may hold another line separator. One token of multilingual models is empty.
@@ -45,15 +45,15 @@ def vocabulary(folder: Path) -> list[str]:
 
 
 def check_ids(folder: Path, tokenizer: WhisperTokenizer) -> None:
-    """Raise RecipeError where the tokenizer or the configuration of a CTranslate2 folder doesn't fit its vocabulary."""
+    """Raise RecipeError if the tokenizer or configuration of a CTranslate2 folder does not match its vocabulary."""
     tokens = vocabulary(folder)
     text_tokens = tokens[: tokens.index(END_OF_TEXT)]
     if text_tokens != tokenizer.convert_ids_to_tokens(range(len(text_tokens))):
-        what = "the tokenizer has other tokens than the vocabulary"
+        what = "the tokens of the tokenizer and the vocabulary differ"
         raise RecipeError(what, where=folder, cure="copy tokenizer.json from the base model")
     config = read_json(folder / "config.json", CURE)
-    if "suppress_ids_begin" not in config:  # null will do
-        raise RecipeError("no suppress_ids_begin", where=folder / "config.json", cure=CURE)
+    if "suppress_ids_begin" not in config:  # null is valid
+        raise RecipeError("suppress_ids_begin is missing", where=folder / "config.json", cure=CURE)
     for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
         ids = config.get(key) or []
         if not isinstance(ids, list) or not all(_is_below(index, len(tokens)) for index in ids):
@@ -62,12 +62,12 @@ def check_ids(folder: Path, tokenizer: WhisperTokenizer) -> None:
 
 @functools.cache
 def require_alignment_heads(folder: Path) -> None:
-    """Raise RecipeError where a CTranslate2 folder names no heads of its decoder to give the times of words."""
+    """Raise RecipeError if a CTranslate2 folder does not name heads of its decoder, for word timestamps."""
     heads = read_json(folder / "config.json").get("alignment_heads")
     limits = _decoder_size(folder / WEIGHTS)
     if not isinstance(heads, list) or not heads or not all(_is_head(head, limits) for head in heads):
         what = f"alignment_heads are not heads of its decoder, which has {limits[0]} layers of {limits[1]} heads"
-        cure = f"{CURE}, or correct them; the model has no times of words without"
+        cure = f"{CURE}, or correct them: word timestamps need them"
         raise RecipeError(what, where=folder / "config.json", cure=cure)
 
 
@@ -80,7 +80,7 @@ def _is_below(value: object, limit: int) -> bool:
 
 
 def _decoder_size(path: Path) -> tuple[int, int]:
-    """Return layers and heads of the decoder, by the names in model.bin (ctranslate2/specs/model_spec.py, _serialize).
+    """Return layers and heads of the decoder from the names in model.bin (_serialize of ctranslate2's model_spec.py).
 
     Raises:
         RecipeError: it can't be read.
@@ -106,11 +106,11 @@ def _decoder_size(path: Path) -> tuple[int, int]:
 
 
 def read_number(file: BinaryIO, kind: str) -> int:
-    """Read a number of model.bin; struct.error where the file ends."""
+    """Read a number from model.bin; raise struct.error at the end of the file."""
     return struct.unpack(f"<{kind}", file.read(struct.calcsize(kind)))[0]
 
 
 def read_string(file: BinaryIO) -> str:
-    """Read a string of model.bin: its length, with the zero byte at its end, and its bytes; struct.error likewise."""
+    """Read a string from model.bin: its length, including a trailing zero byte, and its bytes; see read_number."""
     length = read_number(file, "H")
     return struct.unpack(f"{length}s", file.read(length))[0][:-1].decode()

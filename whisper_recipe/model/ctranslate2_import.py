@@ -27,11 +27,11 @@ from whisper_recipe.text.vocabulary import merges_of, tokenizer_of
 
 CURE = "copy the folder again"
 # ctranslate2/specs/model_spec.py: `_serialize` writes the file, and the types are numbered in this order.
-VERSIONS = (4, 5, 6)  # the same bytes; they differ in how int8 was rounded
-REVISION = 3  # of WhisperSpec; CTranslate2 itself refuses the older ones
+VERSIONS = (4, 5, 6)  # the same layout; they differ in how int8 was rounded
+REVISION = 3  # of WhisperSpec; CTranslate2 itself rejects older ones
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int8, torch.int16)
-# Modules in CTranslate2 -> the modules in transformers whose matrices lie one below the other in theirs.
+# Modules in CTranslate2 -> the modules in transformers that they stack.
 MODULES = {
     "conv1": ("conv1",),
     "conv2": ("conv2",),
@@ -59,20 +59,20 @@ LISTED = {
 
 
 class Weights(NamedTuple):
-    """What model.bin holds, under CTranslate2's names, aliases resolved and integers scaled back to numbers."""
+    """The contents of model.bin, under CTranslate2's names, with aliases resolved and integers dequantised."""
 
     tensors: dict[str, torch.Tensor]
     dequantized: bool
 
 
 def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None:
-    """Write a CTranslate2 Whisper folder as a Hugging Face one, in the precision that it has; integers become float32.
+    """Convert a CTranslate2 Whisper folder to a Hugging Face one, in its own precision; integers become float32.
 
     Args:
-        folder: with model.bin, config.json and vocabulary.json or vocabulary.txt; tokenizer.json,
-            generation_config.json and preprocessor_config.json are taken where they are there.
+        folder: a folder with model.bin, config.json and vocabulary.json or vocabulary.txt; tokenizer.json and
+            generation_config.json are used if present.
         out: the folder to write.
-        tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the model's.
+        tokenizer: a Whisper folder, or a name on the Hub, with the model's tokenizer.
 
     Raises:
         RecipeError: a file is missing or damaged, or it is not a Whisper model.
@@ -85,7 +85,7 @@ def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None
         raise RecipeError(f"{error} is missing", where=folder / WEIGHTS, cure=CURE) from None
     own = load_tokenizer(tokenizer) if tokenizer else _tokenizer(folder, sizes["vocab_size"])
     if len(own) != sizes["vocab_size"]:
-        what = f"it has {len(own)} tokens, and the weights are of {sizes['vocab_size']}"
+        what = f"the tokenizer has {len(own)} tokens, but the weights have {sizes['vocab_size']}"
         raise RecipeError(what, where=tokenizer or folder, cure="give the model's own --tokenizer")
     model = WhisperForConditionalGeneration(WhisperConfig(**sizes, **special_token_ids(own)))
     try:
@@ -102,7 +102,7 @@ def import_folder(folder: Path, out: Path, tokenizer: str | None = None) -> None
     print(
         f"{out}: {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters, {len(own)} tokens, "
         f"{sizes['num_mel_bins']} mel bins, {str(precision).removeprefix('torch.')}"
-        + (" (dequantised from integers: their rounding stays)" if weights.dequantized else "")
+        + (" (dequantised from integers, with their rounding errors)" if weights.dequantized else "")
     )
 
 
@@ -110,7 +110,7 @@ def read_weights(path: Path) -> Weights:
     """Read model.bin.
 
     Raises:
-        RecipeError: it is missing, truncated, or another kind or version.
+        RecipeError: it is missing, truncated, or of another kind or version.
     """
     with open(require(path, "give a CTranslate2 folder"), "rb") as file:
         try:
@@ -129,7 +129,7 @@ def read_weights(path: Path) -> Weights:
     quantized = [name for name, tensor in tensors.items() if f"{name}_scale" in tensors and tensor.dtype in INTEGERS]
     for name in quantized:
         scale = tensors[f"{name}_scale"].float()
-        # A number for the matrix (int16) or for each of its rows.
+        # One scale for the matrix (int16) or for each of its rows.
         tensors[name] = tensors[name].float() / scale.reshape(-1, *[1] * (tensors[name].dim() - 1))
     return Weights(tensors, bool(quantized))
 
@@ -160,15 +160,15 @@ def _sizes(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
 
 
 def _renamed(tensors: dict[str, torch.Tensor]):
-    """Yield names and tensors as transformers' WhisperModel has them."""
+    """Yield names and tensors as in transformers' WhisperModel."""
     for name, tensor in tensors.items():
         found = re.fullmatch(r"(encoder|decoder)/(?:layer_(\d+)/)?(.+)/(\w+)", name)
         if not found or found[3] not in MODULES or found[4] not in PARAMETERS:
-            continue  # numbers of heads, scales, and the output layer, which is the embeddings
+            continue  # numbers of heads, scales, and the output layer, which shares the embeddings
         prefix = f"{found[1]}." if found[2] is None else f"{found[1]}.layers.{found[2]}."
         modules = MODULES[found[3]]
         for module, part in zip(modules, tensor.chunk(len(modules)), strict=True):
-            # CTranslate2 fills in a bias of keys, which Whisper has not: it adds the same to all scores of a query.
+            # CTranslate2 adds a bias of keys, which Whisper lacks: it changes all scores of a query equally.
             if not module.endswith("k_proj") or found[4] != "bias":
                 yield f"{prefix}{module}.{PARAMETERS[found[4]]}", part
     if not torch.equal(tensors["decoder/projection/weight"], tensors["decoder/embeddings/weight"]):
@@ -176,25 +176,24 @@ def _renamed(tensors: dict[str, torch.Tensor]):
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> WhisperTokenizer:
-    """Return the tokenizer of tokenizer.json where that is whole, else one built from the vocabulary."""
+    """Return the tokenizer of tokenizer.json if it is complete, else one built from the vocabulary."""
     tokens = vocabulary(folder)
     path = folder / "tokenizer.json"
     if path.exists():
-        found = load_tokenizer(folder)
-        # Many converted folders have one of an early form: without timestamps, or without the first merge, "Ġ t".
-        merges = json.loads(found.backend_tokenizer.to_str())["model"]["merges"]
-        ranks = {token: rank for rank, token in enumerate(tokens[: found.convert_tokens_to_ids("<|endoftext|>")])}
-        if len(found) == vocab_size and len(merges) >= len(merges_of(ranks)):
-            return found
-        print(f"{path} lacks timestamps or merges: the tokenizer is built from the vocabulary")
+        tokenizer = load_tokenizer(folder)
+        # Many converted folders have an early version: without timestamps, or without the first merge, "Ġ t".
+        merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+        ranks = {token: rank for rank, token in enumerate(tokens[: tokenizer.convert_tokens_to_ids("<|endoftext|>")])}
+        if len(tokenizer) == vocab_size and len(merges) >= len(merges_of(ranks)):
+            return tokenizer
+        print(f"{path} lacks timestamps or merges: building the tokenizer from the vocabulary")
     return tokenizer_of(tokens, folder)
 
 
 def _generation_config(folder: Path, tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:
-    """Return the folder's own generation config, or one with what CTranslate2's config.json says.
+    """Return the folder's own generation config, or one with the values of CTranslate2's config.json.
 
-    Its list of languages is not needed: they are those of the tokenizer, and there are folders whose list has other
-    tokens too.
+    Its list of languages is not used: they are in the tokenizer, and some folders list other tokens too.
     """
     if (folder / "generation_config.json").exists():
         return GenerationConfig.from_dict(read_json(folder / "generation_config.json"))

@@ -1,4 +1,4 @@
-"""Rows of the embeddings for tokens that a vocabulary gained; Whisper's output layer is tied to them."""
+"""Embedding rows for tokens added to a vocabulary; Whisper's output layer is tied to them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def make_room(model: WhisperForConditionalGeneration, size: int) -> None:
-    """Give the model's embeddings at least `size` rows; the old ones stay as they are."""
+    """Extend the model's embeddings to at least `size` rows; the old ones are unchanged."""
     if size > model.config.vocab_size:
         model.resize_token_embeddings(size, mean_resizing=False)
 
 
 def add_rows(model: WhisperForConditionalGeneration, sources: Sources) -> None:
-    """Give the model a row for each new id: the mean of the rows of the ids that it comes from.
+    """Add an embedding row for each new id, initialised to the mean of the rows of its source ids.
 
-    The mean is a better start than a random row, which would take part in every step's choice from the first one on
+    The mean is a better start than a random row, which would compete in every prediction from the first step on
     (https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
     """
     make_room(model, 1 + max(sources, default=-1))

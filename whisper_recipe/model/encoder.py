@@ -13,9 +13,9 @@ from whisper_recipe.model.memory_efficient import Recomputed
 
 
 class AnyLengthEncoder(WhisperEncoder):
-    """WhisperEncoder that takes 1 to 3,000 frames: of the positions it uses the first as many as it needs.
+    """WhisperEncoder that accepts 1 to 3,000 frames and uses only as many of the positions as it needs.
 
-    transformers' own refuses anything but 3,000 frames. The parameters and their names are the same, so a model
+    transformers' own rejects anything but 3,000 frames. The parameters and their names are the same, so a model
     with this encoder loads from and saves to plain Whisper folders.
     """
 
@@ -23,7 +23,7 @@ class AnyLengthEncoder(WhisperEncoder):
         """Encode log-mel features of shape (batch, mel bins, frames) to (batch, ceil(frames / 2), d_model).
 
         Raises:
-            RecipeError: more frames than the model has positions for.
+            RecipeError: the input has more frames than the model has positions for.
         """
         with Recomputed(nn.functional.gelu, self.conv1(input_features)) as hidden:
             hidden = self.conv2(hidden)
@@ -31,8 +31,8 @@ class AnyLengthEncoder(WhisperEncoder):
         length = hidden.shape[1]
         if length > self.max_source_positions:
             raise RecipeError(
-                f"an input of {input_features.shape[-1]} frames is longer than the {2 * self.max_source_positions} the "
-                "model takes",
+                f"an input of {input_features.shape[-1]} frames is longer than the {2 * self.max_source_positions} "
+                "that the model accepts",
                 cure="cut the audio into pieces of at most 30 s",
             )
         hidden = hidden + self.embed_positions.weight[:length]
@@ -46,9 +46,9 @@ class AnyLengthEncoder(WhisperEncoder):
 
 
 def accept_any_length(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
-    """Let this one model's encoder take inputs of any length up to 30 s; return the model.
+    """Let this model's encoder accept inputs of any length up to 30 s; return the model.
 
-    Only the class of the one encoder changes: no foreign class is patched, and the model still saves as plain Whisper.
+    Only this encoder's class changes: transformers' is not patched, and the model still saves as plain Whisper.
     """
     model.get_encoder().__class__ = AnyLengthEncoder
     return model

@@ -1,4 +1,4 @@
-"""Generation of texts for inputs of any length, and the generation config, without which `generate` guesses."""
+"""Text generation for inputs of any length, and the generation config, without which `generate` guesses."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def special_token_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
 
 
 def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, name: str = "") -> GenerationConfig:
-    """Return what `generate` needs to know of a Whisper model, with the keys and values of OpenAI's folders on the hub.
+    """Return the generation config of a Whisper model, with the keys and values of OpenAI's folders on the Hub.
 
     Args:
-        tokenizer: the model's; it decides whether the model is multilingual.
-        config: the model's; it decides which attention heads give word times.
-        name: OpenAI's name of the model where it is known, see `alignment_heads`.
+        tokenizer: the model's; it determines whether the model is multilingual.
+        config: the model's; it determines the attention heads for word timestamps.
+        name: OpenAI's name of the model if it is known, see `alignment_heads`.
     """
     ids = tokenizer.convert_tokens_to_ids
     multilingual = not is_english_only(tokenizer)
@@ -49,8 +49,8 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
         options = {
             "lang_to_id": _language_tokens(tokenizer),
             "task_to_id": {task: ids(f"<|{task}|>") for task in TASKS},
-            # OpenAI's folders force this token's id by place (`forced_decoder_ids`), which transformers 5 gives up;
-            # with neither, `generate` without arguments leaves the task out of the prompt.
+            # OpenAI's folders force this token's id by position (`forced_decoder_ids`), which transformers 5 gives up;
+            # with neither, `generate` without arguments omits the task from the prompt.
             "task": TASKS[0],
         }
     special = [START_OF_TRANSCRIPT, "<|startoflm|>", START_OF_PREVIOUS, *(f"<|{task}|>" for task in TASKS)]
@@ -70,10 +70,10 @@ def make_generation_config(tokenizer: WhisperTokenizer, config: WhisperConfig, n
 
 
 def _non_speech_ids(tokenizer: WhisperTokenizer) -> list[int]:
-    """Return the ids that speaker tags and marks of sounds begin with, ( SPEAKING FOREIGN LANGUAGE ), by OpenAI's rule.
+    """Return the ids that speaker tags and sound annotations, ( SPEAKING FOREIGN LANGUAGE ), start with: OpenAI's rule.
 
-    The rule takes the first token of " -" or of a note, which in OpenAI's vocabulary stands for nothing else. In a
-    small vocabulary it is a blank or a single byte, which every text needs: these are left out.
+    The rule uses the first token of " -" or of a music note, which in OpenAI's vocabulary stands for nothing else. In a
+    small vocabulary it is a blank or a single byte, which every text needs: these are omitted.
     """
     from faster_whisper.tokenizer import Tokenizer
 
@@ -83,9 +83,9 @@ def _non_speech_ids(tokenizer: WhisperTokenizer) -> list[int]:
 
 
 def _blank_ids(tokenizer: WhisperTokenizer) -> list[int]:
-    """Return the blank, with which no text begins (SuppressBlank of openai/whisper, whisper/decoding.py).
+    """Return the ids of the blank, which no text begins with (SuppressBlank of openai/whisper, whisper/decoding.py).
 
-    None in a small vocabulary that lacks letters with a blank in front: " S" begins with the blank there.
+    Empty for a small vocabulary that lacks letters with a leading blank: there " S" begins with the blank.
     """
     letters = tokenizer([f" {letter}" for letter in string.ascii_letters], add_special_tokens=False).input_ids
     return tokenizer(" ", add_special_tokens=False).input_ids if all(len(ids) == 1 for ids in letters) else []
@@ -101,41 +101,43 @@ def complete_generation_config(
     languages: Sequence[str] = (),
     tasks: Sequence[str] = (),
 ) -> None:
-    """Give the model's generation config what it lacks, and take from it what does not fit the model.
+    """Complete the model's generation config, and remove what does not match the model.
 
-    Ids of special tokens, languages and tasks are the tokenizer's. What else is there is kept where it is valid, except
-    `forced_decoder_ids`: it wins over language detection, and transformers warns of it at every call.
+    Ids of special tokens, languages and tasks are the tokenizer's. Other valid values are kept, except
+    `forced_decoder_ids`: it overrides language detection, and transformers warns about it at every call.
 
     Args:
         model: a Whisper model; its configurations change in place.
         tokenizer: the model's.
-        languages: codes of the languages that the model was trained on, none where it is not known. One alone becomes
-            what `generate` takes where it is not told the language: detection would choose among all that Whisper knows
+        languages: codes of the languages that the model was trained on, empty if unknown. A single one becomes the
+            default of `generate`: detection would choose among all languages that Whisper knows
             (https://github.com/huggingface/transformers/issues/21937).
-        tasks: the tasks that it was trained on; likewise, and `transcribe` where there are both.
+        tasks: the tasks that it was trained on, likewise; the default is `transcribe` if there are both.
     """
-    config, made = model.generation_config, make_generation_config(tokenizer, model.config)
-    # Made by transformers from config.json where there is no generation_config.json. It ignores a saved config that is
-    # marked so.
+    config, defaults = model.generation_config, make_generation_config(tokenizer, model.config)
+    # transformers marks a config that it derives from config.json, for lack of a generation_config.json, and ignores a
+    # saved config with that mark.
     config._from_model_config = False
     for holder in (config, model.config):
         if hasattr(holder, "forced_decoder_ids"):
             del holder.forced_decoder_ids
         for key, value in special_token_ids(tokenizer).items():
             setattr(holder, key, value)
-    config.no_timestamps_token_id, config.prev_sot_token_id = made.no_timestamps_token_id, made.prev_sot_token_id
-    _keep_valid(config, made, model.config)
-    config.is_multilingual = made.is_multilingual and getattr(config, "is_multilingual", None) is not False
+    config.no_timestamps_token_id = defaults.no_timestamps_token_id
+    config.prev_sot_token_id = defaults.prev_sot_token_id
+    _keep_valid(config, defaults, model.config)
+    config.is_multilingual = defaults.is_multilingual and getattr(config, "is_multilingual", None) is not False
     if not config.is_multilingual:
         for key in {"lang_to_id", "task_to_id", "language", "task"} & vars(config).keys():
-            delattr(config, key)  # `generate` refuses language and task of such a model
+            delattr(config, key)  # `generate` rejects language and task for such a model
         return
     vocabulary, own = tokenizer.get_vocab(), getattr(config, "lang_to_id", None)
     config.language = getattr(config, "language", None)
     listed = {token: index for token, index in _items(own) if vocabulary.get(token) == index}
-    new = {token: index for token, index in made.lang_to_id.items() if token.strip("<|>") in new_languages(tokenizer)}
-    config.lang_to_id, config.task_to_id = (listed or made.lang_to_id) | new, made.task_to_id
-    # No text has the token of a new language, and where time tokens are asked for, all after the first would do.
+    added = new_languages(tokenizer)
+    new = {token: index for token, index in defaults.lang_to_id.items() if token.strip("<|>") in added}
+    config.lang_to_id, config.task_to_id = (listed or defaults.lang_to_id) | new, defaults.task_to_id
+    # No text has the token of a new language, but with timestamps, any id after the first time token would be allowed.
     config.suppress_tokens = sorted({*config.suppress_tokens, *new.values()})
     if languages or not {str(config.language), f"<|{config.language}|>"} & config.lang_to_id.keys():
         config.language = asked_language(tokenizer, languages[0]) if len(languages) == 1 else None
@@ -144,7 +146,7 @@ def complete_generation_config(
 
 
 def asked_language(tokenizer: WhisperTokenizer, language: str) -> str:
-    """Return what `generate` of transformers is to be asked for: Whisper's code, or the token of a new language."""
+    """Return the language argument of transformers' `generate`: Whisper's code, or the token of a new language."""
     token = language_token(tokenizer, language)
     return token if token.strip("<|>") in new_languages(tokenizer) else token.strip("<|>")
 
@@ -153,8 +155,8 @@ def _items(value: object) -> Iterable[tuple[str, int]]:
     return value.items() if isinstance(value, dict) else ()
 
 
-def _keep_valid(config: GenerationConfig, made: GenerationConfig, sizes: WhisperConfig) -> None:
-    """Replace by `made` what is missing in a generation config or of a wrong type; leave out what the model has not."""
+def _keep_valid(config: GenerationConfig, defaults: GenerationConfig, sizes: WhisperConfig) -> None:
+    """Replace missing or mistyped values of a generation config by `defaults`; drop what the model does not have."""
 
     def is_id(value: object) -> bool:
         return type(value) is int and 0 <= value < sizes.vocab_size
@@ -167,18 +169,17 @@ def _keep_valid(config: GenerationConfig, made: GenerationConfig, sizes: Whisper
         values = getattr(config, key, None)
         valid = [value for value in values if is_valid(value)] if isinstance(values, list) else None
         if valid is None or (values and not valid) or (is_valid is is_head and not valid):
-            valid = getattr(made, key)
+            valid = getattr(defaults, key)
         elif len(valid) < len(values):
-            print(
-                f"generation config: {len(values) - len(valid)} of {len(values)} {key} are not in the model, left out"
-            )
+            count = f"{len(values) - len(valid)} of {len(values)}"
+            print(f"generation config: {count} {key} are not in the model and were dropped")
         setattr(config, key, valid)
     if not 0 < _as_int(config.max_length) <= sizes.max_target_positions:
-        config.max_length = made.max_length
+        config.max_length = defaults.max_length
     if _as_int(getattr(config, "max_initial_timestamp_index", None)) < 0:
-        config.max_initial_timestamp_index = made.max_initial_timestamp_index
+        config.max_initial_timestamp_index = defaults.max_initial_timestamp_index
     if not isinstance(getattr(config, "return_timestamps", None), bool):
-        config.return_timestamps = made.return_timestamps
+        config.return_timestamps = defaults.return_timestamps
 
 
 def _as_int(value: object) -> int:
@@ -188,16 +189,16 @@ def _as_int(value: object) -> int:
 def generate(
     model: WhisperForConditionalGeneration, features: torch.Tensor, prompts: list[list[int]], **options: object
 ) -> list[list[int]]:
-    """Return the ids after the prompt, without the end, for features (batch, mel bins, frames).
+    """Return the ids after the prompt, without the end token, for features (batch, mel bins, frames).
 
-    Not by Whisper's own `generate`: that pads every input to 30 s, and with zeros
+    Whisper's own `generate` is not used: it pads every input to 30 s, and with zeros
     (WhisperGenerationMixin._get_input_segment), which is a loud value here.
 
     Args:
-        model: on the device of the features.
-        features: of at most 3,000 frames.
-        prompts: what the decoder starts from, one for each of the batch and all of one length.
-        options: of transformers' generate; greedy where there are none.
+        model: a model on the device of the features.
+        features: at most 3,000 frames.
+        prompts: the ids that the decoder starts from, one prompt per input and all of the same length.
+        options: options of transformers' generate; greedy by default.
     """
     prompt = torch.tensor(prompts, device=features.device)
     rows = GenerationMixin.generate(

@@ -1,4 +1,4 @@
-"""`whisper-recipe import`: weights in the form of another program -> a plain Hugging Face Whisper folder."""
+"""`whisper-recipe import`: another program's weights -> a plain Hugging Face Whisper folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whisper_recipe.model import ctranslate2_import, openai
 
 
 class Format(NamedTuple):
-    """A form of weights: its name, whether a path has it, and what makes a Whisper folder of it."""
+    """A format of weights: its name, whether a path has it, and the conversion to a Whisper folder."""
 
     name: str
     is_of: Callable[[Path], bool]
@@ -51,5 +51,5 @@ def import_weights(checkpoint: Path, out: Path, tokenizer: str | None = None) ->
             return form.convert(checkpoint, out, tokenizer)
     names = " or ".join(form.name for form in FORMATS)
     raise RecipeError(
-        "no weights of a known form", where=checkpoint, cure=f"give {names}; a Whisper folder needs no import"
+        "no weights in a known format", where=checkpoint, cure=f"give {names}; a Whisper folder needs no import"
     )

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 def mean_state(
     states: Iterable[dict[str, torch.Tensor]], shares: Sequence[float], names: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """Return the weighted mean of state dicts, summed in float64; one of them is in memory at a time.
+    """Return the weighted mean of state dicts, summed in float64, with one of them in memory at a time.
 
     Args:
-        states: of one set of names and shapes.
+        states: state dicts with the same names and shapes.
         shares: their weights, which add up to 1.
-        names: what to call them in an error.
+        names: names of the models, for error messages.
 
     Raises:
-        RecipeError: they have other names or shapes.
+        RecipeError: names or shapes differ.
     """
     total: dict[str, torch.Tensor] = {}
     for number, (state, share) in enumerate(zip(states, shares, strict=True)):
@@ -40,10 +40,10 @@ def _check_fit(
     for name in sorted(first.keys() | other.keys()):
         shapes = ["x".join(map(str, state[name].shape)) if name in state else "missing" for state in (first, other)]
         if shapes[0] != shapes[1]:
-            what = f"{name} is {shapes[1]}, and {shapes[0]} in {names[0]}"
-            raise RecipeError(what, where=names[number], cure="average models that were tuned from one base model")
+            what = f"{name} is {shapes[1]}, but {shapes[0]} in {names[0]}"
+            raise RecipeError(what, where=names[number], cure="average models tuned from the same base model")
 
 
 def unmeasured(record: dict) -> dict:
-    """Return what a training recorded without what it measured, which does not hold for other weights."""
+    """Return a training record without its measurements, which don't hold for other weights."""
     return {key: value for key, value in record.items() if key != "canaries"}

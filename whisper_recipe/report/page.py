@@ -1,4 +1,4 @@
-"""Writes a page: a Jinja2 template, filled with the package's script and style, and data as JSON."""
+"""HTML pages: a Jinja2 template, filled with the package's script and style, and data as JSON."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SCRIPTS = ("elements.js", "alignment.js", "player.js", "charts.js", "utterances.js", "filters.js", "main.js")
-MAX_UTTERANCES = 20_000  # on a page; a browser takes more, but not at once
+MAX_UTTERANCES = 20_000  # on a page; with more, a browser no longer responds at once
 
 
 @dataclass
 class Table:
-    """A table that stands in the page itself, so that it can be read where no script runs (in a mail, for instance).
+    """A table in the page itself, so that it can be read if no script runs (in a mail, for instance).
 
     Args:
         title: its heading.
         columns: names of the columns.
-        rows: cells, as they are shown.
-        texts: so many columns from the left hold texts, the others numbers.
+        rows: cells, as shown.
+        texts: number of columns from the left that hold text; the others hold numbers.
         note: a paragraph below it.
-        minor: columns that a narrow screen leaves out.
+        minor: columns left out on narrow screens.
     """
 
     title: str
@@ -42,21 +42,21 @@ class Table:
     minor: tuple[str, ...] = ()
 
     def classes(self, column: int) -> str:
-        """Return the classes of a column's cells."""
+        """Return the CSS classes of a column's cells."""
         kinds = {"number": column >= self.texts, "minor": self.columns[column] in self.minor}
         return " ".join(kind for kind, holds in kinds.items() if holds)
 
 
 @dataclass
 class Page:
-    """What is on a page.
+    """The contents of a page.
 
     Args:
         title: its heading.
         notes: paragraphs under the heading.
         tables: see Table.
-        data: what the script shows, as JSON; main.js says what it may hold. `utterances` must be a list of objects
-            with an `id`, those first that matter most.
+        data: what the script shows, as JSON; main.js lists the keys. `utterances` must be a list of objects with an
+            `id`, the most important first.
         sounds: of the utterances.
     """
 
@@ -68,9 +68,9 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write a page that opens from disk or by mail: nothing in it is loaded from elsewhere but linked sound.
+    """Write a page that opens from disk or by mail: it loads nothing from elsewhere but linked audio.
 
-    Its policy (Content-Security-Policy) lets run nothing but the package's own script, whatever texts and ids hold.
+    Its Content-Security-Policy runs only the package's own script, whatever texts and ids contain.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -96,7 +96,7 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def _with_clips(page: Page) -> list[dict]:
-    """Return the utterances that are shown, with their clips: its number, its file if it is linked, its outline."""
+    """Return the utterances that are shown, with their clips: number, file if linked, and outline."""
     numbers = {key: number for number, key in enumerate(page.sounds.clips)}
     rows = []
     for row in page.data["utterances"][:MAX_UTTERANCES]:
@@ -112,19 +112,17 @@ def _with_clips(page: Page) -> list[dict]:
 
 
 def _remarks(page: Page) -> list[str]:
-    """Say what the page leaves out."""
+    """Return notes on the page's audio and on what is left out."""
     sounds, remarks = page.sounds, []
     count = len(page.data["utterances"])
     if count > MAX_UTTERANCES:
-        remarks.append(f"The list holds the first {MAX_UTTERANCES:,} of {count:,} utterances, the worst ones.")
+        remarks.append(f"The list shows the {MAX_UTTERANCES:,} most important of {count:,} utterances.")
     if sounds.clips:
-        where = (
-            f"in the folder {sounds.folder}, which has to stay beside this page" if sounds.folder else "in this page"
-        )
+        where = f"in the folder {sounds.folder}, which must stay next to this page" if sounds.folder else "in this page"
         size = sum(len(clip.opus) for clip in sounds.clips.values()) * (1 if sounds.folder else 4 / 3) / 1e6
-        remarks.append(f"The sound of {len(sounds.clips):,} utterances is {where} ({size:.1f} MB).")
+        remarks.append(f"The audio of {len(sounds.clips):,} utterances is {where} ({size:.1f} MB).")
     if sounds.over_limit:
-        remarks.append(f"{sounds.over_limit:,} others have no sound here: --audio_limit_mb sets the limit.")
+        remarks.append(f"{sounds.over_limit:,} others have no audio here: --audio_limit_mb sets the limit.")
     if sounds.unreadable:
         key, reason = next(iter(sounds.unreadable.items()))
         remarks.append(f"The audio of {len(sounds.unreadable):,} can't be read; the first: {key}: {reason}")
@@ -132,9 +130,9 @@ def _remarks(page: Page) -> list[str]:
 
 
 def _json(value: object) -> str:
-    """Return JSON that can stand in a <script> element: no `<` in it could end the element or begin a comment.
+    """Return JSON that is safe in a <script> element: no `<` can end the element or begin a comment.
 
-    JavaScript's JSON has no NaN and no infinity: they become null.
+    JSON in JavaScript has no NaN or infinity: they become null.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -144,10 +142,10 @@ def _json(value: object) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """Return a name of parts, `lora_int8`, with places where a line may break, so that no table gets too wide."""
+    """Return a name such as `lora_int8` with places where a line may break, to keep tables from getting too wide."""
     from markupsafe import Markup
 
-    return Markup("<wbr>").join(re.split(r"(?<=[_/=-])", name))  # which escapes the parts
+    return Markup("<wbr>").join(re.split(r"(?<=[_/=-])", name))  # join escapes the parts
 
 
 def _digest(text: str) -> str:

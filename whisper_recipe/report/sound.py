@@ -1,4 +1,4 @@
-"""Sound of utterances for a page: Ogg Opus, about 3 KB a second, and the outline of its waveform."""
+"""Audio of utterances for a page: Ogg Opus, about 3 KB per second, and the outline of its waveform."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy as np
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write
 
-Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), when they are asked for
+Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), on demand
 AudioMode = Literal["none", "linked", "embedded"]
-BIT_RATE = 26_000  # bits per second, where speech is clear
+BIT_RATE = 26_000  # bits per second; speech is clear
 PEAKS = 240  # columns of a waveform's outline
-AHEAD = 32  # utterances that are encoded before they are asked for
+AHEAD = 32  # utterances encoded ahead
 
 
 class Clip(NamedTuple):
-    """The sound of an utterance: a whole Ogg Opus file, and PEAKS bytes with the loudest sample of each stretch."""
+    """The audio of an utterance: a complete Ogg Opus file, and PEAKS bytes with the loudest sample of each stretch."""
 
     opus: bytes
     peaks: bytes
@@ -35,10 +35,10 @@ class Sounds:
     """The clips of a page, by utterance, and how many utterances have none and why.
 
     Args:
-        clips: id -> clip, in the order in which they were asked for.
-        over_limit: utterances that the limit of the file's size left out.
+        clips: id -> clip, in the order of the sources.
+        over_limit: number of utterances left out by the size limit.
         unreadable: id -> why its audio can't be read.
-        folder: the name of the folder beside the page that holds the clips; "" embeds them.
+        folder: name of the folder next to the page with the clips; "" if they are embedded.
     """
 
     clips: dict[str, Clip] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Sounds:
 
 
 def encode(samples: np.ndarray, rate: int) -> Clip:
-    """Encode samples (n,); Opus has 8, 12, 16, 24 and 48 kHz."""
+    """Encode samples (n,); Opus supports 8, 12, 16, 24 and 48 kHz."""
     import av  # four times as fast as libsndfile's Opus
 
     samples = np.nan_to_num(samples)
@@ -65,19 +65,19 @@ def encode(samples: np.ndarray, rate: int) -> Clip:
 
 
 def outline(samples: np.ndarray) -> bytes:
-    """Return PEAKS bytes: the size of the loudest of samples (n,) in each of so many stretches, 255 is full scale."""
+    """Return PEAKS bytes: the loudest of samples (n,) in each of as many stretches; 255 is full scale."""
     stretches = np.array_split(np.abs(samples), PEAKS)
     peaks = [float(stretch.max()) if len(stretch) else 0.0 for stretch in stretches]
     return np.rint(255 * np.clip(peaks, 0, 1)).astype(np.uint8).tobytes()
 
 
 def collect(sources: Iterable[tuple[str, Samples]], mode: AudioMode, limit_mb: float, page: Path, rate: int) -> Sounds:
-    """Encode the sound of utterances until the page's limit is reached.
+    """Encode the audio of utterances until the page's limit is reached.
 
     Args:
-        sources: (id, what reads the samples), those first that are to be heard most. A RecipeError of theirs is noted.
-        mode: `linked` writes the clips to a folder beside the page.
-        limit_mb: megabytes of sound in all, as they stand in the page.
+        sources: (id, function that reads the samples), the most important first. A RecipeError it raises is noted.
+        mode: `linked` writes the clips to a folder next to the page.
+        limit_mb: maximum size of all audio in megabytes, as stored in the page.
         page: the page's path.
         rate: samples per second.
     """
@@ -102,12 +102,12 @@ def collect(sources: Iterable[tuple[str, Samples]], mode: AudioMode, limit_mb: f
 
 
 def clip_name(number: int) -> str:
-    """Return the file name of a linked clip; an id may hold what no file name can."""
+    """Return the file name of a linked clip; an id may contain characters that a file name can't."""
     return f"{number:05d}.ogg"
 
 
 def _encoded(sources: list[tuple[str, Samples]], rate: int) -> Iterator[tuple[str, Clip | RecipeError]]:
-    """Yield the clip of each utterance or the error, in order; the encoder leaves the interpreter to other threads."""
+    """Yield the clip of each utterance or the error, in order; the encoder releases the interpreter's lock."""
     from tqdm import tqdm
 
     def clip_or_error(read: Samples) -> Clip | RecipeError:
@@ -116,7 +116,7 @@ def _encoded(sources: list[tuple[str, Samples]], rate: int) -> Iterator[tuple[st
         except RecipeError as error:
             return error
 
-    rest = iter(tqdm(sources, desc="sound", unit="utt", delay=2, leave=False))
+    rest = iter(tqdm(sources, desc="audio", unit="utt", delay=2, leave=False))
     with ThreadPoolExecutor() as pool:
         while part := list(islice(rest, AHEAD)):
             yield from zip((key for key, _ in part), pool.map(clip_or_error, (read for _, read in part)), strict=True)

@@ -1,4 +1,4 @@
-"""How sure an error rate is, and a difference of two: the bootstrap of Bisani and Ney (ICASSP 2004)."""
+"""Confidence intervals of error rates and their differences: the bootstrap of Bisani and Ney (ICASSP 2004)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 RESAMPLES = 1000
 LEVEL = 0.95  # of all intervals
 SEED = 0  # the same figures give the same interval
-MIN_SPEAKERS = 10  # with fewer, drawing speakers says little; then utterances are drawn
+MIN_SPEAKERS = 10  # with fewer, utterances are drawn: drawing so few speakers means little
 CHUNK = 10_000_000  # draws held in memory at once
 
 
 class Interval(NamedTuple):
-    """What 95 % of the resamples lie in, and what was resampled: speakers or utterances."""
+    """The interval of 95 % of the resamples, and what was resampled: speakers or utterances."""
 
     low: float
     high: float
@@ -34,12 +34,12 @@ class Difference(NamedTuple):
 def error_rate_interval(
     errors: Sequence[int], totals: Sequence[int], speakers: Sequence[str | None]
 ) -> Interval | None:
-    """Return the interval of sum(errors) / sum(totals); None for a single utterance, or where the references are empty.
+    """Return the interval of sum(errors) / sum(totals); None for a single utterance or empty references.
 
     Args:
         errors: of each utterance.
         totals: units of each reference.
-        speakers: of each utterance. What one speaker says is alike, so whole speakers are drawn where all utterances
+        speakers: of each utterance. Utterances of one speaker are alike, so whole speakers are drawn if all utterances
             have one and there are at least ten; otherwise utterances.
     """
     sums, resampled = _independent(np.array([errors, totals]).T, speakers)
@@ -55,11 +55,11 @@ def paired_difference(
 ) -> Difference | None:
     """Return the second system's error rate minus the first's; both are resampled with the same draws.
 
-    None for a single utterance, or where the references are empty.
+    None for a single utterance or empty references.
 
     Args:
         first: errors of each utterance by the first system.
-        second: by the second.
+        second: those by the second system.
         totals: units of each reference.
         speakers: as for error_rate_interval.
     """
@@ -69,7 +69,7 @@ def paired_difference(
     drawn = _resample(sums)
     drawn = drawn[drawn[:, 2] > 0]
     differences = (drawn[:, 1] - drawn[:, 0]) / drawn[:, 2]
-    # One more on both sides: a thousand draws can't show that a probability is zero.
+    # Add one to numerator and denominator: a thousand draws can't show that a probability is zero.
     tails = (1 + np.array([(differences <= 0).sum(), (differences >= 0).sum()])) / (1 + len(differences))
     by_first, by_second, total = sums.sum(axis=0)
     return Difference((by_second - by_first) / total, *_quantiles(differences), min(1.0, float(2 * tails.min())))
@@ -90,7 +90,7 @@ def _resample(sums: np.ndarray) -> np.ndarray:
     """Draw as many rows as there are, with replacement, RESAMPLES times; return the sums (RESAMPLES, columns).
 
     Rows with equal values are interchangeable: it is enough to draw how often each kind of row is taken. A set of
-    100,000 utterances has some hundred kinds.
+    100,000 utterances has a few hundred kinds.
     """
     kinds, sizes = np.unique(sums, axis=0, return_counts=True)
     draw = np.random.default_rng(SEED)

@@ -19,8 +19,8 @@ LEGEND = (
 )
 DIFFERENCE_LEGEND = (
     "Difference in error rate from the first row, in percentage points (negative: fewer errors), with 95 % interval "
-    "and two-sided p value of the paired bootstrap: both systems on the same random draws of speakers if ten are "
-    "known, else of utterances."
+    "and two-sided p value of the paired bootstrap: both systems on the same random draws, of speakers if at least ten "
+    "are known, else of utterances."
 )
 TABLE_FORMATS = {".tex": "latex_booktabs"}  # of tabulate, by the suffix of --out
 
@@ -29,7 +29,7 @@ MODEL_RECORD = "whisper_recipe.json"  # TRAINING_RECORD of model/load.py, which 
 
 
 class Run(NamedTuple):
-    """A scored run: where it is, its metrics.json, and the canaries of its model's training as `12.30 → 13.10`."""
+    """A scored run: its folder, its metrics.json, and the canaries of its model's training as `12.30 → 13.10`."""
 
     folder: Path
     metrics: dict
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What utterances.jsonl has of an utterance."""
+    """The counts of an utterance in utterances.jsonl."""
 
     errors: int
     total: int
@@ -55,10 +55,10 @@ def compare(
 ) -> None:
     """Compare scored runs in one table per set: rows are runs, columns languages and tasks.
 
-    Cells are `4.04 (0.44, 0.29, 3.30)`: error rate (insertions, deletions, substitutions). The canaries of a training
-    run (`train --canary`) have a column each, before → after. A second table has the differences to the first row with
-    a paired test, if the runs have the same utterances. Several sets are compared in an additional first table: rows
-    are systems, columns sets.
+    Cells are `4.04 (0.44, 0.29, 3.30)`: error rate (insertions, deletions, substitutions). Each canary of a training
+    run (`train --canary`) has a column, before → after. A second table has the differences from the first row with a
+    paired test, if the runs have the same utterances. Several sets are compared in an additional first table: rows are
+    systems, columns sets.
 
     Args:
         runs: folders written by `whisper-recipe score`, exp/<name>/decode_<split>_<backend>; LABEL=FOLDER names the
@@ -67,19 +67,19 @@ def compare(
             .csv.
         report: an HTML report to write in addition, for runs of one set: utterances with all hypotheses aligned below
             the reference, those with the largest differences between runs first.
-        audio: where to store the report's audio: in the page (embedded), in a folder beside it (linked), or not at all
+        audio: where to store the report's audio: in the page (embedded), in a folder next to it (linked), or not at all
             (none).
         audio_limit_mb: maximum size of the report's audio in megabytes.
 
     Raises:
-        RecipeError: a folder has not been scored, two rows have one name, or a report is asked for and the runs are of
-            several sets or differ in their references.
+        RecipeError: a folder has not been scored, two rows have the same name, or a report is requested for runs of
+            several sets or with different references.
     """
     scored: dict[str, Run] = {}
     for run in runs:
         name, folder = _name_and_folder(run)
         if name in scored:
-            raise RecipeError(f"two runs are named {name!r}", where=folder, cure="name one: LABEL=FOLDER")
+            raise RecipeError(f"two runs are named {name!r}", where=folder, cure="rename one: LABEL=FOLDER")
         scored[name] = Run(folder, _read_metrics(folder / "metrics.json"), _read_canaries(folder / "decode.json"))
     print(_text(scored, "github"))
     if out is not None:
@@ -93,7 +93,7 @@ def compare(
 
 
 def _text(scored: dict[str, Run], tablefmt: str) -> str:
-    """Return all tables and what is to be said of them; in LaTeX the latter are comments."""
+    """Return all tables and notes; in LaTeX the notes are comments."""
     sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
     sections = [
         _section(name, {row: run for row, run in scored.items() if run.metrics["set"] == name}, tablefmt)
@@ -108,7 +108,7 @@ def _text(scored: dict[str, Run], tablefmt: str) -> str:
 
 
 def _write_csv(path: Path, scored: dict[str, Run]) -> None:
-    """Write a row a run and group, rates as shares."""
+    """Write one row per run and group, with rates as fractions."""
     columns = ["unit", "normalizer", "error_rate", "low", "high", "ins_rate", "del_rate", "sub_rate"]
     columns += ["insertions", "deletions", "substitutions", "total", "utterances", "bleu", "chrf"]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -125,7 +125,7 @@ def _write_report(path: Path, scored: dict[str, Run], audio: AudioMode, audio_li
     sets = list(dict.fromkeys(run.metrics["set"] for run in scored.values()))
     if len(sets) > 1:
         what = f"the runs are of {len(sets)} sets ({', '.join(sets)})"
-        raise RecipeError(what, where="--report", cure="give runs of one set for each report")
+        raise RecipeError(what, where="--report", cure="write one report per set")
     systems = {}
     for name, (folder, metrics, _) in scored.items():
         rows = {row["id"]: row for _, row in read_jsonl(folder / "utterances.jsonl")}
@@ -156,7 +156,7 @@ def _read_metrics(path: Path) -> dict:
 
 
 def _read_canaries(path: Path) -> dict[str, str]:
-    """Return what the model that decoded a run records of its training's canaries; nothing where it is gone."""
+    """Return the canaries recorded in the model that decoded a run; empty if the model no longer exists."""
     model = read_json(path).get("model") if path.exists() else None
     record = Path(model or "") / MODEL_RECORD
     canaries = read_json(record).get("canaries", {}) if record.exists() else {}
@@ -164,7 +164,7 @@ def _read_canaries(path: Path) -> dict[str, str]:
 
 
 def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
-    """Return the error rates of whole sets, as the field's papers have them: a row a system, a column a set."""
+    """Return the error rates of whole sets as papers show them: one row per system, one column per set."""
     from tabulate import tabulate
 
     units: dict[str, str] = {}
@@ -182,7 +182,7 @@ def _overview(scored: dict[str, Run], sets: list[str], tablefmt: str) -> str:
 
 
 def _section(name: str, scored: dict[str, Run], tablefmt: str) -> list[str]:
-    """Return a set's part of the page: its heading, the table, and the differences of its runs."""
+    """Return a set's section: its heading, the table, and the differences between its runs."""
     from tabulate import tabulate
 
     groups = named_groups(run.metrics for run in scored.values())
@@ -221,7 +221,7 @@ def _table(scored: dict[str, Run], groups: list[str], tablefmt: str) -> str:
 
 
 def label(run: Path) -> str:
-    """Return `<name> <split>_<backend>` for exp/<name>/decode_<split>_<backend>, from wherever the path starts."""
+    """Return `<name> <split>_<backend>` for exp/<name>/decode_<split>_<backend>, wherever the path starts."""
     run = run.absolute()
     return f"{run.parent.name} {run.name.removeprefix('decode_')}"
 
@@ -239,7 +239,7 @@ def _translation_cell(values: dict | None) -> str | None:
 
 
 def _differences(scored: dict[str, Run], groups: list[str]) -> tuple[Table | None, list[str]]:
-    """Return the table of differences to the first run, and why others are not in it."""
+    """Return the table of differences from the first run, and notes on why runs are missing from it."""
     first, *others = scored
     base = _read_counts(scored[first].folder)
     rows, notes = [], []
@@ -256,7 +256,7 @@ def _differences(scored: dict[str, Run], groups: list[str]) -> tuple[Table | Non
 
 
 def _read_counts(folder: Path) -> dict[str, Counts]:
-    """Read utterances.jsonl; empty where an earlier version scored the run and wrote none."""
+    """Read utterances.jsonl; empty if an earlier version scored the run and wrote none."""
     path = folder / "utterances.jsonl"
     counts = {}
     for line, row in read_jsonl(path) if path.exists() else ():
@@ -265,7 +265,7 @@ def _read_counts(folder: Path) -> dict[str, Counts]:
             counts[row["id"]] = Counts(errors, row["total"], row["group"], row["speaker"], row["normalizer"])
         except (KeyError, TypeError):
             cure = "run whisper-recipe score again (stage 7)"
-            raise RecipeError("not the counts of an utterance", where=f"{path}:{line}", cure=cure) from None
+            raise RecipeError("invalid utterance counts", where=f"{path}:{line}", cure=cure) from None
     return counts
 
 
@@ -273,23 +273,23 @@ def _why_not_paired(first: dict[str, Counts], second: dict[str, Counts]) -> str 
     if not first or not second:
         return "one has no utterances.jsonl; run whisper-recipe score again"
     if first.keys() != second.keys():
-        return f"{len(first.keys() ^ second.keys())} utterances are in one of them only"
-    if any(one.normalizer != second[key].normalizer for key, one in first.items()):
+        return f"{len(first.keys() ^ second.keys())} utterances are in only one of them"
+    if any(counts.normalizer != second[key].normalizer for key, counts in first.items()):
         return "their normalizers differ"
-    if any(one._replace(errors=0) != second[key]._replace(errors=0) for key, one in first.items()):
+    if any(counts._replace(errors=0) != second[key]._replace(errors=0) for key, counts in first.items()):
         return "their references differ"
     return None
 
 
 def _difference(first: dict[str, Counts], second: dict[str, Counts], group: str) -> str | None:
-    members = [(one, second[key]) for key, one in first.items() if group in (ALL, one.group)]
-    found = members and paired_difference(
-        [one.errors for one, _ in members],
+    members = [(counts, second[key]) for key, counts in first.items() if group in (ALL, counts.group)]
+    tested = members and paired_difference(
+        [counts.errors for counts, _ in members],
         [other.errors for _, other in members],
-        [one.total for one, _ in members],
-        [one.speaker for one, _ in members],
+        [counts.total for counts, _ in members],
+        [counts.speaker for counts, _ in members],
     )
-    if not found:
+    if not tested:
         return None
-    low, high = 100 * found.low, 100 * found.high
-    return f"{100 * found.difference:+.2f} [{low:+.2f}, {high:+.2f}] p={found.p:.3f}"
+    low, high = 100 * tested.low, 100 * tested.high
+    return f"{100 * tested.difference:+.2f} [{low:+.2f}, {high:+.2f}] p={tested.p:.3f}"

@@ -1,4 +1,4 @@
-"""Whether a model's probabilities of its words are true: of words that it gives 0.8, eight in ten should be right."""
+"""Calibration of word probabilities: of the words with a probability of 0.8, eight in ten should be correct."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TEMPERATURES = np.geomspace(0.1, 10, 401)  # steps of 1.2 %
 
 
 def judged_words(rows: Iterable[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities of hypotheses' units and whether they are right, both (n,).
+    """Return the probabilities of hypotheses' units and whether they are correct, both (n,).
 
     Args:
-        rows: of utterances.jsonl, whose `words` are [start, end, probability] of each unit of the hypothesis.
+        rows: of utterances.jsonl; `words` has [start, end, probability] for each unit of the hypothesis.
     """
     probabilities, right = [], []
     for row in rows:
@@ -32,10 +32,10 @@ def judged_words(rows: Iterable[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def confidence_metrics(rows: Iterable[dict]) -> dict | None:
-    """Return what metrics.json says of the confidences; None where no word has one.
+    """Return the confidence entry of metrics.json; None if no word has a confidence.
 
-    `ece` is the expected calibration error; `temperature` the one that makes these probabilities likeliest, and
-    `ece_calibrated` the error with it; `bins` are those of `reliability`.
+    `ece` is the expected calibration error, `temperature` that of `best_temperature`, `ece_calibrated` the error with
+    this temperature, and `bins` those of `reliability`.
     """
     probabilities, right = judged_words(rows)
     if not len(probabilities):
@@ -54,22 +54,22 @@ def confidence_metrics(rows: Iterable[dict]) -> dict | None:
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray) -> list[list[float]]:
-    """Return [mean probability, share that is right, count] of the words in each of BINS ranges that has any."""
+    """Return [mean probability, share of correct words, count] for each of BINS ranges that has words."""
     numbers = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    members = [numbers == number for number in range(BINS)]
+    masks = [numbers == number for number in range(BINS)]
     return [
-        [float(probabilities[one].mean()), float(right[one].mean()), int(one.sum())] for one in members if one.any()
+        [float(probabilities[mask].mean()), float(right[mask].mean()), int(mask.sum())] for mask in masks if mask.any()
     ]
 
 
 def calibration_error(bins: Sequence[Sequence[float]]) -> float:
-    """Return the expected calibration error: how far probabilities are from shares that are right, over all words."""
+    """Return the expected calibration error: the mean distance from probability to share of correct words."""
     total = sum(count for *_, count in bins)
     return sum(count * abs(probability - share) for probability, share, count in bins) / total
 
 
 def best_temperature(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """Return which of TEMPERATURES gives the words' being right and wrong the highest likelihood."""
+    """Return the one of TEMPERATURES that maximises the likelihood of which words are correct."""
     likelihoods = []
     for temperature in TEMPERATURES:
         scaled = _calibrated(probabilities, temperature)
@@ -78,6 +78,6 @@ def best_temperature(probabilities: np.ndarray, right: np.ndarray) -> float:
 
 
 def _calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """As decoding/confidence.py's `calibrated`, of many."""
+    """Calibrate an array, as `calibrated` of decoding/confidence.py does one probability."""
     clipped = np.clip(probabilities, LEAST, 1 - LEAST)
     return np.clip(1 / (1 + ((1 - clipped) / clipped) ** (1 / temperature)), LEAST, 1 - LEAST)

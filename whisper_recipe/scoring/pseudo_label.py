@@ -1,4 +1,4 @@
-"""`whisper-recipe pseudo-label`: a decoding becomes cuts to train on, without what looks made up."""
+"""`whisper-recipe pseudo-label`: turn a decoding into cuts to train on, without texts that look made up."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def pseudo_label(
     decoding: Path, cuts: Path, out: Path, max_chars_per_second: float = 25.0, min_confidence: float = 0.0
 ) -> None:
-    """Give cuts the hypotheses of a model as texts, for training on untranscribed audio.
+    """Label cuts with the hypotheses of a model, for training on untranscribed audio.
 
     Mixed into a training set (`train --train_cuts new.jsonl.gz:0.5 labelled.jsonl.gz:0.5`), the base model's own texts
     keep it from forgetting. Drops cuts without a hypothesis, and hypotheses that are empty, loop, or have more text
-    than can be spoken in the time; they are counted and listed in dropped_<name>.tsv beside OUT with the reasons.
+    than can be spoken in the time; they are counted and listed in dropped_<name>.tsv next to OUT with the reasons.
 
     Args:
         decoding: the folder of `whisper-recipe decode`.
@@ -40,8 +40,8 @@ def pseudo_label(
         min_confidence: drop texts whose words have a lower mean probability; requires `decode --confidence`.
 
     Raises:
-        RecipeError: there is no decoding, it is not of these cuts, has no probabilities where some are asked for, or
-            nothing of it is left.
+        RecipeError: there is no decoding, it is not of these cuts, it has no probabilities although min_confidence is
+            set, or all cuts are dropped.
     """
     from lhotse import CutSet
 
@@ -57,9 +57,11 @@ def pseudo_label(
             labelled.append(_labelled(cut, row).to_dict())
     if hypotheses:
         cure = "give the manifest that was decoded"
-        raise RecipeError(f"has no cut {min(hypotheses)}, which was decoded", where=cuts, cure=cure)
+        raise RecipeError(f"decoded cut {min(hypotheses)} is missing", where=cuts, cure=cure)
     if not labelled:
-        raise RecipeError(f"all {len(dropped)} hypotheses look made up", where=decoding, cure="listen to some")
+        key, reason = next(iter(dropped.items()), ("none", "no hypothesis"))
+        what = f"all {len(dropped)} cuts are dropped, {key} first: {reason}"
+        raise RecipeError(what, where=decoding, cure="listen to some")
     write_jsonl(out, labelled)
     name = out.name.removeprefix("cuts_").partition(".")[0]
     rows = [f"{key}\t{reason}" for key, reason in dropped.items()]
@@ -87,7 +89,7 @@ def _read_hypotheses(path: Path, needs_words: bool) -> dict[str, dict]:
 
 
 def _fault(row: dict, seconds: float, max_chars_per_second: float, min_confidence: float) -> str | None:
-    """Return why a hypothesis looks made up; None where it does not."""
+    """Return why a hypothesis looks made up; None if it does not."""
     language, task = row["language"], row["task"]
     normalised = get_normalizer("whisper", text_language(language, task))(row["text"])
     if not normalised:
@@ -96,7 +98,7 @@ def _fault(row: dict, seconds: float, max_chars_per_second: float, min_confidenc
         return f"loop: {' '.join(loop.units)!r} {loop.repeats} times"
     density = count_characters(row["text"]) / seconds
     if density > max_chars_per_second:
-        return f"too much text: {density:.1f} characters a second"
+        return f"too much text: {density:.1f} characters per second"
     if min_confidence:
         confidence = statistics.fmean(word["probability"] for word in row["words"]) if row["words"] else 0.0
         if confidence < min_confidence:
@@ -111,7 +113,7 @@ def _labelled(cut: Cut, row: dict) -> Cut:
     from lhotse.utils import fastcopy
 
     if isinstance(cut, MixedCut):
-        raise RecipeError(f"cut {cut.id} is mixed from several", cure="save its audio first (CutSet.save_audios)")
+        raise RecipeError(f"cut {cut.id} is mixed from several cuts", cure="save its audio first (CutSet.save_audios)")
     supervision = SupervisionSegment(
         cut.id,
         cut.recording_id,

@@ -1,4 +1,4 @@
-"""What is scored: references as cuts, a Kaldi data directory or a text; hypotheses as jsonl, trn or Kaldi text."""
+"""Inputs of scoring: references as cuts, a Kaldi data directory or text; hypotheses as jsonl, trn or Kaldi text."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ JSON_LINES = (".jsonl", ".jsonl.gz")
 
 
 class Reference(NamedTuple):
-    """What an utterance should have been recognised as.
+    """The reference of an utterance.
 
-    `speaker` is None where nobody says who speaks, `duration` (seconds) where nobody says how long.
+    `speaker` and `duration` (seconds) are None if unknown.
     """
 
     text: str
@@ -31,15 +31,15 @@ class Reference(NamedTuple):
 
 
 def read_references(path: Path, language: str | None = None) -> dict[str, Reference]:
-    """Read references: id -> reference; without lhotse and audio.
+    """Read references: id -> reference; needs neither lhotse nor audio.
 
     Args:
         path: a cut manifest (.jsonl or .jsonl.gz), a Kaldi data directory with or without wav.scp, NAME.trn with
             `text (id)`, or a file with `id text`, where an id alone is a reference without speech.
-        language: of the last two, whose ids may be `id|language|task` instead.
+        language: of the last two, unless their ids are `id|language|task`.
 
     Raises:
-        RecipeError: nothing is there, a row is not whole, its language is unknown, or an id occurs twice.
+        RecipeError: the file is missing or empty, a row is incomplete, its language is unknown, or an id occurs twice.
     """
     require(path, "run whisper-recipe fbank first (stage 2)")
     if path.is_dir():
@@ -49,15 +49,15 @@ def read_references(path: Path, language: str | None = None) -> dict[str, Refere
     references: dict[str, Reference] = {}
     for where, key, reference in rows:
         if key in references:
-            raise RecipeError(f"cut {key} occurs twice", where=where, cure="remove one")
+            raise RecipeError(f"{key} occurs twice", where=where, cure="remove one")
         references[key] = reference
     if not references:
-        raise RecipeError("no cuts in it", where=path, cure="give the manifest that was decoded")
+        raise RecipeError("no utterances in it", where=path, cure="give the manifest that was decoded")
     return references
 
 
 def _of_data_dir(path: Path) -> Iterator[tuple[str, str, Reference]]:
-    # Pipes are allowed because no audio is read: none is run.
+    # Pipes are allowed because no audio is read: none is executed.
     for row in read_corpus(path, allow_pipes=True, needs_audio=False):
         duration = row.duration if row.end is None else row.end - row.start
         yield row.row, row.id, Reference(row.text, row.language, row.task, _speaker(row.speaker, row.id), duration)
@@ -69,20 +69,21 @@ def _of_text(path: Path, language: str | None) -> Iterator[tuple[str, str, Refer
         spoken, task = parts if len(parts) == 2 else (language, "transcribe")
         if spoken is None:
             cure = "give --language, ids like id|language|task, or a data directory with utt2lang"
-            raise RecipeError("its language is unknown", where=where, cure=cure)
+            raise RecipeError(f"{key} has no language", where=where, cure=cure)
         yield where, key, Reference(text, language_code(spoken, where), check_task(task, where))
 
 
 def _of_cuts(path: Path) -> Iterator[tuple[str, str, Reference]]:
     for line, row in read_jsonl(path):
         where = f"{path}:{line}"
-        cut, said = read_cut_row(row, where)
+        cut, spoken = read_cut_row(row, where)
         duration = cut.duration if isinstance(cut.duration, int | float) else None
-        yield where, cut.id, Reference(said.text, said.language, said.task, _speaker(said.speaker, cut.id), duration)
+        speaker = _speaker(spoken.speaker, cut.id)
+        yield where, cut.id, Reference(spoken.text, spoken.language, spoken.task, speaker, duration)
 
 
 def _speaker(speaker: object, key: str) -> str | None:
-    """Return the speaker; None where utterances are their own speakers, which is how Kaldi says that none is known."""
+    """Return the speaker; None if it is the utterance's id, which in Kaldi means that the speaker is unknown."""
     return speaker if isinstance(speaker, str) and speaker not in ("", key, key.partition("|")[0]) else None
 
 
@@ -93,12 +94,12 @@ def hypotheses_file(hyp: Path) -> Path:
 
 
 def read_hypotheses(path: Path, references: dict[str, Reference]) -> dict[str, str]:
-    """Read hypotheses: id -> text; every id once, and each with a reference.
+    """Read hypotheses: id -> text; ids must be unique, and each must have a reference.
 
-    The name says the format: .jsonl has {"id": ..., "text": ...} a line, .trn `text (id)`, any other `id text`.
+    The suffix decides the format: .jsonl has {"id": ..., "text": ...} per line, .trn `text (id)`, any other `id text`.
 
     Raises:
-        RecipeError: a line is not of that format, an id occurs twice or has no reference.
+        RecipeError: a line is not in that format, or an id occurs twice or has no reference.
     """
     rows = _jsonl_rows(path) if path.name.endswith(JSON_LINES) else _text_rows(path)
     hypotheses: dict[str, str] = {}
@@ -136,5 +137,5 @@ def _text_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         if line.strip():
             match = re.fullmatch(pattern, line.strip())
             if match is None:
-                raise RecipeError("not a text with its id", where=f"{path}:{number}", cure=f"write `{form}` a line")
+                raise RecipeError("no id in it", where=f"{path}:{number}", cure=f"expected `{form}`")
             yield f"{path}:{number}", match["id"], match["text"].strip()

@@ -1,4 +1,4 @@
-"""report.html: one decoding, or several side by side, on a page to look at and listen to."""
+"""report.html: one decoding, or several side by side, on a page with audio."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from whisper_recipe.scoring.references import JSON_LINES
 from whisper_recipe.scoring.utterances import BREAKDOWNS, DURATION_EDGES, duration_range
 from whisper_recipe.text.normalize import text_language
 
-ALL = "all"  # the group that is the whole set
-MEAN = "mean_error_rate"  # of it: over languages and tasks, where there are several
-MEAN_RATE = "eval_error_rate"  # the same of an evaluation in training, in curves.csv
+ALL = "all"  # the group of all utterances
+MEAN = "mean_error_rate"  # of that group: over languages and tasks, if there are several
+MEAN_RATE = "eval_error_rate"  # the same for an evaluation during training, in curves.csv
 CURVES = {"loss": "training", "eval_loss": "dev set", MEAN_RATE: "mean of WER and CER"}
 CANARIES_NOTE = "Canaries are sets the run is not trained for; they show what it forgets. Step 0 is the base model."
 RATES = {
@@ -33,10 +33,10 @@ RATES = {
     "del_rate": "del",
     "sub_rate": "sub",
     "match_error_rate": "MER",
-    "sentence_correct_rate": "sentences right",
+    "sentence_correct_rate": "sentences correct",
 }
 COUNTS = {"total": "reference length", "utterances": "utterances"}
-# What the page needs of an utterance's row in utterances.jsonl.
+# The keys of utterances.jsonl that the page needs.
 REPORTED = {"language", "task", "speaker", "duration", "unit", "reference", "hypothesis", "alignment"}
 REPORTED |= {"reference_units", "hypothesis_units"}
 RATES_NOTE = (
@@ -54,14 +54,14 @@ class System(NamedTuple):
 
 
 def named_groups(metrics: Iterable[dict]) -> list[str]:
-    """Return the groups of several metrics.json; the whole set comes last, or not at all beside a single group."""
-    found = dict.fromkeys(group for one in metrics for group in one["groups"])
-    parts = sorted(group for group in found if group != ALL)
-    return parts if len(parts) == 1 else [*parts, *(group for group in found if group == ALL)]
+    """Return the groups of several metrics.json; the whole set comes last, and is left out if there is one other."""
+    groups = dict.fromkeys(group for scored in metrics for group in scored["groups"])
+    parts = sorted(group for group in groups if group != ALL)
+    return parts if len(parts) == 1 else [*parts, *(group for group in groups if group == ALL)]
 
 
 def percent(value: float | list[float] | None) -> str:
-    """Return a rate, or an interval of rates, in per cent without the sign; a dash where there is none."""
+    """Return a rate, or an interval of rates, in percent without the sign; a dash for None."""
     if value is None:
         return "–"
     return " to ".join(map(percent, value)) if isinstance(value, list) else f"{100 * value:.2f}"
@@ -81,11 +81,12 @@ def write_report(
     Args:
         path: of the page.
         title: its heading.
-        systems: name -> decoding of the same set; the utterances that all have are shown.
-        audio: where the sound of the utterances is to be.
-        audio_limit_mb: megabytes of sound; the utterances with most errors, or that differ most, come first.
+        systems: name -> decoding of the same set; only utterances that all have are shown.
+        audio: where to store the audio of the utterances.
+        audio_limit_mb: maximum size of the audio in megabytes; the utterances with the most errors, or that differ most
+            between systems, come first.
         differences: the paired test of several systems.
-        notes: what else is to be said at the top.
+        notes: further notes at the top.
 
     Raises:
         RecipeError: the systems have no utterance in common, or their references differ.
@@ -112,7 +113,7 @@ def write_report(
 
 
 def _merged(systems: dict[str, System]) -> list[dict]:
-    """Return the utterances that all systems have, as the page's script reads them."""
+    """Return the utterances that all systems have, in the format of the page's script."""
     first, *others = (system.rows for system in systems.values())
     common = [key for key in first if all(key in rows for rows in others)]
     if not common:
@@ -126,16 +127,16 @@ def _merged(systems: dict[str, System]) -> list[dict]:
 
 def _utterance(rows: list[dict]) -> dict:
     row = rows[0]
-    words = [word for one in rows for word in one.get("words") or () if word]
-    sure = [word[2] for word in words if word[2] is not None]
+    words = [word for result in rows for word in result.get("words") or () if word]
+    probabilities = [word[2] for word in words if word[2] is not None]
     results = [
         {
-            "hypothesis": one["hypothesis_units"],
-            "written": one["hypothesis"],
-            "alignment": one["alignment"],
-            **{key: one[key] for key in ("signs", "words") if one.get(key)},
+            "hypothesis": result["hypothesis_units"],
+            "written": result["hypothesis"],
+            "alignment": result["alignment"],
+            **{key: result[key] for key in ("signs", "words") if result.get(key)},
         }
-        for one in rows
+        for result in rows
     ]
     return {
         **{key: row[key] for key in ("id", "language", "task", "speaker", "duration", "unit")},
@@ -143,9 +144,9 @@ def _utterance(rows: list[dict]) -> dict:
         "duration_range": duration_range(row["duration"]),
         "written": row["reference"],
         "reference": row["reference_units"],
-        **({"confidence": min(sure)} if sure else {}),
+        **({"confidence": min(probabilities)} if probabilities else {}),
         "results": results,
-        "errors": [_errors(one) for one in rows],
+        "errors": [_errors(result) for result in rows],
     }
 
 
@@ -154,18 +155,18 @@ def _errors(row: dict) -> int:
 
 
 def _worst_first(utterances: list[dict]) -> list[dict]:
-    """Sort by errors; those of several systems by how much they differ, then by errors."""
+    """Sort by errors; with several systems by how much they differ, then by errors."""
 
     def order(row: dict) -> tuple:
         errors = row["errors"]
-        return -max(abs(one - errors[0]) for one in errors), -max(errors), row["id"]
+        return -max(abs(count - errors[0]) for count in errors), -max(errors), row["id"]
 
     return [{key: value for key, value in row.items() if key != "errors"} for row in sorted(utterances, key=order)]
 
 
 def _notes(systems: dict[str, System], count: int) -> list[str]:
     names = ", ".join(dict.fromkeys(system.metrics["normalizer"] for system in systems.values()))
-    notes = [f"Normalizer: {names}; the table names the one of each language. {RATES_NOTE}"]
+    notes = [f"Normalizer: {names}; the table shows the one of each language. {RATES_NOTE}"]
     for name, (_, metrics, rows) in systems.items():
         about = f"{name}: " if len(systems) > 1 else ""
         if "RTF" in metrics:
@@ -182,12 +183,12 @@ def _notes(systems: dict[str, System], count: int) -> list[str]:
             if "bleu" in values:
                 bleu = f"BLEU {values['bleu']:.2f} ({values['bleu_signature']})"
                 chrf = f"chrF {values['chrf']:.2f} ({values['chrf_signature']})"
-                notes.append(f"{about}{group}: {bleu}, {chrf}, of the text as written.")
+                notes.append(f"{about}{group}: {bleu}, {chrf}, on the text as written.")
     return notes
 
 
 def _rates(systems: dict[str, System]) -> Table:
-    """Return the error rates of each language and task; systems stand below one another."""
+    """Return the error rates of each language and task, with one row per system."""
     groups = named_groups(system.metrics for system in systems.values())
     several = len(systems) > 1
     rows = [
@@ -204,36 +205,35 @@ def _rates(systems: dict[str, System]) -> Table:
     ]
     texts = ["group", *(["system"] if several else []), "unit", "normalizer"]
     columns = [*texts, *RATES.values(), *COUNTS.values()]
-    minor = ("unit", "normalizer", "ins", "del", "sub", "MER", "sentences right", *COUNTS.values())
+    minor = ("unit", "normalizer", "ins", "del", "sub", "MER", "sentences correct", *COUNTS.values())
     return Table("Languages and tasks", columns, rows, texts=len(texts), minor=minor)
 
 
 def _breakdowns(breakdowns: list[dict[str, dict[str, dict]]]) -> list[dict]:
-    """Return the parts of each breakdown that says something, with the rates of each system."""
-    found = []
+    """Return each breakdown with more than one part, with the rates of each system."""
+    shown = []
     for name in BREAKDOWNS:
-        parts = dict.fromkeys(part for one in breakdowns for part in one.get(name, ()))
+        parts = dict.fromkeys(part for system in breakdowns for part in system.get(name, ()))
         if len(parts) > 1:
-            found.append(
-                {"name": name, "parts": [_part(part, [one[name].get(part) for one in breakdowns]) for part in parts]}
-            )
-    return found
+            rows = [_part(part, [system.get(name, {}).get(part) for system in breakdowns]) for part in parts]
+            shown.append({"name": name, "parts": rows})
+    return shown
 
 
 def _part(part: str, values: list[dict | None]) -> dict:
-    def rates(one: dict | None) -> dict | None:
-        low, high = (one and one["interval_95"]) or (None, None)
-        return one and {"rate": one["error_rate"], "low": low, "high": high}
+    def rates(metrics: dict | None) -> dict | None:
+        low, high = (metrics and metrics["interval_95"]) or (None, None)
+        return metrics and {"rate": metrics["error_rate"], "low": low, "high": high}
 
-    known = next(one for one in values if one)
+    known = next(metrics for metrics in values if metrics)
     return {"part": part, "utterances": known["utterances"], "systems": list(map(rates, values))}
 
 
 def _samples(references: str | None, ids: Collection[str]) -> dict[str, Samples]:
-    """Return what reads the samples of utterances; those whose manifest or directory names no plain file are left out.
+    """Return functions that read the samples of utterances; those without a plain audio file are left out.
 
     Args:
-        references: what was scored against; it may be gone.
+        references: the manifest or directory that was scored against; it may no longer exist.
         ids: of the utterances.
     """
     if references is None or not exists(references):
@@ -249,20 +249,20 @@ def _samples(references: str | None, ids: Collection[str]) -> dict[str, Samples]
 
 
 def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list[str]]) -> list[list | None]:
-    """Return [start, end, probability] of each unit of a normalised hypothesis by the words of the written one.
+    """Return [start, end, probability] of each unit of a normalised hypothesis, from the words as written.
 
-    Normalisation joins, splits and drops words ("twenty five" becomes "25"), so units are found by an alignment with
-    those of the single words; None where a unit is in none of them.
+    Normalisation joins, splits and drops words ("twenty five" becomes "25"), so the units are aligned with those of the
+    single words; None for a unit without a match.
 
     Args:
         units: of the hypothesis.
         words: rows with `start`, `end` (seconds, may be missing) and `probability`.
-        units_of_word: the units that each word alone is normalised to.
+        units_of_word: the units of each word when normalised alone.
     """
     owners, parts = [], []
-    for word, found in zip(words, units_of_word, strict=True):
-        owners += [word] * len(found)
-        parts += found
+    for word, own_units in zip(words, units_of_word, strict=True):
+        owners += [word] * len(own_units)
+        parts += own_units
     times: list[list | None] = [None] * len(units)
     for match in SequenceMatcher(None, units, parts, autojunk=False).get_matching_blocks():
         for offset in range(match.size):
@@ -272,15 +272,15 @@ def unit_times(units: list[str], words: list[dict], units_of_word: Iterable[list
 
 
 def _reliability(systems: dict[str, System]) -> list[dict]:
-    """Return the chart of how often words of a probability are right, where the systems have probabilities."""
-    known = {name: found for name, one in systems.items() if (found := one.metrics.get("confidence"))}
+    """Return the chart of how often words of a given probability are correct; none without probabilities."""
+    known = {name: found for name, system in systems.items() if (found := system.metrics.get("confidence"))}
     errors = ", ".join(
         f"{percent(found['ece'])} %" + (f" ({name})" if len(systems) > 1 else "") for name, found in known.items()
     )
     chart = {
         "title": "Word probabilities",
-        "note": "Calibrated probabilities lie on the diagonal; below it the model is too sure, above it too unsure. "
-        f"Larger dots stand for more words. Expected calibration error: {errors}.",
+        "note": "Calibrated probabilities lie on the diagonal; below it the model is overconfident, above it "
+        f"underconfident. Larger dots stand for more words. Expected calibration error: {errors}.",
         "x": "probability",
         "y": "share of correct words",
         "diagonal": True,
@@ -293,7 +293,7 @@ def _reliability(systems: dict[str, System]) -> list[dict]:
 
 
 def _curves(systems: dict[str, System]) -> list[dict]:
-    """Return the learning curves of the runs that the decodings stand in, each once."""
+    """Return the learning curves of the training runs that the decodings belong to, each once."""
     runs: dict[Path, str] = {}
     for name, system in systems.items():
         run = system.folder.absolute().parent
@@ -302,7 +302,7 @@ def _curves(systems: dict[str, System]) -> list[dict]:
 
 
 def learning_curves(name: str, run: Path) -> list[dict]:
-    """Return the charts of a training run's curves.csv; none where the decoding stands in no such run."""
+    """Return the charts of a training run's curves.csv; none if it does not exist."""
     path = run / "curves.csv"
     if not path.is_file():
         return []
@@ -317,7 +317,7 @@ def learning_curves(name: str, run: Path) -> list[dict]:
     losses = [column for column in series if column in ("loss", "eval_loss")]
     canaries = [column for column in series if column.startswith("eval_canary_")]
     rates = [column for column in series if column.startswith("eval_") and column not in losses + canaries]
-    if len(rates) == 2:  # a single language: the mean is its own rate
+    if len(rates) == 2:  # a single language: the mean equals its rate
         rates = [column for column in rates if column != MEAN_RATE]
     return [
         {
@@ -339,7 +339,7 @@ def learning_curves(name: str, run: Path) -> list[dict]:
 
 
 def _curve_name(column: str) -> str:
-    """Return how the page names a column of curves.csv: `eval_wer_cs` is `WER cs`, `eval_canary_en` `canary en`."""
+    """Return the page's name for a column of curves.csv: `eval_wer_cs` is `WER cs`, `eval_canary_en` `canary en`."""
     if column in CURVES:
         return CURVES[column]
     kind, _, rest = column.removeprefix("eval_").partition("_")

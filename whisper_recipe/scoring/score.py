@@ -1,4 +1,4 @@
-"""`whisper-recipe score`: error rates of a decoded set and what is behind them, as files for people and programs."""
+"""`whisper-recipe score`: error rates of a decoded set and their details, as files for people and programs."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def score(
     audio: AudioMode = "embedded",
     audio_limit_mb: float = 3.0,
 ) -> None:
-    """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more beside them.
+    """Score hypotheses; write metrics.json, report.html, wer, cer, errors.txt and more next to them.
 
     frequent_errors.txt has the most frequent substitutions, insertions and deletions, hallucinations.txt the signs of
-    hallucination, missing.txt the utterances without a hypothesis, utterances.jsonl the alignment and counts of each.
+    hallucination, missing.txt the utterances without a hypothesis, utterances.jsonl all alignments and counts.
 
     Args:
         hyp: the folder written by `whisper-recipe decode`, with hyp.jsonl; or a file: NAME.jsonl, NAME.trn with `text
@@ -61,12 +61,12 @@ def score(
             others.
         bleu: languages whose texts are translations of speech in another language, for models that translate by writing
             in that language; they also get BLEU and chrF, as the task translate does.
-        audio: where to store the audio of report.html: in the page (embedded), in a folder beside it (linked), or not
+        audio: where to store the audio of report.html: in the page (embedded), in a folder next to it (linked), or not
             at all (none).
-        audio_limit_mb: maximum size of the audio in megabytes; the utterances with most errors come first.
+        audio_limit_mb: maximum size of the audio in megabytes; the utterances with the most errors come first.
 
     Raises:
-        RecipeError: an input is missing, an id is there twice, or a hypothesis has no reference.
+        RecipeError: an input is missing, an id occurs twice, or a hypothesis has no reference.
     """
     references = read_references(ref, language)
     file = hypotheses_file(hyp)
@@ -95,7 +95,7 @@ def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float], transla
     groups[ALL] = group_metrics(utterances)
     rates = [group["error_rate"] for name, group in groups.items() if name != ALL and group["error_rate"] is not None]
     if len(parts) > 1 and rates:
-        # Of languages and tasks: words and characters can't be added up, and small groups count as much as others.
+        # The mean over groups: words and characters can't be added up, and small groups count as much as large ones.
         groups[ALL][MEAN] = fmean(rates)
     signs = Counter(sign for utterance in utterances for sign in utterance.signs)
     return {
@@ -112,7 +112,7 @@ def _metrics(utterances: list[ScoredUtterance], speed: dict[str, float], transla
 
 
 def _translation_metrics(utterances: list[ScoredUtterance], translated: set[str]) -> dict[str, float | str]:
-    """BLEU and chrF of translations, as written: sacrebleu has its own way with punctuation, named in its signature."""
+    """Return BLEU and chrF of translations as written; sacrebleu's signature names its handling of punctuation."""
     source = utterances[0].source
     if source.task != "translate" and source.language not in translated:
         return {}
@@ -121,15 +121,15 @@ def _translation_metrics(utterances: list[ScoredUtterance], translated: set[str]
     metrics = {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
         hypotheses = [utterance.written or "" for utterance in utterances]
-        found = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]])
-        metrics[name] = found.score
-        metrics[f"{name}_details"] = str(found)
+        result = metric.corpus_score(hypotheses, [[utterance.source.text for utterance in utterances]])
+        metrics[name] = result.score
+        metrics[f"{name}_details"] = str(result)
         metrics[f"{name}_signature"] = str(metric.get_signature())
     return metrics
 
 
 def _speed(path: Path) -> dict[str, float]:
-    """RTF: processing time / audio time, smaller is faster; RTFx is its inverse. Empty where nobody noted it."""
+    """Return RTF (processing time / audio time, smaller is faster) and its inverse, RTFx; empty if not recorded."""
     if not path.exists():
         return {}
     rtf = read_json(path).get("rtf")
@@ -139,9 +139,9 @@ def _speed(path: Path) -> dict[str, float]:
 
 
 def frequent_errors(utterances: list[ScoredUtterance]) -> dict[str, Counter[tuple[str, str, str]]]:
-    """Count each substitution, insertion and deletion: kind -> (language of the text, reference, hypothesis) -> times.
+    """Count each substitution, insertion and deletion: kind -> (language of the text, reference, hypothesis) -> count.
 
-    The reference's unit is "" for insertions, the hypothesis' for deletions.
+    The reference is "" for insertions, the hypothesis for deletions.
     """
     counters: dict[str, Counter[tuple[str, str, str]]] = {name: Counter() for name in KINDS.values()}
     for utterance in utterances:
@@ -157,14 +157,14 @@ def _read_words(file: Path) -> dict[str, list[dict]]:
     """Return the words of hypotheses that have times or probabilities: id -> rows.
 
     Raises:
-        RecipeError: what stands there is something else.
+        RecipeError: `words` is malformed.
     """
     words = {}
     for line, row in read_jsonl(file) if file.name.endswith(JSON_LINES) else ():
         if row.get("words") is not None:
             if not isinstance(row["words"], list) or not all(map(_is_word, row["words"])):
-                cure = "write {'word': ..., 'start': seconds, 'end': seconds, 'probability': 0 to 1}, or no words"
-                raise RecipeError("its words are not words with times", where=f"{file}:{line}", cure=cure)
+                cure = "write {'word': ..., 'start': seconds, 'end': seconds, 'probability': 0 to 1}, or omit words"
+                raise RecipeError("malformed words", where=f"{file}:{line}", cure=cure)
             words[row["id"]] = row["words"]
     return words
 
@@ -177,7 +177,7 @@ def _is_word(value: object) -> bool:
 
 
 def _row(utterance: ScoredUtterance, words: list[dict] | None) -> dict:
-    """Return a row of utterances.jsonl: what compare and the report need to know of an utterance."""
+    """Return a row of utterances.jsonl: what compare and the report need to know about an utterance."""
     reference, hypothesis = (
         units_of(text, utterance.in_characters) for text in (utterance.reference, utterance.hypothesis)
     )
@@ -224,7 +224,7 @@ def _write_texts(folder: Path, utterances: list[ScoredUtterance], metrics: dict)
         "hallucinations.txt": _signs_text(utterances, metrics["normalizer"]),
         "missing.txt": "".join(missing),
     }
-    optional = ("wer", "cer", "mixed", "missing.txt")  # an empty one says nothing, and that of an earlier run is wrong
+    optional = ("wer", "cer", "mixed", "missing.txt")  # if empty, not written, and removed if left from an earlier run
     for name, text in texts.items():
         if not text and name in optional:
             (folder / name).unlink(missing_ok=True)
@@ -234,7 +234,7 @@ def _write_texts(folder: Path, utterances: list[ScoredUtterance], metrics: dict)
 
 
 def _kaldi_lines(groups: dict[str, dict], unit: str) -> list[str]:
-    """Return the lines of `wer` and `cer` as Kaldi's scoring writes them, one a group."""
+    """Return the lines of `wer` and `cer` as Kaldi's scoring writes them, one per group."""
     lines = []
     for group, values in groups.items():
         if values["unit"] == unit:
@@ -247,7 +247,7 @@ def _kaldi_lines(groups: dict[str, dict], unit: str) -> list[str]:
 
 
 def _alignments(utterances: list[ScoredUtterance]) -> list[str]:
-    """Return the alignment of every utterance that has errors, those with most first."""
+    """Return the alignment of every utterance with errors, those with the most first."""
     wrong = [utterance for utterance in utterances if utterance.counts.errors]
     wrong.sort(key=lambda utterance: (-utterance.counts.errors, utterance.id))
     return [
@@ -259,7 +259,7 @@ def _alignments(utterances: list[ScoredUtterance]) -> list[str]:
 
 
 def _frequent_errors_text(errors: dict[str, Counter[tuple[str, str, str]]], normalizer: str) -> str:
-    lines = [f"Times, language of the text, reference -> hypothesis. Normalizer: {normalizer}."]
+    lines = [f"Count, language of the text, reference -> hypothesis. Normalizer: {normalizer}."]
     for kind, counter in errors.items():
         lines += ["", f"{kind}: {counter.total()}, {len(counter)} different"]
         for (language, reference, hypothesis), times in counter.most_common(MOST_FREQUENT):
@@ -296,12 +296,12 @@ def _print(hyp: Path, metrics: dict) -> None:
         print(f"mean error rate of the groups: {percent(metrics['groups'][ALL][MEAN])} %")
     for group, values in metrics["groups"].items():
         if "bleu" in values:
-            print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, of the text as written")
+            print(f"{group}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}, on the text as written")
     if "confidence" in metrics:
-        found = metrics["confidence"]
+        confidence = metrics["confidence"]
         print(
-            f"confidence: expected calibration error {percent(found['ece'])} %, "
-            f"{percent(found['ece_calibrated'])} % with temperature {found['temperature']:.3f}"
+            f"confidence: expected calibration error {percent(confidence['ece'])} %, "
+            f"{percent(confidence['ece_calibrated'])} % with temperature {confidence['temperature']:.3f}"
         )
     signs = ", ".join(f"{name} {count}" for name, count in metrics["hallucination_signs"].items() if count)
     if signs:

@@ -23,7 +23,7 @@ from whisper_recipe.text.normalize import (
 )
 
 Units = Literal["by_language", "words", "characters", "mixed"]
-DURATION_EDGES = (0, 2, 5, 10, 20, 30)  # seconds; each range holds its lower edge
+DURATION_EDGES = (0, 2, 5, 10, 20, 30)  # seconds; each range includes its lower edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class ScoredUtterance:
 
     Args:
         id: of the reference.
-        source: the reference as it was given.
-        written: the hypothesis as it was given; None where there is none.
+        source: the reference as given.
+        written: the hypothesis as given; None if there is none.
         reference: normalised.
-        hypothesis: normalised; "" where there is none.
-        normalizer: which one, never `whisper`.
+        hypothesis: normalised; "" if there is none.
+        normalizer: the one that was used, never `whisper`.
         unit: WER (words), CER (characters) or mixed (characters of scripts without spaces, words of all others).
         counts: its errors.
         signs: of hallucination.
@@ -59,7 +59,7 @@ class ScoredUtterance:
 
     @property
     def language(self) -> str:
-        """The language; `zh→en` where it is translated."""
+        """The language; `zh→en` if it is translated."""
         return f"{self.source.language}→en" if self.source.task == "translate" else self.source.language
 
     @property
@@ -68,7 +68,7 @@ class ScoredUtterance:
         return f"{self.language} {self.source.task}"
 
     def align(self) -> Alignment:
-        """Align it again: keeping 100,000 alignments would take some hundred megabytes."""
+        """Align it again: keeping 100,000 alignments would take a few hundred megabytes."""
         return align(self.reference, self.hypothesis, self.in_characters)
 
 
@@ -114,7 +114,7 @@ def _unit(units: Units, source: Reference) -> str:
 
 
 def duration_range(seconds: float | None) -> str | None:
-    """Return the range that a duration lies in, `2–5 s`; None for an unknown one."""
+    """Return the range of a duration, such as `2–5 s`; None if it is unknown."""
     if seconds is None:
         return None
     number = bisect.bisect_right(DURATION_EDGES, seconds)
@@ -122,7 +122,7 @@ def duration_range(seconds: float | None) -> str | None:
     return f"{DURATION_EDGES[number - 1]}{upper}"
 
 
-# What the set is broken down by, beside the groups: name -> the part an utterance belongs to, None for no part.
+# Breakdowns of the set in addition to the groups: name -> the part an utterance belongs to, None for no part.
 BREAKDOWNS: dict[str, Callable[[ScoredUtterance], str | None]] = {
     "language": lambda utterance: utterance.language,
     "task": lambda utterance: utterance.source.task,
@@ -134,7 +134,7 @@ BREAKDOWNS: dict[str, Callable[[ScoredUtterance], str | None]] = {
 def breakdown(
     utterances: Iterable[ScoredUtterance], part_of: Callable[[ScoredUtterance], str | None]
 ) -> dict[str, list[ScoredUtterance]]:
-    """Return the utterances of each part, parts in the order of their names (ranges in that of their seconds)."""
+    """Return the utterances of each part, sorted by name (ranges by seconds)."""
     parts: dict[str, list[ScoredUtterance]] = defaultdict(list)
     for utterance in utterances:
         part = part_of(utterance)
@@ -145,7 +145,7 @@ def breakdown(
 
 
 def group_metrics(utterances: list[ScoredUtterance]) -> dict:
-    """Return what metrics.json says of a group: unit, normaliser, rates, counts and the interval of the error rate."""
+    """Return a group's entry in metrics.json: unit, normaliser, rates, counts and the interval of the error rate."""
     counts = ErrorCounts.sum(utterance.counts for utterance in utterances)
     interval = error_rate_interval(
         [utterance.counts.errors for utterance in utterances],
@@ -153,7 +153,7 @@ def group_metrics(utterances: list[ScoredUtterance]) -> dict:
         [utterance.source.speaker for utterance in utterances],
     )
     return {
-        # Not a WER of anything where words and characters meet: each unit counts once.
+        # Not a WER if there are both words and characters: each unit counts once.
         "unit": "/".join(sorted({utterance.unit for utterance in utterances}, reverse=True)),
         "normalizer": "/".join(sorted({utterance.normalizer for utterance in utterances})),
         **counts.metrics(),

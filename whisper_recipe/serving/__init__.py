@@ -1,1 +1,1 @@
-"""Serving models over HTTP and WebSocket, by OpenAI's interface, with a page to try them."""
+"""Serve models over HTTP and WebSocket with OpenAI's interface, and a web page to try them."""

@@ -1,4 +1,4 @@
-"""What clients are answered: transcripts in OpenAI's formats, whole or as events, and errors."""
+"""Responses: transcripts in OpenAI's formats, whole or as events, and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODES = {UnknownModel: "model_not_found", TooLong: "audio_too_long", Busy: "queu
 
 
 def failure(error: Exception) -> JSONResponse:
-    """Return an error as OpenAI's interface has it; what is not the client's fault is not told in detail."""
+    """Return an error in OpenAI's format; errors that are not the client's fault have no details."""
     status, value = describe(error)
     headers = {"Retry-After": "2"} if status == 429 else None
     return JSONResponse({"error": value}, status, headers=headers)
@@ -34,20 +34,20 @@ def describe(error: Exception) -> tuple[int, dict[str, str | None]]:
     """Return the status of an error, and its description."""
     code = next((code for kind, code in CODES.items() if isinstance(error, kind)), None)
     where = str(getattr(error, "where", None) or "")
-    param = where if where and "/" not in where else None  # the server's folders are none of the client's business
+    param = where if where and "/" not in where else None  # clients don't see the server's folders
     if isinstance(error, RecipeError):
         status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
         message = "; ".join(filter(None, (error.what, error.cure)))
     elif isinstance(error, HTTPException):
         status, message = error.status_code, str(error.detail)
     else:
-        status, message = 500, "the server failed on this request; its log says why"
+        status, message = 500, "the server failed on this request; see its log"
     kind = KINDS.get(status, "invalid_request_error")
     return status, {"message": message, "type": kind, "param": param, "code": code}
 
 
 def whole(transcript: Transcript, form: str, granularities: list[str], temperature: float) -> Response:
-    """Return a transcript as a response of the format that was asked for."""
+    """Return a transcript as a response in the requested format."""
     if form == "text":
         return PlainTextResponse(f"{transcript.text}\n")
     if form in SUBTITLES:
@@ -75,11 +75,11 @@ def whole(transcript: Transcript, form: str, granularities: list[str], temperatu
 
 
 def segment_value(index: int, segment: Segment, temperature: float) -> dict[str, object]:
-    """Return a segment as verbose_json has it."""
+    """Return a segment in the format of verbose_json."""
     raw = segment.text.encode()
     return {
         "id": index,
-        "seek": round(100 * segment.start),  # frames; OpenAI's is that of the window
+        "seek": round(100 * segment.start),  # in frames; OpenAI reports the window's
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
@@ -92,7 +92,7 @@ def segment_value(index: int, segment: Segment, temperature: float) -> dict[str,
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events of a job, which ends with the connection."""
+    """Server-sent events of a job, which is ended when the connection closes."""
 
     def __init__(self, job: Job, timed: bool) -> None:
         super().__init__(_events(job, timed), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
@@ -107,11 +107,11 @@ class EventStream(StreamingResponse):
 
 
 async def _events(job: Job, timed: bool) -> AsyncIterator[str]:
-    """Yield server-sent events: the text of each segment when it is done, and the whole at the end.
+    """Yield server-sent events: the text of each segment when it is finished, and the whole text at the end.
 
     Args:
-        job: in the queue.
-        timed: send each segment with its times too.
+        job: a job in the queue.
+        timed: also send each segment with its times.
     """
     texts: list[str] = []
     try:

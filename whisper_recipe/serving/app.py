@@ -1,4 +1,4 @@
-"""The HTTP interface: OpenAI's, as far as it is about speech to text, health, metrics, and the page."""
+"""The HTTP interface: OpenAI's for speech to text, health, metrics, and the web page."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def create_app(
     """Return the server as an ASGI application.
 
     Args:
-        models: that can be asked for.
-        limits: of requests.
-        api_key: that requests under /v1 must carry.
-        search: how hypotheses are searched for, where a request doesn't say.
-        batch_duration: seconds of audio in a batch at most.
-        log_text: log what was said.
+        models: the models to serve.
+        limits: limits on requests.
+        api_key: the key that requests under /v1 must send.
+        search: options of the search for hypotheses, for requests that don't set them.
+        batch_duration: maximum seconds of audio per batch.
+        log_text: log transcripts.
     """
     service = Service(models, limits, search, batch_duration, log_text)
-    # The pages of its documentation would load scripts from elsewhere; /openapi.json is there.
+    # FastAPI's documentation pages would load scripts from other sites; /openapi.json is served.
     app = FastAPI(title="whisper-recipe", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_middleware(Gate, service.queue, service.metrics, api_key, limits.max_bytes)
@@ -60,7 +60,7 @@ def create_app(
 
 
 def _first(error: RequestValidationError) -> HTTPException:
-    """Return the first of what is wrong with a form."""
+    """Return the first error in a form."""
     wrong = error.errors()[0]
     return HTTPException(400, f"{wrong['loc'][-1]}: {wrong['msg']}")
 
@@ -96,10 +96,10 @@ def _model(name: str) -> dict:
 
 
 class Page(StaticFiles):
-    """The page, which loads nothing from elsewhere."""
+    """The web page, which loads nothing from other sites."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file with the headers that keep browsers to that."""
+        """Return a file with the headers that enforce this."""
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
         return response

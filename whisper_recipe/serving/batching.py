@@ -1,4 +1,4 @@
-"""The queue: windows of all requests, decoded together where they are alike.
+"""The queue: windows of all requests, with similar ones decoded together.
 
 Everything here runs on the event loop, so nothing needs a lock; decoding itself runs in threads.
 """
@@ -26,8 +26,8 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.serving.metrics import Metrics
 from whisper_recipe.serving.models import Models, Served
 
-# A window of a long recording waits as if it had come so much later than the one before it, so that short requests need
-# not wait for all of it, and it is not left behind for ever either.
+# Each window of a long recording is queued as if it had arrived this much later than the one before it, so that short
+# requests need not wait for the whole recording, and the recording is not delayed forever either.
 SECONDS_BETWEEN_WINDOWS = 1.0
 
 
@@ -37,14 +37,14 @@ class Busy(RecipeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a recording is to be decoded; what has the same settings and language may share a batch.
+    """How to decode a recording; recordings with the same settings and language may share a batch.
 
     Args:
-        model: by which.
+        model: the model to decode with.
         task: transcribe or translate.
-        words: find the times of words too.
-        scored: give each segment its score.
-        search: how hypotheses are searched for.
+        words: also find word times.
+        scored: return a score with each segment.
+        search: options of the search for hypotheses.
     """
 
     model: Served
@@ -59,26 +59,26 @@ class Job:
 
     def __init__(self, recording: Recording, settings: Settings) -> None:
         self.recording, self.settings = recording, settings
-        self.over = False  # nobody waits for it any more
-        self.unfinished: list[int] = []  # windows, and rests of them, that are left to decode, for each window
+        self.over = False  # no client waits for it any more
+        self.unfinished: list[int] = []  # for each window, the number of pieces left to decode
         self.found: list[list[Segment]] = []  # for each window
-        self.told = 0  # windows whose segments have been given away
+        self.told = 0  # number of windows with delivered segments
         self.later: list[QueuedWindow] = []  # windows that wait until the language is detected
         self._finished: asyncio.Queue[list[Segment] | Exception | None] = asyncio.Queue()
 
     def expect(self, count: int) -> None:
-        """Expect so many windows."""
+        """Set the number of windows."""
         self.unfinished, self.found = [1] * count, [[] for _ in range(count)]
         self._tell()
 
     def keep(self, index: int, piece: Piece) -> None:
-        """Keep what a window, or the rest of one, says."""
+        """Store the result of a window, or of the rest of one."""
         self.found[index] += piece.segments
         self.unfinished[index] += len(piece.rest) - 1
         self._tell()
 
     def _tell(self) -> None:
-        """Give away the segments of windows that are finished, as far as those before them are."""
+        """Deliver the segments of finished windows, in order."""
         while self.told < len(self.found) and not self.unfinished[self.told]:
             self._finished.put_nowait(sorted(self.found[self.told], key=lambda segment: segment.start))
             self.told += 1
@@ -86,12 +86,12 @@ class Job:
             self._finished.put_nowait(None)
 
     def fail(self, error: Exception) -> None:
-        """End with an error."""
+        """Finish with an error."""
         self.end()
         self._finished.put_nowait(error)
 
     def end(self) -> None:
-        """Nobody waits for the rest: what is not being decoded yet never will be."""
+        """Stop waiting for the rest: windows that are not being decoded yet are dropped."""
         self.over = True
 
     def transcript(self, segments: Iterable[Segment] = ()) -> Transcript:
@@ -99,10 +99,10 @@ class Job:
         return Transcript("", self.recording.language, self.settings.task, self.recording.duration, tuple(segments))
 
     async def segments(self) -> AsyncIterator[Segment]:
-        """Yield the segments in the order of time, as they are done.
+        """Yield the segments in time order, as they are finished.
 
         Raises:
-            RecipeError: it can't be decoded as asked for.
+            RecipeError: the recording can't be decoded as requested.
         """
         try:
             while (found := await self._finished.get()) is not None:
@@ -116,7 +116,7 @@ class Job:
 
 @dataclass(eq=False)
 class QueuedWindow:
-    """A window that waits to be decoded."""
+    """A window waiting to be decoded."""
 
     job: Job
     index: int  # of the window in the recording
@@ -124,20 +124,20 @@ class QueuedWindow:
     due: float  # the earliest is next
 
     def is_like(self, other: QueuedWindow) -> bool:
-        """Whether both may be in one batch."""
+        """Return whether both may share a batch."""
         ours, theirs = self.job, other.job
         return (ours.settings, ours.recording.language) == (theirs.settings, theirs.recording.language)
 
 
 class Batcher:
-    """Decodes the windows of all requests, in as many threads as the machine has cores.
+    """Decodes the windows of all requests, in two threads on a GPU, in as many as PyTorch uses on a CPU.
 
     Args:
         models: the server's.
-        max_queue: requests that are worked on or wait; more are refused.
-        max_seconds: of audio of all of them together.
-        batch_duration: seconds of audio in a batch at most.
-        metrics: to count in.
+        max_queue: maximum number of requests in progress or waiting; further ones are refused.
+        max_seconds: maximum seconds of audio in all of them together.
+        batch_duration: maximum seconds of audio per batch.
+        metrics: the server's.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Batcher:
         self.models, self.max_queue, self.max_seconds, self.metrics = models, max_queue, max_seconds, metrics
         self.batch_duration = batch_duration or usual_batch_duration()
         self.requests = 0
-        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()  # those that somebody waits for
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()  # those that clients wait for
         self._waiting: list[QueuedWindow] = []
         self._running: set[asyncio.Task] = set()
         # On a GPU the second thread computes features while the first one decodes.
@@ -156,7 +156,7 @@ class Batcher:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places in the queue; Busy where there is none."""
+        """Hold a place in the queue; raise Busy if there is none."""
         if self.requests >= self.max_queue:
             raise Busy(f"{self.max_queue} requests are waiting", cure="try again in a moment")
         self.requests += 1
@@ -168,16 +168,16 @@ class Batcher:
             self.metrics.requests_in_queue.set(self.requests)
 
     async def submit(self, recording: Recording, settings: Settings) -> Job:
-        """Put a recording into the queue; its segments come from the job that is returned.
+        """Queue a recording; return the job that yields its segments.
 
         Raises:
-            Busy: there is too much audio in the queue already.
+            Busy: too much audio is in the queue already.
         """
         loop, job = asyncio.get_running_loop(), Job(recording, settings)
         self._jobs.add(job)
         if sum(other.recording.duration for other in self._jobs if not other.over) > self.max_seconds:
             job.end()
-            raise Busy("too much audio is waiting", cure="try again in some minutes")
+            raise Busy("too much audio is waiting", cure="try again in a few minutes")
         self.metrics.audio_seconds.labels(settings.model.name).inc(recording.duration)
         windows = await loop.run_in_executor(self.readers, recording.windows, settings.model.timestamps)
         now = loop.time()
@@ -194,11 +194,11 @@ class Batcher:
         return job
 
     def _fill(self) -> None:
-        """Start batches as far as there are threads."""
-        self._waiting = [one for one in self._waiting if not one.job.over]
+        """Start batches while threads are free."""
+        self._waiting = [queued for queued in self._waiting if not queued.job.over]
         while self._waiting and len(self._running) < self.threads:
             batch = self._take()
-            self._waiting = [one for one in self._waiting if one not in batch]
+            self._waiting = [queued for queued in self._waiting if queued not in batch]
             task = asyncio.ensure_future(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)
@@ -210,30 +210,31 @@ class Batcher:
 
     def _take(self) -> list[QueuedWindow]:
         """Return the window that is due first, and those that can share its batch."""
-        first = min(self._waiting, key=lambda one: one.due)
-        alike = [one for one in self._waiting if one.is_like(first)]
+        first = min(self._waiting, key=lambda queued: queued.due)
+        alike = [queued for queued in self._waiting if queued.is_like(first)]
         padded = first.job.settings.model.length.seconds
-        groups = by_length(alike, lambda one: one.window.duration, self.batch_duration, padded)
+        groups = by_length(alike, lambda queued: queued.window.duration, self.batch_duration, padded)
         group = next(group for group in groups if first in group)
-        # Threads that would idle get their share.
+        # Leave a share to threads that would be idle.
         share = math.ceil(len(alike) / (self.threads - len(self._running)))
-        group.sort(key=lambda one: one.due)
+        group.sort(key=lambda queued: queued.due)
         return group[:share]
 
     async def _run(self, batch: list[QueuedWindow]) -> None:
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._decoders, self._decode, batch)
-        for one, result in zip(batch, results, strict=True):
+        for queued, result in zip(batch, results, strict=True):
+            job = queued.job
             if isinstance(result, Exception):
-                one.job.fail(result)
-            elif not one.job.over:
-                one.job.keep(one.index, result)
-                self._waiting += [QueuedWindow(one.job, one.index, window, one.due) for window in result.rest]
-                self._waiting += one.job.later
-                one.job.later = []
+                job.fail(result)
+            elif not job.over:
+                job.keep(queued.index, result)
+                self._waiting += [QueuedWindow(job, queued.index, window, queued.due) for window in result.rest]
+                self._waiting += job.later
+                job.later = []
 
     def _decode(self, batch: list[QueuedWindow]) -> list[Piece | Exception]:
-        """Decode a batch, in a thread. Where that fails, each window alone, so that one can't spoil the others."""
+        """Decode a batch in a thread. If that fails, decode each window alone, so that one can't spoil the others."""
         settings = batch[0].job.settings
         try:
             with self.models.loaded(settings.model) as backend:
@@ -247,7 +248,7 @@ class Batcher:
                     search=settings.search,
                     backend=backend,
                 )
-                pieces = transcriber.decode_windows([(one.job.recording, one.window) for one in batch])
+                pieces = transcriber.decode_windows([(queued.job.recording, queued.window) for queued in batch])
             self.metrics.batch_size.observe(len(batch))
             return list(pieces)
         except RecipeError as error:
@@ -255,4 +256,4 @@ class Batcher:
         except Exception as error:
             logging.getLogger("uvicorn.error").exception("decoding failed")
             failure = error
-        return [failure] if len(batch) == 1 else [result for one in batch for result in self._decode([one])]
+        return [failure] if len(batch) == 1 else [result for queued in batch for result in self._decode([queued])]

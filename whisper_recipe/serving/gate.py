@@ -1,4 +1,4 @@
-"""What stands before every request: the key, the origin, a place in the queue, and a limit of what is sent."""
+"""Checks on every request: the key, the origin, a place in the queue, and limits on what is sent."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from whisper_recipe.serving.metrics import Metrics
 
 AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 REALTIME = "/v1/realtime"
-READ_SECONDS = 60  # that a client may take for the next piece of its request
-SLOWEST = 1000  # bytes per second of a request on average, after READ_SECONDS
-KEY_IN_PROTOCOL = "openai-insecure-api-key."  # as OpenAI's realtime interface has it: browsers can't set headers there
+READ_SECONDS = 60  # for a client to send the next piece of its request
+SLOWEST = 1000  # minimum bytes per second of a request on average, after READ_SECONDS
+KEY_IN_PROTOCOL = "openai-insecure-api-key."  # as in OpenAI's realtime interface: browsers can't set headers there
 
 
 class Gate:
     """Lets requests through, or answers 401, 403, 408, 413 or 429.
 
     Args:
-        app: what is behind.
-        queue: whose places are held until the answer is sent.
-        metrics: to count in.
-        api_key: without it everything is open.
-        max_bytes: of a request.
+        app: the application behind the gate.
+        queue: the server's; a place in it is held until the response is sent.
+        metrics: the server's.
+        api_key: the key that requests must send; None for open access.
+        max_bytes: maximum bytes per request.
     """
 
     def __init__(self, app: ASGIApp, queue: Batcher, metrics: Metrics, api_key: str | None, max_bytes: int) -> None:
@@ -67,23 +67,23 @@ class Gate:
             self.metrics.request_seconds.labels(path).observe(time.perf_counter() - start)
 
     def _check(self, headers: Headers) -> None:
-        """Raise HTTPException for a wrong key, or a page of another site that makes its visitors' browsers ask."""
+        """Raise HTTPException for a wrong key, or a request from another site's page in a visitor's browser."""
         origin = urlsplit(headers.get("origin", "")).netloc
         if origin and origin != headers.get("host"):
-            raise HTTPException(403, "pages of other sites may not use this server")
+            raise HTTPException(403, "requests from pages of other sites are refused")
         if self.api_key is None:
             return
-        protocols = [one.strip() for one in headers.get("sec-websocket-protocol", "").split(",")]
-        given = [one.removeprefix(KEY_IN_PROTOCOL) for one in protocols if one.startswith(KEY_IN_PROTOCOL)]
+        protocols = [protocol.strip() for protocol in headers.get("sec-websocket-protocol", "").split(",")]
+        given = [name.removeprefix(KEY_IN_PROTOCOL) for name in protocols if name.startswith(KEY_IN_PROTOCOL)]
         given.append(headers.get("authorization", "").removeprefix("Bearer "))
         if not any(hmac.compare_digest(key.encode(), self.api_key.encode()) for key in given):
             raise HTTPException(401, "the key is missing or wrong; send it as Authorization: Bearer KEY")
 
     def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"the request is larger than the {self.max_bytes / 1e6:g} MB that this server takes")
+        return HTTPException(413, f"the request is larger than the {self.max_bytes / 1e6:g} MB that this server allows")
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return `receive` that raises HTTPException where the body is too large, or too slow in coming."""
+        """Wrap `receive` to raise HTTPException if the body is too large or arrives too slowly."""
         size, more, start = 0, True, time.perf_counter()
 
         async def limited() -> Message:
@@ -92,7 +92,7 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), min(READ_SECONDS, left) if more else None)
             except TimeoutError:
-                raise HTTPException(408, "the request comes too slowly") from None
+                raise HTTPException(408, "the request arrives too slowly") from None
             more = message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > self.max_bytes:
@@ -105,7 +105,7 @@ class Gate:
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, send).send_denial_response(failure(error))
             return
-        # A connection that is closed before the client has sent everything may lose the answer: read it, within limits.
+        # Closing a connection before the client has sent everything may lose the response: read it, within limits.
         size, limited = 0, self._limited(receive)
         try:
             while size <= self.max_bytes and (message := await limited()).get("more_body"):

@@ -1,4 +1,4 @@
-"""uvicorn as this server runs it: what its clients may keep waiting is limited."""
+"""uvicorn with limits on slow clients and on messages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADER_SECONDS = 20  # that a client may take for the header of a request, from the connection or the last answer
-SHUTDOWN_SECONDS = 60  # for requests in progress when the server is told to end
-MAX_MESSAGE = 1 << 20  # bytes of a message of a WebSocket: over 20 s of audio
+HEADER_SECONDS = 20  # for a client to send a request's header, from the connection or the last response
+SHUTDOWN_SECONDS = 60  # for requests in progress when the server is stopped
+MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message: 16 s of audio at 24 kHz
 
 
 class LimitedHttp(H11Protocol):
-    """uvicorn's HTTP, which also closes connections whose request header takes too long.
+    """uvicorn's HTTP protocol, which also closes connections if a request's header takes too long.
 
-    uvicorn itself closes connections that are idle between two requests; one that sends nothing at all, or a byte from
-    time to time, would stay open for ever.
+    uvicorn itself closes connections that are idle between two requests; one that sends nothing at all, or a byte now
+    and then, would stay open forever.
     """
 
     header_timer: asyncio.TimerHandle | None = None
@@ -28,7 +28,7 @@ class LimitedHttp(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come; more of a header does not extend its time."""
+        """Receive data; more of a header does not extend its time."""
         super().data_received(data)
         self._watch()
 
@@ -57,11 +57,11 @@ class LimitedHttp(H11Protocol):
 
 
 def http_server(app: FastAPI, **options: object) -> uvicorn.Server:
-    """Return a server of an application; its `run` takes listening sockets.
+    """Return a server for an application; its `run` accepts listening sockets.
 
     Args:
         app: the application.
-        options: of uvicorn.Config, besides or instead of this server's own.
+        options: of uvicorn.Config, added to this server's own or overriding them.
     """
     limits = {"http": LimitedHttp, "ws_max_size": MAX_MESSAGE, "timeout_graceful_shutdown": SHUTDOWN_SECONDS}
     return uvicorn.Server(uvicorn.Config(app, **{"log_level": "info", "server_header": False, **limits, **options}))

@@ -1,4 +1,4 @@
-"""The models of a server: by name, loaded on first use, unloaded by size; LoRA adapters share their base."""
+"""A server's models by name, loaded on first use, unloaded when others need the memory; LoRA adapters share a base."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whisper_recipe.files import read_json, require
 from whisper_recipe.model.ctranslate2_folder import is_ctranslate2
 from whisper_recipe.model.load import is_hub_name, timestamps
 
-FIRST = "whisper-1"  # OpenAI's name, by which clients ask for the first model where they are not told another
+FIRST = "whisper-1"  # OpenAI's name, which clients request by default: the first model
 ADAPTER = "adapter_config.json"
 WEIGHTS = (".bin", ".safetensors")
 
@@ -29,14 +29,14 @@ class UnknownModel(RecipeError):
 
 @dataclass(frozen=True)
 class Served:
-    """A model that can be asked for.
+    """A model that clients can request.
 
     Args:
-        name: by which it is asked for.
-        folder: the model's, or the adapter's; what it was trained for is recorded there.
+        name: the name that requests use.
+        folder: the model's or the adapter's folder, which records what it was trained for.
         weights: the folder or hub name to load: the adapter's base, or the model itself.
-        timestamps: it may be asked for timestamps.
-        length: of its inputs.
+        timestamps: whether timestamps may be requested.
+        length: the length of its inputs.
     """
 
     name: str
@@ -52,27 +52,29 @@ class Served:
 
 
 class Loaded:
-    """Weights in memory, and who uses them."""
+    """Weights in memory, and the number of their users."""
 
     def __init__(self, size: int) -> None:
         self.size = size  # bytes
         self.users = 0
-        self.lock = threading.Lock()  # held while they are loaded
+        self.lock = threading.Lock()  # held while loading
         self.backend: Backend | None = None
         self.slots = threading.Semaphore()
         self.peft = None
 
     def load(self, weights: str, compute_type: str, threads: int) -> None:
-        """Load the weights with the backend that they are made for, unless another thread has done so."""
+        """Load the weights with their backend, unless another thread has done so."""
         with self.lock:
             if self.backend is None:
-                torch.set_num_threads(threads)  # the backend shares them out
+                torch.set_num_threads(threads)  # the backend divides them among its workers
                 self.backend = load_backend(weights, compute_type, parallel=threads)
                 self.slots = threading.Semaphore(self.backend.workers)
+                if not self.size:  # a name on the Hub
+                    self.size = sum(weight.nbytes for weight in self.backend.model.parameters())
 
     @contextmanager
     def with_adapter(self, folder: str | None) -> Iterator[None]:
-        """Decode with an adapter, read on first use, or with the weights alone where there is none."""
+        """Decode with an adapter, loaded on first use, or with the weights alone if there is none."""
         with ExitStack() as stack:
             if folder is None:
                 if self.peft is not None:
@@ -84,7 +86,7 @@ class Loaded:
     def _choose(self, folder: str) -> None:
         from peft import PeftModel
 
-        name = folder.replace(".", "_")  # peft makes a key of it, in which a dot is not allowed
+        name = folder.replace(".", "_")  # peft uses it as a key, which can't contain dots
         try:
             if self.peft is None:
                 self.peft = PeftModel.from_pretrained(self.backend.model, folder, adapter_name=name)
@@ -104,8 +106,9 @@ class Models:
         given: `folder` or `name=folder`: Whisper folders, CTranslate2 folders, names on the hub, LoRA adapters. The
             first is the default.
         compute_type: for all of them, as in `transcribe`.
-        pad_to_30s: for all of them; None: as each folder records.
-        limit: bytes of weights in memory; the least recently used ones are unloaded when others need the room.
+        pad_to_30s: for all of them; None for as recorded in each folder.
+        limit: maximum bytes of weights in memory; the least recently used ones are unloaded when others need the
+            memory.
 
     Raises:
         RecipeError: a folder is missing, a name is given twice, or an adapter's base is a CTranslate2 folder.
@@ -121,23 +124,24 @@ class Models:
                 raise RecipeError(f"two models are called {model.name}", where="models", cure="give NAME=FOLDER")
             self.served[model.name] = model
         if not self.served:
-            raise RecipeError("no model is given", where="models", cure="give a model folder")
+            raise RecipeError("no model given", where="models", cure="give a model folder")
 
     def __getitem__(self, name: str) -> Served:
         if name in ("", FIRST) and name not in self.served:
             return next(iter(self.served.values()))
         if name not in self.served:
-            raise UnknownModel(f"there is no model {name!r}", cure=f"use one of: {', '.join(self.served)}")
+            raise UnknownModel(f"unknown model {name!r}", cure=f"use one of: {', '.join(self.served)}")
         return self.served[name]
 
     @property
     def in_memory(self) -> list[str]:
         """Folders whose weights are loaded."""
-        return [weights for weights, loaded in self._loaded.items() if loaded.backend is not None]
+        with self._lock:
+            return [weights for weights, loaded in self._loaded.items() if loaded.backend is not None]
 
     @contextmanager
     def loaded(self, model: Served) -> Iterator[Backend]:
-        """Yield the backend of a model, loaded if it isn't; as many at the same time as it has workers."""
+        """Yield a model's backend, loaded if it isn't yet, to as many users at a time as it has workers."""
         with self._lock:
             loaded = self._loaded.get(model.weights)
             if loaded is None:
@@ -158,7 +162,7 @@ class Models:
                     self._loaded.pop(model.weights, None)
 
     def _make_room(self) -> None:
-        """Unload what nobody uses, the least recently used first, until the rest is within the limit."""
+        """Unload unused weights, the least recently used first, until the rest is within the limit."""
         total = sum(loaded.size for loaded in self._loaded.values())
         for weights, loaded in list(self._loaded.items()):
             if total <= self.limit:
@@ -169,7 +173,7 @@ class Models:
 
 
 def _described(text: str, pad_to_30s: bool | None) -> Served:
-    """Read `folder` or `name=folder`."""
+    """Parse `folder` or `name=folder`."""
     name, equals, folder = text.partition("=")
     if not equals or "/" in name:
         name, folder = "", text
@@ -192,6 +196,6 @@ def _described(text: str, pad_to_30s: bool | None) -> Served:
 
 
 def _size(weights: str) -> int:
-    """Return the bytes of the weights' files."""
+    """Return the size of the weight files in bytes, 0 for a name on the Hub."""
     folder = Path(weights)
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in WEIGHTS) if folder.is_dir() else 0

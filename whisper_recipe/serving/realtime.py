@@ -1,4 +1,4 @@
-"""Speech to text while somebody speaks, over a WebSocket: the transcription sessions of OpenAI's realtime interface.
+"""Live speech to text over a WebSocket: the transcription sessions of OpenAI's realtime interface.
 
     client                          server
                                     session.created
@@ -45,14 +45,14 @@ TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class Format(BaseModel):
-    """Of the samples: 16-bit little-endian mono. OpenAI takes 24,000 Hz alone."""
+    """Format of the samples: 16-bit little-endian mono. OpenAI only accepts 24,000 Hz."""
 
     type: Literal["audio/pcm"] = "audio/pcm"
     rate: Annotated[int, Field(ge=8000, le=48_000)] = 24_000
 
 
 class Transcription(BaseModel):
-    """What is wanted; ours is `task`."""
+    """Options of the transcription; OpenAI has no `task`."""
 
     model: str = ""
     language: str = ""
@@ -70,7 +70,7 @@ class TurnDetection(BaseModel):
 
 
 class Input(BaseModel):
-    """Of a session's audio; without turn detection the client commits."""
+    """Options of a session's input; without turn detection, the client commits turns."""
 
     format: Format = Format()
     transcription: Transcription = Transcription()
@@ -78,7 +78,7 @@ class Input(BaseModel):
 
 
 class Audio(BaseModel):
-    """Of a session."""
+    """Audio options of a session."""
 
     input: Input = Input()
 
@@ -100,7 +100,7 @@ def add_realtime(app: FastAPI, service: Service) -> None:
         except RecipeError as error:
             await socket.send_denial_response(failure(error))
             return
-        # A browser that offers protocols, one of which may hold the key, wants one of them accepted.
+        # A browser that offers protocols, one of which may contain the key, requires one of them to be accepted.
         offered = socket.scope.get("subprotocols") or []
         await socket.accept("realtime" if "realtime" in offered else None)
         await Session(socket, service, model).run()
@@ -110,9 +110,9 @@ class Session:
     """One connection.
 
     Args:
-        socket: accepted.
+        socket: an accepted WebSocket.
         service: the server's.
-        model: by name; a configuration may choose another.
+        model: its name; a configuration may select another.
     """
 
     def __init__(self, socket: WebSocket, service: Service, model: str) -> None:
@@ -121,21 +121,21 @@ class Session:
         self.wanted.audio.input.transcription.model = model
         self.items = (f"item_{number}" for number in itertools.count(1))
         self.events = itertools.count(1)
-        self.item = self.previous = None  # turns
-        self.sent = self.hypothesis = ""  # of the turn that goes on
-        self.asked = 0  # samples of it that were decoded last
-        self.tasks: set[asyncio.Task] = set()  # that decode finished turns
+        self.item = self.previous = None  # ids of the current and the previous turn
+        self.sent = self.hypothesis = ""  # of the current turn
+        self.asked = 0  # number of its samples that were decoded last
+        self.tasks: set[asyncio.Task] = set()  # decode finished turns
         self.partial: asyncio.Task | None = None
         self._prepare()
 
     def _prepare(self) -> None:
         """Set up what depends on the configuration."""
-        found = self.wanted.audio.input
-        asked, detection = found.transcription, found.turn_detection
+        audio = self.wanted.audio.input
+        asked, detection = audio.transcription, audio.turn_detection
         self.language = language_code(asked.language, where="language") if asked.language else None
         search = replace(self.service.search, prompt=asked.prompt) if asked.prompt else self.service.search
         self.settings = Settings(self.service.models[asked.model], asked.task, words=False, scored=False, search=search)
-        self.resampler = soxr.ResampleStream(found.format.rate, SAMPLING_RATE, 1, dtype="float32")
+        self.resampler = soxr.ResampleStream(audio.format.rate, SAMPLING_RATE, 1, dtype="float32")
         self.silence = detection.silence_duration_ms / 1000 if detection else 0.0
         if detection is None:
             self.detector = TurnDetector(threshold=0.0)
@@ -156,7 +156,7 @@ class Session:
                 task.cancel()
 
     async def _take(self, event: dict) -> None:
-        """Do what one event of the client's says."""
+        """Handle one event from the client."""
         kind = event.get("type") if isinstance(event, dict) else None
         if kind == "session.update":
             self.wanted = Configuration.model_validate(event.get("session"))
@@ -175,7 +175,7 @@ class Session:
             raise RecipeError(f"unknown event {kind!r}", where="type")
 
     async def _follow(self, turns: list[Turn]) -> None:
-        """Say which turns begin and end, and have them decoded."""
+        """Report turns that begin or end, and start decoding them."""
         for turn in turns:
             if turn.end is None:
                 self.item, self.sent, self.hypothesis, self.asked = next(self.items), "", "", 0
@@ -211,7 +211,7 @@ class Session:
         """Send what the last two hypotheses of a turn agree on, if it is more than before."""
         try:
             transcript = await self._transcript(speech)
-        except RecipeError:  # the whole turn will say so
+        except RecipeError:  # reported when the whole turn is decoded
             return
         agreed = os.path.commonprefix([self.hypothesis, transcript.text])
         if transcript.space:  # whole words
@@ -241,11 +241,11 @@ class Session:
 
 
 def _samples(audio: object) -> np.ndarray:
-    """Return the samples of an event, float32 (n,), from 16 bits in base64."""
+    """Return the samples of an event, float32 (n,), from base64-encoded 16-bit samples."""
     try:
         return np.frombuffer(base64.b64decode(audio, validate=True), dtype="<i2").astype(np.float32) / (1 << 15)
     except (TypeError, ValueError, binascii.Error):
-        raise RecipeError("not 16-bit samples in base64", where="audio") from None
+        raise RecipeError("not base64-encoded 16-bit samples", where="audio") from None
 
 
 def _described(error: Exception) -> dict[str, str | None]:
@@ -253,5 +253,5 @@ def _described(error: Exception) -> dict[str, str | None]:
         wrong = error.errors()[0]
         error = RecipeError(wrong["msg"], where=".".join(map(str, wrong["loc"])))
     elif not isinstance(error, RecipeError):
-        error = RecipeError("not an event in JSON")
+        error = RecipeError("not a JSON event")
     return describe(error)[1]

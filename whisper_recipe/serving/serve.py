@@ -1,4 +1,4 @@
-"""`whisper-recipe serve`: models behind OpenAI's HTTP interface, with a page to try them."""
+"""`whisper-recipe serve`: models behind OpenAI's HTTP interface, with a web page to try them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def serve(
         models: FOLDER or NAME=FOLDER: Whisper folders, CTranslate2 folders, names on the Hub, and LoRA adapters, which
             share their base model in memory. The first is loaded at start-up and is the default, the others are loaded
             on first use.
-        host: the address to listen on; 0.0.0.0 is all addresses of this machine.
+        host: the address to listen on; 0.0.0.0 means all addresses of this machine.
         port: the port to listen on.
-        api_key: the key that requests must send; by default the environment's WHISPER_RECIPE_API_KEY. Without it, no
-            key is needed.
+        api_key: the key that requests must send; by default the environment variable WHISPER_RECIPE_API_KEY. If
+            neither is set, no key is needed.
         max_queue: maximum number of requests in progress or waiting; further requests are answered with 429.
         max_upload_mb: maximum size of a request in megabytes.
         max_minutes: maximum minutes of audio per request, checked before decoding.
@@ -61,13 +61,13 @@ def serve(
     from whisper_recipe.serving.http import http_server
     from whisper_recipe.serving.models import Models
 
-    found = Models(models, compute_type, pad_to_30s, model_memory_gb * 1e9)
+    served = Models(models, compute_type, pad_to_30s, model_memory_gb * 1e9)
     api_key = api_key or os.environ.get(KEY) or None
     limits = Limits(max_queue, int(max_upload_mb * 1e6), 60 * max_minutes)
-    app = create_app(found, limits, api_key=api_key, search=search, batch_duration=batch_duration, log_text=log_text)
+    app = create_app(served, limits, api_key=api_key, search=search, batch_duration=batch_duration, log_text=log_text)
     listener = _listener(host, port)
-    with found.loaded(found[""]) as backend:
-        print(f"{found[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
+    with served.loaded(served[""]) as backend:
+        print(f"{served[''].name}: {backend.name}, {backend.compute_type}, {backend.device}", flush=True)
     place = f"http://{'localhost' if is_loopback(host) else host}:{port}"
     print(f"web page: {place}/, OpenAI's interface: {place}/v1", flush=True)
     if not is_loopback(host):
@@ -77,7 +77,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return whether an address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -85,16 +85,16 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure(host: str, api_key: str | None) -> str:
-    """Say what it means to listen on an address that others reach."""
-    who = "everybody who has the key" if api_key else "everybody, as there is no --api_key,"
+    """Return the warning for an address that other machines can reach."""
+    who = "everyone with the key" if api_key else "everyone (no --api_key is set)"
     return (
-        f"warning: on {host} other machines reach this server, and {who} may use it. What they send is not encrypted: "
-        "put a proxy with TLS in front of it. Browsers give pages the microphone over https or on localhost alone."
+        f"warning: on {host}, other machines can reach this server, and {who} can use it. Traffic is not encrypted: "
+        "put a TLS proxy in front of it. Browsers allow microphone access only over https or on localhost."
     )
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Return a listening socket, before anything else is promised."""
+    """Return a socket bound to the address, to fail before any model is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

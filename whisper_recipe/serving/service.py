@@ -1,4 +1,4 @@
-"""What the routes share: a request's form, its audio, its place in the queue, and its answer."""
+"""Code shared by the routes: a request's form, its audio, its place in the queue, and its response."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from whisper_recipe.serving.models import Models, Served
 from whisper_recipe.serving.uploads import private_copy, read_upload
 
 LOG = logging.getLogger("uvicorn.error")
-CLOSED_BY_CLIENT = 499  # nginx's status; nobody reads it but the metrics
+CLOSED_BY_CLIENT = 499  # nginx's status; only the metrics record it
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """Limits on what a server accepts.
 
     Args:
-        max_queue: requests that are worked on or wait.
-        max_bytes: of a request.
-        max_seconds: of audio in a request.
+        max_queue: maximum number of requests in progress or waiting.
+        max_bytes: maximum bytes per request.
+        max_seconds: maximum seconds of audio per request.
     """
 
     max_queue: int = 64
@@ -44,7 +44,7 @@ class Limits:
 
 
 class Ask(BaseModel):
-    """The form of a request; fields that it doesn't have are ignored."""
+    """The form of a request; unknown fields are ignored."""
 
     file: UploadFile
     model: str = ""
@@ -59,18 +59,18 @@ class Ask(BaseModel):
 
 
 class Service:
-    """What the routes share."""
+    """State shared by the routes."""
 
     def __init__(
         self, models: Models, limits: Limits, search: SearchOptions, batch_duration: float | None, log_text: bool
     ) -> None:
         self.models, self.limits, self.search, self.log_text = models, limits, search, log_text
         self.metrics = Metrics()
-        # Of long recordings there may be fewer in memory at a time than of short ones.
+        # Fewer long recordings than short ones may be in memory at a time.
         self.queue = Batcher(models, limits.max_queue, 4 * limits.max_seconds, batch_duration, self.metrics)
 
     def settings(self, ask: Ask, task: str) -> Settings:
-        """Return how a request is to be decoded; RecipeError where that is not possible."""
+        """Return a request's decoding settings; raise RecipeError if they are not possible."""
         search = self.search
         if ask.temperature:
             search = replace(search, temperatures=[ask.temperature])
@@ -93,7 +93,7 @@ class Service:
         return samples
 
     async def answer(self, ask: Ask, task: str, request: Request) -> Response:
-        """Answer one request; where the client hangs up, what is left of the work is not done."""
+        """Answer one request; if the client disconnects, drop the remaining work."""
         if ask.stream and ask.response_format in ("srt", "vtt"):
             raise RecipeError("subtitles can't be streamed", where="response_format", cure="use json or verbose_json")
         settings = self.settings(ask, task)
@@ -110,7 +110,7 @@ class Service:
         return whole(transcript, ask.response_format, ask.timestamp_granularities, ask.temperature)
 
     def log(self, transcript: Transcript, model: Served) -> None:
-        """Log what was said, where that is asked for."""
+        """Log a transcript, if transcripts are to be logged."""
         if self.log_text:
             LOG.info("%s: %.1f s: %s", model.name, transcript.duration, transcript.text)
 
@@ -120,7 +120,7 @@ async def _all(job: Job) -> list[Segment]:
 
 
 async def _unless_gone(request: Request, work: Coroutine[None, None, Result]) -> Result | None:
-    """Return what the work gives; None, the work stopped, where the client hangs up before."""
+    """Return the result of `work`; if the client disconnects first, cancel it and return None."""
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)

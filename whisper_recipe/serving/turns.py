@@ -1,4 +1,4 @@
-"""Where somebody begins and stops to speak, in audio that is still coming in."""
+"""Detect where speech begins and ends in a live stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from whisper_recipe.data.audio import SAMPLING_RATE
 from whisper_recipe.data.features import MAX_SAMPLES
 
-FRAME = 512  # samples that Silero's detector judges at a time
-CONTEXT = 32  # frames before new ones that it hears again: its state is not kept, and it has settled after a second
-VOICED = 3  # frames in a row that begin a turn; a click has fewer
-HYSTERESIS = 0.15  # less than the threshold by this is silence, as in faster-whisper's VadOptions
+FRAME = 512  # samples per frame of Silero's detector
+CONTEXT = 32  # earlier frames that it processes again: its state is not kept, and it settles within a second
+VOICED = 3  # consecutive speech frames that begin a turn; a click has fewer
+HYSTERESIS = 0.15  # a frame this far below the threshold is silence, as in faster-whisper's VadOptions
 
 
 class Turn(NamedTuple):
-    """One stretch of speech: `start` and `end` are samples since the beginning, at 16 kHz; `end` None: it goes on."""
+    """A stretch of speech; `start` and `end` count samples at 16 kHz from the beginning, `end` is None in mid-turn."""
 
     start: int
     end: int | None = None
@@ -25,18 +25,18 @@ class Turn(NamedTuple):
 
 
 class TurnDetector:
-    """Cuts a stream into turns, by Silero's voice activity detector.
+    """Splits a stream into turns with Silero's voice activity detector.
 
     Args:
-        threshold: probability from which a frame is speech; with 0 all of them are.
+        threshold: minimum probability of a speech frame; with 0, all frames are speech.
         prefix: seconds before the first frame of speech that belong to the turn.
-        silence: seconds after which a turn is over.
+        silence: seconds of silence that end a turn.
     """
 
     def __init__(self, threshold: float = 0.5, prefix: float = 0.3, silence: float = 0.5) -> None:
         self.threshold, self.silence = threshold, silence
-        self.heard = 0  # samples judged
-        self.start: int | None = None  # of the turn that goes on
+        self.heard = 0  # samples processed
+        self.start: int | None = None  # of the current turn
         self._frames: list[np.ndarray] = []  # of that turn
         self._probabilities: list[float] = []
         self._before: deque[np.ndarray] = deque(maxlen=VOICED + round(prefix * SAMPLING_RATE / FRAME))
@@ -46,11 +46,11 @@ class TurnDetector:
 
     @property
     def samples(self) -> np.ndarray:
-        """What has been said in the turn that goes on, float32 (n,) at 16 kHz."""
+        """The samples of the current turn, float32 (n,) at 16 kHz."""
         return np.concatenate(self._frames) if self._frames else np.zeros(0, dtype=np.float32)
 
     def feed(self, samples: np.ndarray) -> list[Turn]:
-        """Take in samples, float32 (n,) at 16 kHz; return the turns that begin (`end` None) and end with them."""
+        """Process samples, float32 (n,) at 16 kHz; return the turns that begin (`end` None) or end in them."""
         from faster_whisper.vad import get_vad_model
 
         fresh = np.concatenate([self._rest, samples])
@@ -60,7 +60,7 @@ class TurnDetector:
             return []
         audible = np.concatenate([self._context, fresh])
         self._context = audible[-CONTEXT * FRAME :].copy()
-        probabilities = np.ravel(get_vad_model()(audible))[-count:]  # it writes into what it is given
+        probabilities = np.ravel(get_vad_model()(audible))[-count:]  # it overwrites its input
         turns: list[Turn] = []
         for frame, probability in zip(fresh.reshape(count, FRAME), probabilities, strict=True):
             self.heard += FRAME
@@ -68,11 +68,11 @@ class TurnDetector:
         return turns
 
     def flush(self) -> list[Turn]:
-        """End the turn that goes on, if there is one."""
+        """End the current turn, if there is one."""
         return [] if self.start is None else [self._end(len(self._frames))]
 
     def clear(self) -> None:
-        """Forget the turn that goes on."""
+        """Discard the current turn."""
         self.start, self._frames, self._probabilities = None, [], []
         self._before.clear()
         self._voiced = self._silent = 0
@@ -99,14 +99,14 @@ class TurnDetector:
         return Turn(self.start)
 
     def _cut(self) -> list[Turn]:
-        """End a turn that has become too long for one window where it is least like speech, and begin the next."""
+        """End a turn that is too long for one window at its least speech-like frame, and begin the next."""
         first = 2 * len(self._frames) // 3
-        cut = first + int(np.argmin(self._probabilities[first:])) + 1
+        cut = first + int(np.argmin(self._probabilities[first:-1])) + 1  # leaves a frame for the next turn
         frames, probabilities = self._frames[cut:], self._probabilities[cut:]
         return [self._end(cut), self._begin(frames, probabilities)]
 
     def _end(self, count: int) -> Turn:
-        """End the turn after so many frames."""
+        """End the turn after `count` frames."""
         turn = Turn(self.start, self.start + count * FRAME, np.concatenate(self._frames[:count]))
         self.clear()
         return turn

@@ -1,4 +1,4 @@
-"""Audio that clients send: checked for its length before it is decoded, and gone afterwards."""
+"""Uploaded audio: its length is checked before decoding, and it is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from whisper_recipe.errors import RecipeError
 
 
 class TooLong(RecipeError):
-    """The audio has more seconds than the server takes."""
+    """The audio is longer than the server allows."""
 
 
 @contextmanager
 def private_copy(upload: BinaryIO) -> Iterator[str]:
     """Yield the path of a temporary file with the upload's bytes.
 
-    The file has no name in any folder, so nobody else can open it, and nothing is left when the process is killed. What
-    the client called it is of no account.
+    The file has no name in any folder, so nobody else can open it, and nothing is left if the process is killed. The
+    client's file name is ignored.
     """
     with tempfile.TemporaryFile() as file:
         upload.seek(0)
@@ -36,15 +36,15 @@ def private_copy(upload: BinaryIO) -> Iterator[str]:
 
 
 def read_upload(path: str, most: float) -> tuple[np.ndarray, str]:
-    """Return the samples, float32 (n,) at 16 kHz, and what is wrong with them ("" where nothing is).
+    """Return the samples, float32 (n,) at 16 kHz, and what is wrong with them ("" if nothing).
 
     Args:
         path: of the private copy.
-        most: seconds.
+        most: maximum seconds.
 
     Raises:
-        TooLong: it is longer.
-        RecipeError: it can't be read as audio.
+        TooLong: the audio is longer.
+        RecipeError: the file can't be read as audio.
     """
     check_seconds(path, most)
     try:
@@ -54,16 +54,16 @@ def read_upload(path: str, most: float) -> tuple[np.ndarray, str]:
 
 
 def check_seconds(path: str, most: float) -> None:
-    """Raise TooLong where audio is longer than `most` seconds, without decoding it.
+    """Raise TooLong if audio is longer than `most` seconds, without decoding it.
 
-    A header may lie, and recordings of browsers have none: so the packets are counted too. Each counts for the time
-    that it claims, or that its codec gives a packet, whichever is more.
+    The duration in a header may be wrong, and browsers' recordings have none, so the packets are counted too: by the
+    sum of their durations, or by their number and the codec's packet length, whichever is more.
     """
     with suppress(soundfile.SoundFileError), soundfile.SoundFile(path) as file:
         _check(file.frames / file.samplerate, most)
     import av
 
-    unreadable = (av.FFmpegError, ArithmeticError, ValueError)  # which reading it will say
+    unreadable = (av.FFmpegError, ArithmeticError, ValueError)  # reported when it is read
     with suppress(*unreadable), av.open(f"file:{path}", options={"format_whitelist": FORMATS}) as container:
         if not container.streams.audio:
             return
@@ -77,4 +77,4 @@ def check_seconds(path: str, most: float) -> None:
 
 def _check(seconds: float, most: float) -> None:
     if seconds > most:
-        raise TooLong(f"the audio is longer than the {most / 60:g} minutes that this server takes", where="file")
+        raise TooLong(f"the audio is longer than the {most / 60:g} minutes that this server allows", where="file")

@@ -1,7 +1,7 @@
-"""What a model's vocabulary gains: languages that Whisper lacks, and pieces of text. Old ids stay as they are.
+"""Additions to a model's vocabulary: languages that Whisper lacks, and pieces of text. Existing ids don't change.
 
-A tokenizer keeps how its new languages are written among its own settings (`new_languages` in tokenizer_config.json):
-{"mdw": "ln"} borrows <|ln|>, {"mdw": "mdw"} has a token of its own. So every folder with the tokenizer knows them.
+New languages are stored in the tokenizer's settings (`new_languages` in tokenizer_config.json), so every folder with
+the tokenizer has them: {"mdw": "ln"} borrows <|ln|>, {"mdw": "mdw"} has its own token.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from whisper_recipe.languages import LANGUAGES, language_code
 from whisper_recipe.text.tokenizer import TIMESTAMPS, first_timestamp, is_english_only, text_only
 
 RECORD = "new_languages"  # in tokenizer_config.json
-FIRST_PRIVATE = 0xF0000  # of Unicode's largest private area: room for 65,534 characters
-Sources = dict[int, list[int]]  # a new id -> the ids that its row begins as the mean of
+FIRST_PRIVATE = 0xF0000  # start of Unicode's largest private-use area: room for 65,534 characters
+Sources = dict[int, list[int]]  # new id -> the ids whose mean initialises its row
 
 
 def new_languages(tokenizer: WhisperTokenizer) -> dict[str, str]:
-    """Return the languages that were added to Whisper's: code -> code of the token that it is written with."""
+    """Return the languages added to Whisper's: code -> code of the token used for it."""
     return tokenizer.init_kwargs.get(RECORD) or {}
 
 
 def language_token(tokenizer: WhisperTokenizer, language: str) -> str:
-    """Return the token of a language, whether the tokenizer has it or not: its own, or the one that it borrows."""
+    """Return the token of a language, its own or the borrowed one, whether or not the tokenizer has it."""
     return f"<|{new_languages(tokenizer).get(language, language)}|>"
 
 
 def language_of(tokenizer: WhisperTokenizer, token: str) -> str:
-    """Return the language that a token means: of a borrowed token the one that the model was trained to write."""
+    """Return the language of a token; for a borrowed token, the language that borrows it."""
     code = token.strip("<|>")
     return next((new for new, borrowed in new_languages(tokenizer).items() if borrowed == code), code)
 
@@ -50,16 +50,16 @@ def language_ids(tokenizer: WhisperTokenizer) -> dict[str, int]:
 
 
 def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> Sources:
-    """Teach a tokenizer how new languages are written; return the ids that it gained.
+    """Add new languages to a tokenizer; return the added ids.
 
     Args:
-        tokenizer: a multilingual one; it changes in place.
-        declared: code -> a language whose token it borrows; `new` for a token of its own, which begins as the mean of
-            all languages; or `like CODE`, which begins as that language's.
+        tokenizer: a multilingual tokenizer, modified in place.
+        declared: code -> the language whose token it borrows; `new` for its own token, initialised to the mean of all
+            languages; or `like CODE` for its own token, initialised to that language's.
 
     Raises:
-        RecipeError: a language is unknown or known to the model already, one that it should be like is not, or the
-            model knows English alone.
+        RecipeError: a language is unknown or already known to the model, one to borrow or start from is not known to
+            it, or the model is English-only.
     """
     if declared and is_english_only(tokenizer):
         raise RecipeError("the model is English-only", where="new_languages", cure="use a multilingual model")
@@ -68,7 +68,7 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
         option = f"new_languages.{name}"
         code = language_code(name, option)
         if code in known:
-            what = f"the model knows {LANGUAGES.get(code, code)} already"
+            what = f"the model already knows {LANGUAGES.get(code, code)}"
             raise RecipeError(what, where=option, cure="leave it out of new_languages")
         kind, _, other = how.strip().rpartition(" ")
         if kind not in ("", "like"):
@@ -87,20 +87,20 @@ def add_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> S
 
 
 def borrow_languages(tokenizer: WhisperTokenizer, declared: Mapping[str, str]) -> None:
-    """Let languages borrow tokens for a decoding; those that the model was trained on keep the ones that they have.
+    """Let languages borrow tokens for decoding; languages that the model knows keep their tokens.
 
     Raises:
-        RecipeError: see `add_languages`, or a token would have to be added.
+        RecipeError: as in `add_languages`, or a token would have to be added.
     """
     known = language_ids(tokenizer)
     for name, how in declared.items():
         option = f"new_languages.{name}"
         if language_code(name, option) not in known and add_languages(tokenizer, {name: how}):
-            raise RecipeError("only training can add a token", where=option, cure="give the language to borrow from")
+            raise RecipeError("only training can add a token", where=option, cure="use the language to borrow from")
 
 
 def exchange_ids(tokenizer: WhisperTokenizer, first: str, second: str) -> WhisperTokenizer:
-    """Return a tokenizer in which two special tokens have each other's ids."""
+    """Return a tokenizer in which the ids of two special tokens are swapped."""
     ids = dict(zip((first, second), tokenizer.convert_tokens_to_ids([second, first]), strict=True))
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -116,25 +116,25 @@ def exchange_ids(tokenizer: WhisperTokenizer, first: str, second: str) -> Whispe
 
 
 def added_pieces(tokenizer: WhisperTokenizer) -> list[int]:
-    """Return the ids of the pieces of text that stand after the time tokens."""
+    """Return the ids of the pieces of text that follow the time tokens."""
     return text_only(tokenizer, range(first_timestamp(tokenizer) + TIMESTAMPS, len(tokenizer)))
 
 
 def add_pieces(tokenizer: WhisperTokenizer, lines: Iterable[str], count: int) -> Sources:
-    """Let a tokenizer's byte-level BPE go on learning, on a text; return the ids that it gained.
+    """Continue the training of a tokenizer's byte-level BPE on text; return the added ids.
 
-    The merges that it has come first, so only what they leave in pieces is merged further.
+    Existing merges are applied first, so only the pieces that they leave are merged further.
 
     Args:
-        tokenizer: it changes in place.
-        lines: texts as the model writes them, with a leading space where words are separated by spaces.
-        count: of new tokens at most.
+        tokenizer: modified in place.
+        lines: texts as the model writes them, with a leading space if words are separated by spaces.
+        count: maximum number of new tokens.
     """
-    # With threads the trainer's ties fall differently from run to run.
+    # With threads, the trainer breaks ties differently from run to run.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     backend = tokenizer.backend_tokenizer
     words, bpe = pre_tokenizers.ByteLevel(add_prefix_space=False), Tokenizer(backend.model)
-    # A token stands as one private character, so that the trainer takes tokens for letters.
+    # Each token becomes one private-use character, so that the trainer treats tokens as letters.
     spelled = [
         " ".join("".join(chr(FIRST_PRIVATE + index) for index in bpe.encode(word).ids) for word, _ in pieces)
         for pieces in map(words.pre_tokenize_str, lines)
@@ -145,7 +145,7 @@ def add_pieces(tokenizer: WhisperTokenizer, lines: Iterable[str], count: int) ->
     learner.train_from_iterator(
         spelled, trainers.BpeTrainer(vocab_size=len(letters) + count, min_frequency=2, show_progress=False)
     )
-    # The special tokens too: a BPE's ids must be without gaps.
+    # Including the special tokens: a BPE's ids must have no gaps.
     vocabulary = tokenizer.get_vocab()
     tokens = tokenizer.convert_ids_to_tokens(range(len(vocabulary)))
     merges = [tuple(pair) for pair in json.loads(backend.to_str())["model"]["merges"]]
@@ -154,7 +154,7 @@ def add_pieces(tokenizer: WhisperTokenizer, lines: Iterable[str], count: int) ->
         left, right = ([ord(letter) - FIRST_PRIVATE for letter in part] for part in pair)
         merges.append(tuple("".join(tokens[index] for index in part) for part in (left, right)))
         piece = "".join(merges[-1])
-        if piece not in vocabulary:  # else the merges before never led to it, though it is there
+        if piece not in vocabulary:  # else it exists, but the earlier merges never produced it
             vocabulary[piece] = len(vocabulary)
             sources[vocabulary[piece]] = [*left, *right]
     backend.model = models.BPE(vocabulary, merges)

@@ -36,17 +36,17 @@ class ErrorCounts:
         return self.insertions + self.deletions + self.substitutions
 
     def rate(self, count: int) -> float | None:
-        """Return a count as a share of the reference units; None where there are none."""
+        """Return a count as a share of the reference units; None if there are none."""
         return count / self.total if self.total else None
 
     @property
     def match_error_rate(self) -> float | None:
-        """MER: errors as a share of all aligned positions, insertions among them, so 1 at most; None where none is."""
+        """MER: errors as a share of aligned positions, including insertions, so at most 1; None if there are none."""
         positions = self.total + self.insertions
         return self.errors / positions if positions else None
 
     def metrics(self) -> dict[str, float | int | None]:
-        """Return rates and counts as metrics.json has them."""
+        """Return rates and counts for metrics.json."""
         return {
             "error_rate": self.rate(self.errors),
             "ins_rate": self.rate(self.insertions),
@@ -63,16 +63,16 @@ class ErrorCounts:
 
 
 def units_of(text: str, characters: bool) -> list[str]:
-    """Return what errors are counted in: words, or characters without the spaces between them."""
-    # jiwer separates words by plain spaces alone: tabs and no-break spaces would be parts of words.
+    """Return the units that errors are counted in: words, or characters without the spaces between them."""
+    # jiwer separates words by plain spaces only: tabs and no-break spaces would be parts of words.
     words = text.split()
     return list("".join(words)) if characters else words
 
 
 def spaced_characters(text: str) -> str:
-    """Return a text in which characters of scripts without spaces between words (Han, Kana, Thai …) stand alone.
+    """Return a text with spaces around each character of scripts written without them (Han, Kana, Thai …).
 
-    Its word error rate is the mixed error rate of code-switched text, as of Mandarin with English words
+    Its word error rate is the mixed error rate of code-switched text, such as Mandarin with English words
     (https://arxiv.org/abs/2112.06223).
     """
     return "".join(f" {character} " if _is_unspaced(character) else character for character in text)
@@ -89,13 +89,13 @@ def align(reference: str, hypothesis: str, characters: bool) -> Alignment:
     """Align one utterance with the fewest errors.
 
     Args:
-        reference: normalised text; may be empty: then every unit of the hypothesis is an insertion.
-        hypothesis: normalised text; may be empty: then every unit of the reference is a deletion.
-        characters: count characters, spaces left out, and not words.
+        reference: normalised text; if empty, every unit of the hypothesis is an insertion.
+        hypothesis: normalised text; if empty, every unit of the reference is a deletion.
+        characters: count characters, without spaces, instead of words.
     """
     process = jiwer.process_characters if characters else jiwer.process_words
     units = [units_of(text, characters) for text in (reference, hypothesis)]
-    return process([units[0]], [units[1]], list, list)  # split already: `list` leaves them as they are
+    return process([units[0]], [units[1]], list, list)  # already split: `list` leaves them unchanged
 
 
 def count_errors(reference: str, hypothesis: str, characters: bool) -> ErrorCounts:
@@ -118,7 +118,7 @@ def alignment_lines(alignment: Alignment) -> str:
 
 
 def alignment_code(alignment: Alignment) -> str:
-    """Return an utterance's alignment in short, `=5s1i2d1`: what was equal, substituted, inserted and deleted."""
+    """Return an utterance's alignment in short form, `=5s1i2d1`: equal, substituted, inserted and deleted units."""
     return "".join(
         f"{'=' if chunk.type == 'equal' else chunk.type[0]}"
         f"{max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)}"

@@ -1,4 +1,4 @@
-"""What the decoder learns to write: input ids and labels of one utterance."""
+"""Decoder input ids and labels of one utterance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import WhisperTokenizer
 from whisper_recipe.text.prompt import MAX_TOKENS, no_speech_id, previous_ids, prompt_ids, text_ids, time_token
 from whisper_recipe.text.tokenizer import END_OF_TEXT, START_OF_TRANSCRIPT
 
-IGNORED = -100  # label that the loss passes over
+IGNORED = -100  # label that the loss ignores
 
 
 def training_ids(
@@ -20,19 +20,19 @@ def training_ids(
     segments: Sequence[tuple[float, float, str]] = (),
     previous: str = "",
 ) -> tuple[list[int], list[int]]:
-    """Return (decoder input ids, labels) of one utterance, equally long; the labels are the inputs one step ahead.
+    """Return (decoder input ids, labels) of one utterance, of equal length; the labels are the inputs one step ahead.
 
-    The inputs begin with the one start token, or with the previous text, which no label asks for; the labels end with
-    the one end token. An empty text is no speech: `<|startoftranscript|><|nospeech|><|endoftext|>`, as in figure 1 of
+    The inputs begin with the start token, or with the previous text, whose labels are ignored; the labels end with the
+    end token. An empty text is no speech: `<|startoftranscript|><|nospeech|><|endoftext|>`, as in figure 1 of
     Whisper's paper (https://arxiv.org/abs/2212.04356).
 
     Args:
         tokenizer: the model's.
-        text: what the model is to write.
+        text: the text that the model should write.
         language: Whisper's code.
         task: transcribe or translate.
-        segments: (start, end, text) in seconds: then these are written, with their times, in place of the text.
-        previous: text that came before; of a long one its last tokens.
+        segments: (start, end, text) in seconds; if given, they are written with their times in place of the text.
+        previous: the previous text; truncated to its last tokens if it is long.
     """
     if text:
         start, *prompt, no_timestamps = prompt_ids(tokenizer, language, task)

@@ -29,15 +29,15 @@ def text_language(language: str, task: str) -> str:
 
 
 def is_counted_in_characters(language: str, task: str) -> bool:
-    """Whether errors are counted in characters (CER) and not in words (WER)."""
+    """Whether errors are counted in characters (CER) rather than words (WER)."""
     return text_language(language, task) in CHARACTER_LANGUAGES
 
 
 def normalizer_of(name: NormalizerName, language: str) -> NormalizerName:
-    """Return which normaliser a choice means for texts in `language` (a Whisper code).
+    """Return the normaliser that a name selects for texts in `language` (a Whisper code).
 
-    `whisper` is the choice by language: `english` for English, `chinese` for Mandarin and Cantonese, `basic_marks` for
-    all others; every other name means itself.
+    `whisper` selects by language: `english` for English, `chinese` for Mandarin and Cantonese, `basic_marks` for all
+    others; other names select themselves.
     """
     if name != "whisper":
         return name
@@ -52,22 +52,22 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
         name:
             `english`: Whisper's for English: lower case, no punctuation, contractions and titles written out, numbers
             as digits, American spellings by OpenAI's table.
-            `basic`: Whisper's for the other languages, to the letter: lower case, NFKC, no punctuation, nothing in
-            brackets. It takes combining marks for punctuation: the vowels of Hindi, Thai, Tamil or Burmese vanish, and
-            words fall apart where they stood. Use it to compare with figures that were made so.
-            `basic_marks`: the same, but combining marks stay. Where NFKC composes all letters (the European languages,
-            Japanese, Korean, Vietnamese) it is the same as `basic`.
+            `basic`: exactly Whisper's for the other languages: lower case, NFKC, no punctuation, nothing in brackets.
+            It treats combining marks as punctuation: vowels of Hindi, Thai, Tamil or Burmese are removed, and words are
+            split there. Use it to compare with figures computed in this way.
+            `basic_marks`: the same, but combining marks are kept. For languages in which NFKC composes all letters (the
+            European languages, Japanese, Korean, Vietnamese) it is the same as `basic`.
             `chinese`: NFKC (full-width forms become half-width), simplified characters (opencc t2s), lower case, no
             punctuation but the point in 3.5 and the sign in 50%.
             `arabic`: `basic_marks` without vowel signs (harakat) and tatweel, all digits as 0 to 9.
             `persian`: `arabic`, and Arabic's yeh and kaf as Persian's, the zero width non-joiner as a space.
-            `open_asr_leaderboard`: that of the Open ASR Leaderboard for English, to the letter, from the user's own
-            checkout: its word lists are in no package.
+            `open_asr_leaderboard`: exactly the Open ASR Leaderboard's for English, from the user's own checkout: its
+            word lists are not in any package.
             `none`: as written.
             `whisper`: by language, see normalizer_of.
             All but `basic`, `open_asr_leaderboard` and `none` ignore invisible characters (zero width, direction marks,
-            soft hyphens), and take the i that Turkish İ becomes in lower case, with a dot of its own, for a plain one.
-        language: of the text.
+            soft hyphens), and turn the lower case of Turkish İ, an i with a combining dot, into a plain i.
+        language: language of the text.
 
     Raises:
         RecipeError: the leaderboard's normaliser can't be imported, or the language is not English.
@@ -87,7 +87,7 @@ def get_normalizer(name: NormalizerName, language: str) -> Callable[[str], str]:
 
 
 def _visible(text: str) -> str:
-    """Return a text in lower case, without what nobody sees."""
+    """Return a text in lower case, without invisible characters."""
     import regex
 
     return regex.sub(r"\p{Default_Ignorable_Code_Point}", "", text).lower().replace("i\N{COMBINING DOT ABOVE}", "i")
@@ -103,7 +103,7 @@ def _chinese() -> Callable[[str], str]:
 def _english() -> Callable[[str], str]:
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-    # The package's own class writes more words out (cause, kinda) than OpenAI's does; its table is OpenAI's.
+    # The package's own class writes out more words (cause, kinda) than OpenAI's; its table is OpenAI's.
     return EnglishTextNormalizer(json.loads((files("whisper_normalizer") / "normalizers/english.json").read_bytes()))
 
 
@@ -116,7 +116,7 @@ def _basic_marks() -> Callable[[str], str]:
 
 
 def _arabic(text: str) -> str:
-    # Composed first: the madda and the hamza of a letter are no vowel signs.
+    # Composed first: the madda and the hamza of a letter are not vowel signs.
     letters = (c for c in unicodedata.normalize("NFKC", text) if c != TATWEEL and unicodedata.category(c) != "Mn")
     return "".join(str(unicodedata.decimal(c, c)) for c in letters)
 

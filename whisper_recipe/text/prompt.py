@@ -28,11 +28,11 @@ MAX_TOKENS = 448  # positions of Whisper's decoder, the start token included
 def prompt_ids(tokenizer: WhisperTokenizer, language: str, task: str) -> list[int]:
     """Return the ids of `<|startoftranscript|><|language|><|task|><|notimestamps|>`.
 
-    Language and task are left out for a model of English alone. A language may borrow the token of another.
+    Language and task are omitted for an English-only model. A language may borrow the token of another.
 
     Raises:
-        RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model
-            knows English alone and another language or task is asked for.
+        RecipeError: the tokenizer does not know the language (large-v3's Cantonese in an older model), or the model is
+            English-only and another language or task is requested.
     """
     languages = [language_token(tokenizer, language), f"<|{task}|>"]
     if is_english_only(tokenizer):
@@ -55,14 +55,14 @@ def text_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -
 
 
 def written(text: str, language: str, task: str) -> str:
-    """Return a text as Whisper writes it: with a leading space where words are separated by spaces."""
+    """Return a text as Whisper writes it: with a leading space if words are separated by spaces."""
     spaced = task == "translate" or language not in CHARACTER_LANGUAGES
     return f" {text.strip()}" if spaced else text.strip()
 
 
 def plain_ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
-    """Return the ids of a text in which what looks like one of Whisper's own tokens (`<|en|>`, `<|0.00|>`) is text."""
-    # The tokenizer's own option, split_special_tokens, lets the time tokens through, and is remembered by later calls.
+    """Return the ids of a text, treating anything that looks like Whisper's tokens (`<|en|>`, `<|0.00|>`) as text."""
+    # The tokenizer's own option, split_special_tokens, lets the time tokens through, and also affects later calls.
     parts = re.split(r"(?<=<)(?=\|)", text)
     return [index for part in parts for index in tokenizer(part, add_special_tokens=False).input_ids]
 
@@ -73,7 +73,7 @@ def time_token(seconds: float) -> str:
 
 
 def readable(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:
-    """Return ids as text with its special tokens and timestamps, all known by their ids."""
+    """Return ids as text, including special tokens and timestamps, which are recognised by their ids."""
     first = first_timestamp(tokenizer)
 
     def special(index: int) -> str:
@@ -85,9 +85,9 @@ def readable(tokenizer: WhisperTokenizer, ids: Sequence[int]) -> str:
 
 
 def previous_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str, room: int = MAX_TOKENS) -> list[int]:
-    """Return `<|startofprev|>` and the last ids of a text: half of the context at most, and no more than `room`.
+    """Return `<|startofprev|>` and the last ids of a text: at most half of the context, and at most `room`.
 
-    The half is that of openai/whisper (whisper/decoding.py). Empty where there is no room for any text.
+    Half is the limit of openai/whisper (whisper/decoding.py). Empty if there is no room for any text.
     """
     size = min(MAX_TOKENS // 2, room) - 1
     if size < 1:
@@ -96,8 +96,8 @@ def previous_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: st
 
 
 def no_speech_id(tokenizer: WhisperTokenizer) -> int:
-    """Return the id of the token for no speech; the tokenizers of the first two generations call it otherwise."""
+    """Return the id of the token for no speech; the tokenizers of the first two generations use another name."""
     for token in ("<|nospeech|>", "<|nocaptions|>"):
         if (index := tokenizer.convert_tokens_to_ids(token)) not in (None, tokenizer.unk_token_id):
             return index
-    raise RecipeError("the model's tokenizer has no token for no speech", cure="leave out the cuts without text")
+    raise RecipeError("the model's tokenizer has no token for non-speech", cure="remove the cuts without text")

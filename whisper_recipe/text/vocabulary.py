@@ -14,16 +14,16 @@ def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
     """Build the tokenizer of a model from its tokens in the order of their ids.
 
     Args:
-        tokens: the byte-level BPE in the order in which it was learnt, then Whisper's special tokens and timestamps.
-        where: where they come from, for the error.
+        tokens: the byte-level BPE in the order in which it was learned, then Whisper's special tokens and timestamps.
+        where: the source of the tokens, for errors.
 
     Raises:
         RecipeError: they are not the tokens of a Whisper model.
     """
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     if {END_OF_TEXT, NO_TIMESTAMPS} - set(tokens) or alphabet - set(tokens) or len(set(tokens)) != len(tokens):
-        cure = "give the model's own --tokenizer"
-        raise RecipeError("its tokens are not those of a Whisper model, each once", where=where, cure=cure)
+        cure = "pass the model's own --tokenizer"
+        raise RecipeError("its tokens must be those of a Whisper model, without duplicates", where=where, cure=cure)
     end, last = tokens.index(END_OF_TEXT), tokens.index(NO_TIMESTAMPS)
     vocabulary = {token: rank for rank, token in enumerate(tokens[:end])}
     tokenizer = WhisperTokenizer(vocab=vocabulary, merges=merges_of(vocabulary), model_max_length=1024 * 1024)
@@ -38,11 +38,11 @@ def tokenizer_of(tokens: list[str], where: object = None) -> WhisperTokenizer:
 
 
 def merges_of(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Return the merges of a byte-level BPE whose tokens are ranked in the order in which they were learnt.
+    """Return the merges of a byte-level BPE whose tokens are ranked in the order in which they were learned.
 
-    A token was learnt by merging the two pieces that the merges before it make of it. A token that they leave in more
-    pieces was never learnt (it fills a place, such as the empty token of OpenAI's multilingual models) and has none.
-    This is how openai/whisper's ranks became the merges of the folders on the hub
+    A token was learned by merging the two pieces to which the earlier merges reduce it. A token that they reduce to any
+    other number of pieces was never merged (a byte, or a placeholder such as the empty token of OpenAI's multilingual
+    models). The merges of the folders on the Hub were derived from openai/whisper's ranks in the same way
     (transformers, models/whisper/convert_openai_to_hf.py).
     """
     merges = []
@@ -54,7 +54,7 @@ def merges_of(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
 
 
 def _pieces(token: str, rank: int, vocabulary: dict[str, int]) -> list[str]:
-    """Return what is left of a token's bytes after all merges into tokens of lower rank, the lowest first."""
+    """Return the pieces of a token after all merges into tokens of lower rank, the lowest first."""
     pieces = list(token)
     while len(pieces) > 1:
         ranks = [vocabulary.get(left + right, rank) for left, right in zip(pieces, pieces[1:], strict=False)]

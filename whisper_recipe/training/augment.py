@@ -1,4 +1,4 @@
-"""Changes of the training data, drawn again whenever a cut is seen: of waveforms, and SpecAugment of features."""
+"""Augmentation of the training data, drawn again each time a cut is loaded: waveform changes and SpecAugment."""
 
 from __future__ import annotations
 
@@ -61,28 +61,30 @@ class TrainingAugmentation(Augmentation):
         super().__post_init__()
         self.speed = copies
         if self.volume and (len(self.volume) != 2 or not 0 < self.volume[0] <= self.volume[1]):
-            raise RecipeError(f"{self.volume} is not a range", where="augment.volume", cure="give 0.125 2.0")
+            what = f"must be a range, got {self.volume}"
+            raise RecipeError(what, where="augment.volume", cure="expected e.g. 0.125 2.0")
         if self.time_masks < 1 or self.time_masked == 0:
             what = "lhotse's SpecAugment needs at least one time mask"
-            raise RecipeError(what, where="augment.time_masks, time_masked", cure="give 1 or more, and more than 0")
+            cure = "set time_masks to at least 1, and time_masked above 0"
+            raise RecipeError(what, where="augment.time_masks, time_masked", cure=cure)
         for name in ("reverberation_probability", "spec_augment", "time_masked"):
             check_proportion(getattr(self, name), f"augment.{name}")
 
     @property
     def of_waveforms(self) -> bool:
-        """Whether waveforms change, so that stored features are of no use."""
+        """Whether waveforms are changed, so that stored features can't be used."""
         return bool(self.speed or self.volume or self.noise or self.reverberation)
 
 
 class Augmenter:
-    """Loads the features of cuts, changed as the options say.
+    """Loads and augments the features of cuts.
 
     Args:
-        options: what changes.
-        num_mel_bins: of the features.
+        options: the augmentation.
+        num_mel_bins: number of mel bins.
 
     Raises:
-        RecipeError: there are no noises or impulse responses where they should be.
+        RecipeError: noises or impulse responses are missing.
     """
 
     def __init__(self, options: TrainingAugmentation, num_mel_bins: int) -> None:
@@ -102,14 +104,14 @@ class Augmenter:
         )
 
     def load(self, cut: Cut, draw: random.Random) -> tuple[Cut, torch.Tensor]:
-        """Return a cut as it was changed, the times in its supervision too, and its features (frames, mel bins).
+        """Return the augmented cut, with its supervision's times adjusted, and its features (frames, mel bins).
 
         Args:
-            cut: with stored features or audio.
-            draw: what is drawn comes from here alone.
+            cut: a cut with stored features or audio.
+            draw: the only source of randomness.
 
         Raises:
-            RecipeError: the waveform shall change and the cut has features only.
+            RecipeError: waveforms are augmented, but the cut has only features.
         """
         if self.options.of_waveforms:
             cut, samples = self._waveform(cut, draw)
@@ -123,7 +125,7 @@ class Augmenter:
 
     def _waveform(self, cut: Cut, draw: random.Random) -> tuple[Cut, np.ndarray]:
         if not cut.has_recording:
-            cure = "keep the recordings beside the cuts, or use spec_augment alone"
+            cure = "keep the recordings with the cuts, or use only spec_augment"
             raise RecipeError("waveform augmentation needs audio, not only features", where=cut.id, cure=cure)
         cut = cut.drop_features()
         factor = draw.choice(self.options.speed or [1.0])
@@ -140,9 +142,9 @@ class Augmenter:
 
 
 def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Return samples as they sound in a room: convolved with its impulse response, with their own energy and length.
+    """Return samples convolved with a room's impulse response; energy and length are unchanged.
 
-    The response begins at its highest peak, the direct sound, so that nothing moves in time.
+    The response is cut to start at its highest peak, the direct sound, so that nothing moves in time.
 
     Args:
         samples: (n,) at 16 kHz.
@@ -156,7 +158,7 @@ def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _drawn_from(draw: random.Random) -> Iterator[None]:
-    """Let the random numbers of Python and of torch on the CPU come from `draw`, and be as they were afterwards."""
+    """Seed the random numbers of Python and of torch on the CPU from `draw`; restore their state afterwards."""
     python = random.getstate()
     seed = draw.getrandbits(63)
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""From cuts to batches: like lengths together, features padded with silence, labels masked by length."""
+"""Batches of cuts: similar lengths together, features padded with silence, labels masked by length."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from whisper_recipe.text.labels import IGNORED, training_ids
 from whisper_recipe.text.prompt import MAX_TOKENS
 from whisper_recipe.training.augment import Augmenter, TrainingAugmentation
 from whisper_recipe.training.cuts import Selection, selected
-from whisper_recipe.training.cuts import load_cuts as load_cuts  # what the training reads its manifests with
+from whisper_recipe.training.cuts import load_cuts as load_cuts  # re-exported: train reads its manifests with it
 from whisper_recipe.training.encoder_cache import collate_states, has_states, load_states
 from whisper_recipe.training.logs import log_and_print
 from whisper_recipe.training.sampler import Batch, BatchOptions, BatchSampler
 from whisper_recipe.training.shard_sampler import ShardSampler
 
-SPECIAL_TOKENS = 5  # start, language, task, no times, end
+SPECIAL_TOKENS = 5  # start, language, task, no timestamps, end
 
 
 class CutDataset(Dataset):
-    """Turns a batch of cuts into the tensors that the model takes."""
+    """Converts a batch of cuts to the model's input tensors."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class CutDataset(Dataset):
         self.augmenter, self.seed = Augmenter(augment, num_mel_bins), f"{seed} {augment.seed}"
 
     def __getitem__(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return what the encoder takes, decoder_input_ids and labels (batch, tokens), ids of cuts, and unreadable.
+        """Return the encoder input, decoder_input_ids and labels (batch, tokens), cut ids, and unreadable.
 
-        The encoder's is input_features (batch, mel bins, frames); of cuts with stored encoder outputs, encoder_outputs.
-        A cut that can't be read is left out: unreadable has its id and the reason.
+        The encoder input is input_features (batch, mel bins, frames), or encoder_outputs for cuts with stored ones.
+        A cut that can't be read is dropped: unreadable maps its id to the reason.
 
         Raises:
             RecipeError: none of the cuts can be read.
         """
         number, cuts, padded, repeated = batch
-        # What is drawn depends on the batch alone, not on the process or on what was drawn before.
+        # Random draws depend only on the batch, not on the process or on earlier draws.
         draw = random.Random(f"{self.seed} {number}")
         unreadable: dict[str, str] = {}
         if has_states(cuts[0]):
@@ -85,7 +85,7 @@ class CutDataset(Dataset):
         for cut in cuts:
             try:
                 loaded.append(self.augmenter.load(cut, draw))
-            except Exception as error:  # each format of audio and features has errors of its own
+            except Exception as error:  # each audio and feature format raises its own types
                 unreadable[cut.id] = " ".join(f"{error}".split()) or type(error).__name__
         if not loaded:
             key, reason = next(iter(unreadable.items()))
@@ -97,13 +97,13 @@ class CutDataset(Dataset):
 def training_example(
     tokenizer: WhisperTokenizer, cut: Cut, timestamps: bool = False, prompt: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Return (decoder input ids, labels) of a cut; with times and with the previous text, if it has them."""
+    """Return (decoder input ids, labels) of a cut, on request with its timestamps and previous text, if any."""
     text, language, task, _, segments, previous = supervision_of(cut)
     return training_ids(tokenizer, text, language, task, segments if timestamps else (), previous if prompt else "")
 
 
 def encoder_input(inputs: dict) -> torch.Tensor:
-    """Return what the encoder takes, (batch, mel bins, frames), or has given, (batch, frames, d_model)."""
+    """Return the encoder's input (batch, mel bins, frames), or its stored output (batch, frames, d_model)."""
     return inputs["input_features"] if "input_features" in inputs else inputs["encoder_outputs"][0]
 
 
@@ -117,7 +117,7 @@ def make_loader(
     seed: int = 0,
     part: Part = Part(),  # noqa: B008
 ) -> DataLoader:
-    """Return a DataLoader over batches of `cuts`; `len()` of it is the number of a process's batches in an epoch."""
+    """Return a DataLoader over batches of `cuts`; its `len()` is the number of batches per process and epoch."""
     cuts = CutSet(selected(cuts))
     sharded = cuts.data.is_sharded()
     if sharded and not shuffle:
@@ -128,8 +128,8 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=_only,
         num_workers=options.num_workers,
-        pin_memory=torch.cuda.is_available(),  # then copies to the GPU need not be waited for
-        persistent_workers=sharded and options.num_workers > 0,  # they hold shards that the next pass goes on with
+        pin_memory=torch.cuda.is_available(),  # for asynchronous copies to the GPU
+        persistent_workers=sharded and options.num_workers > 0,  # they hold shards that the next pass continues with
     )
 
 
@@ -138,10 +138,10 @@ def _only(items: list[dict]) -> dict:
 
 
 def trainable_cuts(cuts: CutSet, name: str, tokenizer: WhisperTokenizer, num_mel_bins: int, output_dir: Path) -> CutSet:
-    """Return the cuts that a model can be trained on; list the others and the reasons in dropped_<name>.tsv.
+    """Return the cuts that a model can be trained on; list the others, with reasons, in dropped_<name>.tsv.
 
     Raises:
-        RecipeError: the features are of another kind, or no cut is left.
+        RecipeError: the features don't match the model, or all cuts are dropped.
     """
     check_features(next(iter(cuts)), num_mel_bins, f"{name}_cuts")
     kept, dropped = drop_untrainable(cuts, tokenizer)
@@ -149,22 +149,22 @@ def trainable_cuts(cuts: CutSet, name: str, tokenizer: WhisperTokenizer, num_mel
     if dropped:
         with atomic_write(listed) as aside:
             aside.write_text("".join(f"{cut}\t{why}\n" for cut, why in dropped.items()), encoding="utf-8")
-        log_and_print(f"{len(dropped)} cuts are left out, with the reasons in {listed}")
+        log_and_print(f"{len(dropped)} cuts were dropped; {listed} lists the reasons")
     if next(iter(kept), None) is None:
-        raise RecipeError("no cut is left", where=listed, cure="cut the audio into shorter pieces")
+        raise RecipeError("all cuts were dropped", where=listed, cure="cut the audio into shorter pieces")
     return kept
 
 
 def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet, dict[str, str]]:
-    """Return the cuts that the model can take, and id -> reason of the others: over 30 s or over 448 tokens.
+    """Return the cuts that the model accepts, and id -> reason for the others: over 30 s or over 448 tokens.
 
-    Times count as tokens; previous text does not, since it is cut to the room there is.
+    Timestamps count as tokens; previous text does not, since it is truncated to fit.
     """
     known = set()  # languages and tasks
 
     def reason(cut: Cut | Outline) -> str | None:
         if (kind := _kind(cut)) not in known:
-            training_example(tokenizer, cut)  # RecipeError where the tokenizer does not know them
+            training_example(tokenizer, cut)  # raises RecipeError if the tokenizer does not know them
             known.add(kind)
         if is_longer(cut.duration):
             return f"{cut.duration:.2f} s, over {MAX_SECONDS}"
@@ -177,7 +177,7 @@ def drop_untrainable(cuts: CutSet, tokenizer: WhisperTokenizer) -> tuple[CutSet,
 
 
 def _tokens(cut: Cut | Outline, tokenizer: WhisperTokenizer) -> int:
-    """Return the number of a cut's tokens; a higher one where that is quicker and the model takes them anyway."""
+    """Return the number of a cut's tokens, or a quick upper bound if that is within the model's limit."""
     most = _most_tokens(cut)
     return most if most <= MAX_TOKENS else len(training_example(tokenizer, cut, timestamps=True)[0])
 
@@ -188,7 +188,7 @@ def _kind(cut: Cut | Outline) -> tuple[str, str, bool]:
 
 
 def _most_tokens(cut: Cut | Outline) -> int:
-    """Return a number that a cut's tokens don't exceed, without tokenizing: each stands for a byte or more."""
+    """Return an upper bound of a cut's number of tokens without tokenizing: each token has at least one byte."""
     supervision = supervision_of(cut)
     texts = [supervision.text, *(segment.text for segment in supervision.segments)]
-    return SPECIAL_TOKENS + sum(len(text.encode()) + 3 for text in texts)  # a leading space, two times
+    return SPECIAL_TOKENS + sum(len(text.encode()) + 3 for text in texts)  # a leading space, two timestamps

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, and only for a run with the same options and data to resume from."""
+"""Checkpoints: complete or absent, and resumed only by a run with the same options and data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from whisper_recipe.processes import is_main_process
 from whisper_recipe.training.cuts import cuts_digest
 from whisper_recipe.training.deepspeed import report_locks
 
-STAGING = ".unfinished"  # in the run's folder: where a checkpoint is before it is whole, and before it is deleted
+STAGING = ".unfinished"  # in the run's folder: holds a checkpoint until it is complete, and while it is deleted
 POSITION = "position.json"  # in a checkpoint: see WholeCheckpoints.position
-RUN = "run.json"  # in the run's folder: what decides about the weights
+RUN = "run.json"  # in the run's folder: see describe_run
 # Options of the Trainer that don't change the weights.
 FREE = (
     "output_dir",
@@ -46,7 +46,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **options: object) -> dict:
-    """Return what decides about the weights of a run: options by name, and the manifests' contents as hashes."""
+    """Return everything that determines a run's weights: options by name, and hashes of the manifests."""
     chosen = {
         f"trainer.{key}": value
         for key, value in trainer.to_dict().items()
@@ -64,17 +64,17 @@ def describe_run(trainer: Seq2SeqTrainingArguments, manifests: list[Path], **opt
 
 
 def checkpoint_to_resume(output_dir: Path, run: dict, finished: Path) -> Path | None:
-    """Return the checkpoint that a run resumes from; None where it starts from scratch.
+    """Return the checkpoint that a run resumes from; None if it starts from scratch.
 
-    A run that was finished before starts from scratch; the checkpoints it left are deleted.
+    A finished run starts from scratch, and its checkpoints are deleted.
 
     Args:
         output_dir: the run's folder.
         run: see `describe_run`.
-        finished: the model or adapter that stands when the run is over.
+        finished: the model or adapter that a finished run has written.
 
     Raises:
-        RecipeError: the checkpoints are of other options or data.
+        RecipeError: the checkpoints are from other options or data.
     """
     shutil.rmtree(output_dir / STAGING, ignore_errors=True)
     if finished.exists():
@@ -86,9 +86,9 @@ def checkpoint_to_resume(output_dir: Path, run: dict, finished: Path) -> Path | 
         others = sorted(key for key in run.keys() | before.keys() if run.get(key) != before.get(key))
         if others:
             raise RecipeError(
-                f"the checkpoints are of a run with a different {', '.join(others[:3])}",
+                f"the checkpoints are from a run with a different {', '.join(others[:3])}",
                 where=output_dir,
-                cure="repeat its command to resume, give another output_dir, or remove it to start over",
+                cure="repeat its command to resume, give another output_dir, or delete it to start over",
             )
     write_json(output_dir / RUN, run)
     return checkpoint
@@ -109,7 +109,7 @@ def shared_checkpoint(trainer: Seq2SeqTrainingArguments, output_dir: Path, run: 
 
 
 def _delete(checkpoint: Path) -> None:
-    """Delete a checkpoint; a kill in the middle leaves none that looks whole."""
+    """Delete a checkpoint; if killed midway, leave none that looks complete."""
     trash = checkpoint.parent / STAGING / "old"
     shutil.rmtree(trash, ignore_errors=True)
     trash.parent.mkdir(exist_ok=True)
@@ -118,10 +118,10 @@ def _delete(checkpoint: Path) -> None:
 
 
 class WholeCheckpoints(Seq2SeqTrainer):
-    """A Trainer whose checkpoints get their names when they are whole; transformers writes into the final folder."""
+    """A Trainer that names checkpoints once they are complete; transformers writes directly to the final folder."""
 
     def position(self) -> dict[str, int]:
-        """Return where in the data the run is: batches of all processes, and the number of processes."""
+        """Return the run's position in the data: batches of all processes, and the number of processes."""
         raise NotImplementedError
 
     def _get_output_dir(self, trial: object) -> str:
@@ -137,7 +137,7 @@ class WholeCheckpoints(Seq2SeqTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
-        if self.state.best_global_step:  # every process reads the best weights in the end
+        if self.state.best_global_step:  # every process reads the best weights at the end
             self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
         if self.args.should_save:
             write_json(staged / POSITION, self.position())

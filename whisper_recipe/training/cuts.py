@@ -1,4 +1,4 @@
-"""The cuts of a training: held small, looked through once, and drawn for each epoch from the whole of the corpus."""
+"""Training cuts: stored compactly, scanned once, and drawn for each epoch from the whole corpus."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ BLOCK = 16  # rows that are compressed together
 
 
 def load_cuts(manifests: list[str | Path]) -> CutSet:
-    """Open cut manifests, one after the other; they may have weights (a.jsonl.gz:0.7), see `draw_rates`.
+    """Open and concatenate cut manifests, with or without weights (a.jsonl.gz:0.7, see `draw_rates`).
 
-    Folders and URLs are sets of shards, from `whisper-recipe shar`.
+    Folders and URLs are sets of shards, written by `whisper-recipe shar`.
 
     Raises:
         RecipeError: one is missing, empty or can't be read, or only some have weights or are shards.
     """
     if any(map(is_shards, manifests)):
         if not all(map(is_shards, manifests)):
-            cure = "give all as manifests, or all as shards"
+            cure = "give only manifests or only shards"
             raise RecipeError("manifests and shards can't be mixed", where="train_cuts", cure=cure)
         return CutSet(Shards([shard for place in manifests for shard in list_shards(place)]))
     paths, weights = zip(*map(parse_weight, manifests), strict=True)
@@ -52,7 +52,7 @@ def load_cuts(manifests: list[str | Path]) -> CutSet:
 
 
 def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
-    """Return path and weight of a manifest given as PATH or PATH:WEIGHT; RecipeError where the weight is not over 0."""
+    """Return path and weight of a manifest given as PATH or PATH:WEIGHT; RecipeError unless the weight is over 0."""
     found = re.fullmatch(r"(.+\.(?:jsonl|jsonl\.gz)):([^/:]*)", str(manifest))
     if not found:
         return Path(manifest), None
@@ -66,31 +66,30 @@ def parse_weight(manifest: str | Path) -> tuple[Path, float | None]:
 
 
 def cuts_digest(manifest: str | Path) -> str:
-    """Return a hash of what a manifest (with or without a weight) holds; of shards that of their index."""
+    """Return a hash of a manifest's contents (with or without a weight), or of the index of shards."""
     if is_shards(manifest):
         return hashlib.sha256(read_place(index_place(manifest))).hexdigest()
     return file_digest(parse_weight(manifest)[0])
 
 
 def outlines(cuts: CutSet) -> Iterable[Outline | Cut]:
-    """Return the cuts for looking through, in their order: id, duration, supervisions and custom fields are there."""
+    """Return the cuts in order, to scan them quickly: only id, duration, supervisions and custom fields are set."""
     return cuts.data.outlines() if hasattr(cuts.data, "outlines") else cuts
 
 
 class Manifests(Sequence):
-    """The cuts of manifests, each at hand by its number, so that an epoch can take them in any order.
+    """The cuts of manifests, with random access, so that an epoch can read them in any order.
 
-    Lhotse reads a manifest from front to back, and its samplers shuffle within a buffer: corpora that stand one after
-    the other would be trained on in turn. A gzipped file can't be read in any order, so the rows are written to a
-    temporary file without a name, compressed in small blocks: 100 to 200 bytes a cut. A row becomes a Cut when its
-    batch is due.
+    Lhotse reads a manifest sequentially, and its samplers shuffle within a buffer: concatenated corpora would be
+    trained on one after the other. A gzipped file has no random access, so the rows are written to an unnamed
+    temporary file, compressed in small blocks: 100 to 200 bytes per cut. A row becomes a Cut when its batch is due.
     """
 
     def __init__(self, paths: tuple[Path, ...], weights: tuple[float, ...] | None = None) -> None:
         self.paths, self.weights = paths, weights
         self.starts: list[int] = []  # the number of each manifest's first cut
         self.count = 0
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the cuts are used)
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open while the cuts are in use)
         self.ends = array("Q", [0])  # of the blocks
         lines = self._read()
         while block := list(itertools.islice(lines, BLOCK)):
@@ -103,15 +102,15 @@ class Manifests(Sequence):
                 self.count += 1
                 yield line
             if self.count == self.starts[-1]:
-                raise RecipeError("no cuts in it", where=path, cure="check the data directory it was made from")
+                raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
 
     def _write(self, block: bytes) -> None:
         try:
             self.ends.append(self.ends[-1] + self.file.write(block))
             self.file.flush()
         except OSError as error:
-            what = f"no temporary file of the cuts ({error})"
-            cure = "set TMPDIR to a folder with more room"
+            what = f"can't write a temporary file for the cuts ({error})"
+            cure = "set TMPDIR to a folder with more space"
             raise RecipeError(what, where=tempfile.gettempdir(), cure=cure) from None
 
     def __len__(self) -> int:
@@ -141,12 +140,12 @@ class Manifests(Sequence):
             row = None
         if not isinstance(row, dict):
             for _ in read_jsonl(self.paths[bisect_right(self.starts, number) - 1]):
-                pass  # until it says in which line the error is
+                pass  # raises RecipeError with the line number
         return row
 
 
 class Shards:
-    """The cuts of shards, in their order."""
+    """The cuts of shards, in order."""
 
     weights = None
 
@@ -163,13 +162,13 @@ class Shards:
         return (row for shard in self.shards for row in read_cuts(shard))
 
     def of_shard(self, features: str) -> list[Cut]:
-        """Return the cuts of the shard that has its features there."""
+        """Return the cuts of the shard with these features."""
         (shard,) = (shard for shard in self.shards if shard.features == features)
         return list(map(deserialize_item, read_cuts(shard)))
 
 
 class Kind(NamedTuple):
-    """What cuts are counted by."""
+    """The key that cuts are counted by."""
 
     language: str
     task: str
@@ -177,11 +176,11 @@ class Kind(NamedTuple):
 
 
 class Selection:
-    """The cuts that a training takes, and in columns what counting and drawing them needs: 18 bytes a cut.
+    """The cuts to train on, with columns for counting and drawing them: 18 bytes per cut.
 
     Args:
-        cuts: see `load_cuts`; or any others, which are held in memory.
-        reason: gives the reason why a cut is dropped, None for the others.
+        cuts: see `load_cuts`; any other cuts are held in memory.
+        reason: returns the reason to drop a cut, or None to keep it.
     """
 
     def __init__(self, cuts: CutSet, reason: Callable[[Outline | Cut], str | None] = lambda cut: None) -> None:
@@ -215,38 +214,38 @@ class Selection:
         return itertools.compress(outlines(CutSet(self.cuts)), self.kept)
 
     def of_shard(self, features: str) -> list[Cut]:
-        """Return the cuts of the shard that has its features there."""
+        """Return the cuts of the shard with these features."""
         return [cut for cut in self.cuts.of_shard(features) if cut.id not in self.dropped]
 
     def is_sharded(self) -> bool:
-        """Whether the cuts are read from shards; those with stored encoder outputs are not, whatever they are of."""
+        """Whether the cuts are read from shards; cuts with stored encoder outputs never are."""
         return isinstance(self.cuts, Shards)
 
 
 def selected(cuts: CutSet) -> Selection:
-    """Return the selection that a CutSet holds, or one of all of its cuts."""
+    """Return the selection in a CutSet, or one of all its cuts."""
     return cuts.data if isinstance(cuts.data, Selection) else Selection(cuts)
 
 
 def draw_rates(cuts: Selection, temperature: float | None) -> np.ndarray | None:
-    """Return how often an epoch takes each cut, so that groups have the shares that are asked for of all seconds.
+    """Return how often an epoch uses each cut, so that groups get the requested shares of the audio.
 
-    An epoch lasts as long as all cuts together. Those of a group whose share is to be r times what it is by itself have
-    the rate r. None where all cuts are taken once.
+    An epoch is as long as all cuts together. Cuts of a group that should have r times its natural share get the rate
+    r. None if every cut is used once.
 
     Args:
-        cuts: the groups are manifests with weights, or languages.
+        cuts: grouped by manifest if the manifests have weights, otherwise by language.
         temperature: a language with share q of the seconds gets one proportional to q^(1 / temperature), as in
-            https://arxiv.org/abs/1907.05019; None for weights of manifests.
+            https://arxiv.org/abs/1907.05019; None for the manifests' weights.
 
     Raises:
-        RecipeError: there are weights and a temperature.
+        RecipeError: both weights and a temperature are given.
     """
     weights = getattr(cuts.cuts, "weights", None)
     if weights is None and temperature is None:
         return None
     if weights is not None and temperature is not None:
-        cure = "leave one of them out"
+        cure = "remove one of them"
         raise RecipeError("the manifests have weights too", where="batches.language_temperature", cure=cure)
     if temperature is None:
         group = np.searchsorted(cuts.cuts.starts, cuts.numbers, side="right") - 1
@@ -258,12 +257,12 @@ def draw_rates(cuts: Selection, temperature: float | None) -> np.ndarray | None:
 
 
 def draw_epoch(count: int, rates: np.ndarray | None, draw: np.random.Generator | None) -> np.ndarray:
-    """Return the places of an epoch's cuts in their selection, shuffled over the whole of it.
+    """Return the indices of an epoch's cuts in their selection, shuffled over all of it.
 
     Args:
-        count: of the cuts.
-        rates: how often each is taken on average: with 2.5 twice or three times, with 0.1 in one epoch of ten.
-        draw: all that is drawn comes from here; None gives each cut once, in order.
+        count: number of cuts.
+        rates: how often each is used on average: 2.5 is two or three times, 0.1 is once in ten epochs.
+        draw: the only source of randomness; None returns each cut once, in order.
     """
     places = np.arange(count)
     if draw is not None:

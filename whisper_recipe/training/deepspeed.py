@@ -1,4 +1,4 @@
-"""DeepSpeed: models and checkpoints in partitions."""
+"""DeepSpeed: partitioned models and checkpoints."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from whisper_recipe.training.logs import log_and_print
 
 @contextmanager
 def built_whole(args: TrainingArguments) -> Iterator[None]:
-    """Have models made here be whole, and partitioned by DeepSpeed later.
+    """Create models whole within the context; DeepSpeed partitions them later.
 
-    With ZeRO 3 transformers 5.23 would make them in partitions, at which Whisper's initialiser of sinusoids fails.
+    With ZeRO 3, transformers 5.23 would create them partitioned, and Whisper's initialiser of sinusoids fails on that.
     """
     deepspeed.unset_hf_deepspeed_config()
     try:
@@ -33,21 +33,21 @@ def built_whole(args: TrainingArguments) -> Iterator[None]:
 
 
 def report_locks() -> None:
-    """Say what DeepSpeed will wait for: without a word and, where its owner was killed, without an end.
+    """Report the locks that DeepSpeed will wait for: silently, and forever if the owner was killed.
 
-    Whoever compiles a part of DeepSpeed, or only looks whether it must, holds a lock (torch.utils.file_baton).
+    A process that compiles a part of DeepSpeed, or only checks whether it must, holds a lock (torch.utils.file_baton).
     """
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob("**/lock"):
         log_and_print(
-            f"DeepSpeed waits for the lock {lock}: if no other run is starting, delete it (a killed run left it)"
+            f"DeepSpeed is waiting for the lock {lock}: if no other run is starting, delete it (left by a killed run)"
         )
 
 
 def gathered(model: torch.nn.Module) -> AbstractContextManager:
-    """Bring what ZeRO 3 has partitioned together for as long as the context lasts; all processes must enter it."""
+    """Gather the parameters partitioned by ZeRO 3 within the context; all processes must enter it."""
     partitioned = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not partitioned:
         return nullcontext()
@@ -57,18 +57,18 @@ def gathered(model: torch.nn.Module) -> AbstractContextManager:
 
 
 def load_other_partitions(checkpoint: Path, args: TrainingArguments) -> None:
-    """Let DeepSpeed resume from a checkpoint of another number of processes, by its universal form of checkpoints.
+    """Let DeepSpeed resume with another number of processes, through its universal checkpoint format.
 
     Raises:
         RecipeError: DeepSpeed can't convert it.
     """
     if is_main_process():
-        [state] = checkpoint.glob("global_step*[0-9]")  # without an earlier conversion's global_step<N>_universal
+        [state] = checkpoint.glob("global_step*[0-9]")  # not an earlier conversion's global_step<N>_universal
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
         command += ["--input_folder", str(state), "--output_folder", f"{state}_universal"]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             what = f"DeepSpeed can't convert the checkpoint ({done.stderr.strip().splitlines()[-1]})"
-            raise RecipeError(what, where=checkpoint, cure="start as many processes as wrote it")
+            raise RecipeError(what, where=checkpoint, cure="use the number of processes that wrote it")
     torch.distributed.barrier()
     args.deepspeed_plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}

@@ -1,4 +1,4 @@
-"""`train --dry-run`: what a training would do, before it costs a night."""
+"""`train --dry-run`: what a training run would do, before it costs a night."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def describe(run: WhisperTrainer, tokenizer: WhisperTokenizer) -> str:
 
 
 def _example(tokenizer: WhisperTokenizer, inputs: dict, row: int) -> str:
-    """Return what the decoder reads, and after the arrow what it is to write."""
+    """Return the decoder's input and, after an arrow, its expected output."""
     labels = inputs["labels"][row].tolist()
     end = max(position for position, label in enumerate(labels) if label != IGNORED) + 1
     asked = [label for label in labels[:end] if label != IGNORED]

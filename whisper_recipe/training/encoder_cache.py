@@ -1,4 +1,4 @@
-"""The outputs of a frozen encoder, computed once: then the decoder is trained from them."""
+"""The outputs of a frozen encoder, computed once; the decoder is then trained from them."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from whisper_recipe.training.sampler import BatchOptions
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 1.0
-FIELD = "encoder_states"  # of a cut's custom fields: {"path", "start", "frames"}
+FIELD = "encoder_states"  # in a cut's custom fields: {"path", "start", "frames"}
 
 
 def check_cache(
     method: str, parameters: ParameterOptions, augment: TrainingAugmentation, batches: BatchOptions
 ) -> None:
-    """RecipeError where a run has no use for stored encoder outputs, because they would not stay the same."""
+    """Raise RecipeError if a run can't use stored encoder outputs, because they would not stay the same."""
     reason = None
     if method != "full" or not parameters.freeze_encoder:
         reason = "the encoder changes in training", "set method full and parameters.freeze_encoder true"
     elif augment.of_waveforms or augment.spec_augment:
-        reason = "augment changes what the encoder sees", "leave augment out"
+        reason = "augment changes the encoder's input", "remove augment"
     elif batches.pad_to_30s or batches.spare_frames:
-        reason = "they are stored at the cuts' own length", "set batches.pad_to_30s 0 and batches.spare_frames 0"
+        cure = "set batches.pad_to_30s 0 and batches.spare_frames 0"
+        reason = "encoder outputs are stored at the cuts' own length", cure
     if reason:
-        raise RecipeError(reason[0], where="cache_encoder", cure=f"{reason[1]}, or cache_encoder false")
+        raise RecipeError(reason[0], where="cache_encoder", cure=f"{reason[1]}, or set cache_encoder false")
 
 
 def with_encoder_states(
@@ -54,41 +55,41 @@ def with_encoder_states(
     folder: Path,
     wait: bool = False,
 ) -> CutSet:
-    """Return the cuts with their encoder outputs, which are computed and stored where they are not there yet.
+    """Return the cuts with their encoder outputs, which are computed and stored if missing.
 
-    Each cut is encoded by itself, at its own length. They take 2 * d_model bytes for 20 ms: for whisper-small 0.27 GB
-    an hour.
+    Each cut is encoded separately, at its own length. The outputs take 2 * d_model bytes per 20 ms: 0.27 GB per hour
+    for whisper-small.
 
     Args:
-        cuts: to encode.
-        manifests: where they come from; when these files or the model change, all is computed again.
+        cuts: the cuts to encode.
+        manifests: the manifests of the cuts; if these files or the model change, the outputs are regenerated.
         base_model: folder or name of the model.
-        model: whose encoder is frozen.
-        folder: to write: states.npy, float16 of shape (frames of all cuts, d_model), and cuts.jsonl.gz.
-        wait: another process writes it. Looking for the folder takes any time; a barrier of NCCL's ends after minutes.
+        model: the model with the frozen encoder.
+        folder: output folder: states.npy, float16 of shape (frames of all cuts, d_model), and cuts.jsonl.gz.
+        wait: wait for another process to write the folder, by polling: an NCCL barrier times out after minutes.
     """
-    made_of = {"base_model": base_model, "model": _digest(model)}
-    made_of |= {str(path): cuts_digest(path) for path in manifests}
-    while wait and not _is_made_of(folder, made_of):
+    sources = {"base_model": base_model, "model": _digest(model)}
+    sources |= {str(path): cuts_digest(path) for path in manifests}
+    while wait and not _is_current(folder, sources):
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    if not _is_made_of(folder, made_of):
+    if not _is_current(folder, sources):
         durations = selected(cuts).durations
         with atomic_write(folder, replace_folder=True) as aside:
             aside.mkdir()
-            # One or two frames of features more than the duration has, and half as many states: room for a few more.
+            # Features have one or two frames more than the duration, states half as many: leave room for a few more.
             shape = (sum(math.ceil(50 * duration) + 2 for duration in durations), model.config.d_model)
             states = np.lib.format.open_memmap(aside / "states.npy", mode="w+", dtype=np.float16, shape=shape)
             write_jsonl(aside / "cuts.jsonl.gz", _encoded(cuts, len(durations), model, states, folder))
             states.flush()
-            write_json(aside / "made_of.json", made_of)
+            write_json(aside / "made_of.json", sources)
         log.info("%s: encoder outputs of %d cuts, %.2f GB", folder, len(durations), 2 * shape[0] * shape[1] / 1e9)
     return CutSet(selected(load_cuts([folder / "cuts.jsonl.gz"])))
 
 
-def _is_made_of(folder: Path, made_of: dict) -> bool:
+def _is_current(folder: Path, sources: dict) -> bool:
     try:
-        return read_json(folder / "made_of.json") == made_of
-    except RecipeError:  # not there yet
+        return read_json(folder / "made_of.json") == sources
+    except RecipeError:  # not written yet
         return False
 
 
@@ -96,16 +97,16 @@ def _is_made_of(folder: Path, made_of: dict) -> bool:
 def _encoded(
     cuts: CutSet, count: int, model: WhisperForConditionalGeneration, states: np.ndarray, folder: Path
 ) -> Iterator[dict]:
-    """Fill in the states; yield the cuts' rows with their places in them."""
+    """Fill `states`; yield the cuts' rows with their location in it."""
     encoder, start = model.eval().get_encoder(), 0
     for cut in tqdm(cuts, total=count, unit="cut", desc="encode"):
         features = load_fbank(cut, model.config.num_mel_bins).T[None].to(model.device, model.dtype)
         with autocast(model):
-            found = encoder(features).last_hidden_state[0].float().cpu().numpy()
-        states[start : start + len(found)] = found
-        place = {"path": str(folder / "states.npy"), "start": start, "frames": len(found)}
+            output = encoder(features).last_hidden_state[0].float().cpu().numpy()
+        states[start : start + len(output)] = output
+        place = {"path": str(folder / "states.npy"), "start": start, "frames": len(output)}
         yield {**cut.to_dict(), "custom": {**(cut.custom or {}), FIELD: place}}
-        start += len(found)
+        start += len(output)
 
 
 def _digest(model: WhisperForConditionalGeneration) -> str:
@@ -135,9 +136,9 @@ def _opened(path: str) -> np.ndarray:
 
 
 def collate_states(states: list[torch.Tensor]) -> torch.Tensor:
-    """Stack encoder outputs to float32 (batch, frames, d_model), each padded with its own last one, which is silence's.
+    """Stack encoder outputs to float32 (batch, frames, d_model), each padded with its own last frame, which is silence.
 
-    Encoding the padded batch would give other values in the padding; the decoder learns to pass over either.
+    Encoding the padded batch would give other values in the padding; the decoder learns to ignore either.
     """
     frames = max(map(len, states))
     return torch.stack([torch.cat([row, row[-1:].expand(frames - len(row), -1)]) for row in states])

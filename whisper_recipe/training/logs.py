@@ -1,4 +1,4 @@
-"""What a run leaves beside its model: its logs, its curves, and the environment it ran in."""
+"""What a run writes in addition to its model: its logs, its curves, and its environment."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RATES = re.compile("eval_(wer|cer|error_rate|canary)")  # shares, by language; s
 
 
 def _forms(logs: dict) -> dict[str, str]:
-    """Return how to write what was measured, in its order."""
+    """Return the format of each measured value, in order."""
     return {key: LOGGED.get(key, ".4f") for key in (*LOGGED, *filter(RATES.match, logs)) if key in logs}
 
 
 class LogCallback(TrainerCallback):
-    """Writes loss, learning rate, gradient norm and epoch to the run's log, a line each `logging_steps`."""
+    """Writes loss, learning rate, gradient norm and epoch to the run's log, one line per `logging_steps`."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
@@ -48,10 +48,10 @@ class LogCallback(TrainerCallback):
 
 
 def write_curves(folder: Path, history: list[dict]) -> None:
-    """Write curves.csv, a row a logged step, and curves.png: losses, learning rate and error rates by step.
+    """Write curves.csv, one row per logged step, and curves.png: losses, learning rate and error rates by step.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         history: the Trainer's log_history.
     """
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ def write_curves(folder: Path, history: list[dict]) -> None:
 
 
 def log_and_print(message: str) -> None:
-    """Write a message to the run's log, and once to the terminal, however many processes there are."""
+    """Write a message to the run's log, and in the main process also to the terminal."""
     log.info(message)
     if is_main_process():
         print(message)
@@ -89,9 +89,9 @@ def log_and_print(message: str) -> None:
 
 @contextmanager
 def log_to_file(folder: Path, rank: int = 0) -> Iterator[None]:
-    """Send the package's log messages to a run's log, appended, for as long as the context lasts.
+    """Append the package's log messages to a run's log within the context.
 
-    That is train.log for the first of several processes, and log/rank<N>.log for the others.
+    The log is train.log for the main process, and log/rank<N>.log for the others.
     """
     path = folder / "log" / f"rank{rank}.log" if rank else folder / "train.log"
     path.parent.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def write_environment(folder: Path) -> None:
 
 
 def _git_revision() -> str | None:
-    """Return the commit of this checkout, None where it is not one or git is not there."""
+    """Return the commit of this checkout; None if it is not one or git is not installed."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""What a training needs of a device's memory: expected, measured, and what to do where it is not enough."""
+"""The memory that training needs on a device: expected, and measured."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from whisper_recipe.text.labels import IGNORED
 from whisper_recipe.training.trainer import LESS_MEMORY, WhisperTrainer
 
 log = logging.getLogger(__name__)
-# Bytes of an optimiser's state for a parameter, by the beginning of its name in trainer.optim; adafactor keeps rows and
-# columns instead.
+# Bytes of optimiser state per parameter, by the prefix of trainer.optim; adafactor keeps rows and columns instead.
 STATE_BYTES = {"adamw_bnb_8bit": 2, "adamw_8bit": 2, "lion_8bit": 1, "lion": 4, "adafactor": 0, "adamw": 8}
 
 
 def expected_memory(run: WhisperTrainer, inputs: dict) -> dict[str, float]:
-    """Return bytes by what they are for: weights, gradients, optimiser, activations of a batch.
+    """Return the expected bytes of weights, gradients, optimiser, and activations of a batch.
 
     Args:
-        run: before it trains.
-        inputs: a batch; its forward pass is made, and what that keeps for the backward pass is counted.
+        run: a trainer, before training.
+        inputs: a batch; its forward pass is run, and what it keeps for the backward pass is counted.
     """
     parameters = list(run.model.parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -47,10 +46,10 @@ def _kept_for_backward(run: WhisperTrainer, inputs: dict) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an output that is kept as it is would hold itself
+        return tensor.detach()  # an output kept undetached would reference itself
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(run, inputs)  # holds what is kept, so that no address is used twice
+        loss = _loss(run, inputs)  # keeps the tensors alive, so that no address is reused
     del loss
     return sum(kept.values())
 
@@ -66,21 +65,21 @@ def _loss(run: WhisperTrainer, inputs: dict) -> torch.Tensor:
 
 
 def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
-    """Return the seconds of audio in a batch with which a whole step of training just fits in the memory.
+    """Return the most seconds of audio per batch with which a whole training step fits into memory.
 
-    Batches of so many of the longest utterances are tried, twice as many each time, then between the last two.
+    Batches of cuts as long as the longest one are tried, doubling their number, then bisecting.
 
     Args:
-        run: before it trains; its weights are changed.
-        seconds: of the longest cut.
-        tokens: of the longest text.
+        run: a trainer, before training; its weights are changed.
+        seconds: duration of the longest cut.
+        tokens: number of tokens of the longest text.
 
     Raises:
-        RecipeError: not even one utterance fits, or nothing limits the memory of this CPU.
+        RecipeError: not even one cut fits, or the memory of this CPU has no limit.
     """
     if run.args.device.type == "cpu" and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         cure = "measure on the GPU that will train, or limit the memory (ulimit -v)"
-        raise RecipeError("the memory of this CPU has no limit to measure", where="find_max_duration", cure=cure)
+        raise RecipeError("this CPU has no memory limit to measure", where="find_max_duration", cure=cure)
     run.create_optimizer()
     with tqdm(unit="trial", desc="find max_duration") as progress:
         count = _largest(lambda count: _fits(run, count, seconds, tokens, progress))
@@ -91,7 +90,7 @@ def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
-    """Return the largest number that fits, 0 where none does."""
+    """Return about the largest number that fits; 0 if none does."""
     low, high = 0, 1
     while fits(high):
         low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""Options of transformers' Trainer that this training can't obey: refused by name, or set right and said so."""
+"""Options of transformers' Trainer that don't apply here: rejected by name, or adjusted."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ INSTEAD = {
     "auto_find_batch_size": "--find-max-duration",
     "dataloader_num_workers": "batches.num_workers",
 }
-REFUSED = (*INSTEAD, "dataloader_")  # names, or how they begin
-SET_BY_TRANSFORMERS = "dataloader_pin_memory"  # itself, on a CPU
+REFUSED = (*INSTEAD, "dataloader_")  # names or prefixes
+SET_BY_TRANSFORMERS = "dataloader_pin_memory"  # on a CPU
 
 
 def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
-    """Refuse options of the Trainer that would be accepted and ignored.
+    """Reject options of the Trainer that would be silently ignored.
 
     Raises:
-        RecipeError: one of them has another value than its default, or FSDP is asked for.
+        RecipeError: one of them differs from its default, or FSDP is requested.
     """
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()
@@ -35,7 +35,7 @@ def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
             continue
         if option.name.startswith(REFUSED) and getattr(args, option.name) != default:
             use = INSTEAD.get(option.name)
-            cure = f"use {use}" if use else "leave it out; the options under batches: control data loading"
+            cure = f"use {use}" if use else "remove it; the options under batches control data loading"
             raise RecipeError("this option has no effect here", where=f"trainer.{option.name}", cure=cure)
     if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
         cure = "partition a model across GPUs with trainer.deepspeed (see docs/scale.md)"
@@ -43,9 +43,9 @@ def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:
 
 
 def set_precision(args: Seq2SeqTrainingArguments) -> None:
-    """Train in bfloat16 where the card has it, else in float32 with TF32; options for a precision win over this.
+    """Train in bfloat16 if the GPU supports it, otherwise in float32 with TF32, unless a precision is set.
 
-    With DeepSpeed its own configuration decides.
+    With DeepSpeed, its own configuration decides.
     """
     if args.fp16 or args.bf16 or args.deepspeed_plugin is not None:
         return
@@ -56,25 +56,25 @@ def set_precision(args: Seq2SeqTrainingArguments) -> None:
 
 
 def spare_time(args: Seq2SeqTrainingArguments) -> None:
-    """Turn off what costs time in each step and is of no use here; not measured.
+    """Turn off what costs time in each step and is not needed here; the gain was not measured.
 
     DistributedDataParallel need not look for unused parameters, since each is used in every step. The Trainer's filter
-    of NaN losses waits for the GPU twice in each batch; `WhisperTrainer.training_step` filters without waiting.
+    of NaN losses waits for the GPU twice per batch; `WhisperTrainer.training_step` filters without waiting.
     """
     args.ddp_find_unused_parameters = bool(args.ddp_find_unused_parameters)
     args.logging_nan_inf_filter = False
 
 
 def use_one_gpu(args: Seq2SeqTrainingArguments) -> None:
-    """Train on one GPU in each process, and say how to use the others.
+    """Train on one GPU per process, and report how to use the others.
 
-    transformers wraps the model of a process that sees several in DataParallel, which splits the number of tokens that
-    the loss is divided by, and is slower than a process for each (https://pytorch.org/docs/stable/notes/cuda.html).
+    If a process sees several GPUs, transformers wraps the model in DataParallel, which splits the number of tokens that
+    the loss is divided by, and is slower than a process per GPU (https://pytorch.org/docs/stable/notes/cuda.html).
     """
     count = args.n_gpu
     if count > 1:
         args._n_gpu = 1
         log_and_print(
-            f"1 of {count} GPUs is used; for all of them start with "
+            f"using 1 of {count} GPUs; to use all of them, start with "
             f"accelerate launch --multi_gpu --num_processes {count} -m whisper_recipe train ... (see docs/scale.md)"
         )

@@ -33,15 +33,16 @@ class ParameterOptions:
 
 
 def freeze(model: WhisperForConditionalGeneration, options: ParameterOptions) -> None:
-    """Freeze what the options say.
+    """Freeze the encoder, or its first layers, as requested.
 
     Raises:
-        RecipeError: the encoder has fewer layers.
+        RecipeError: freeze_layers is negative, or more than the encoder has.
     """
     stack, layers = model.get_encoder(), options.freeze_layers
     if not 0 <= layers <= len(stack.layers):
-        what = f"the encoder has {len(stack.layers)} layers, not {layers}"
-        raise RecipeError(what, where="parameters.freeze_layers", cure="give fewer, or freeze_encoder")
+        what = f"must be between 0 and {len(stack.layers)} (the encoder's layers), got {layers}"
+        cure = "to freeze the whole encoder, set freeze_encoder"
+        raise RecipeError(what, where="parameters.freeze_layers", cure=cure)
     if options.freeze_encoder:
         stack.requires_grad_(False)
     elif layers:
@@ -55,10 +56,10 @@ def parameter_groups(
     """Return an optimiser's parameter groups: encoder and decoder, each with weight decay and without.
 
     Args:
-        model: whose trainable parameters are meant.
+        model: the model; only its trainable parameters are included.
         options: the learning rates.
-        decayed: names of the parameters that decay (matrices; not biases and norms).
-        weight_decay: of these.
+        decayed: names of the parameters with weight decay (matrices; not biases and norms).
+        weight_decay: their weight decay.
     """
     rates = {ENCODER: options.encoder_learning_rate, DECODER: options.decoder_learning_rate}
     groups: dict[tuple[float | None, bool], list[torch.Tensor]] = {}
@@ -73,8 +74,8 @@ def parameter_groups(
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return how many parameters are trained, and how many there are."""
+    """Return the number of trained parameters, and of all parameters."""
     if isinstance(model, PeftModel):
-        return model.get_nb_trainable_parameters()  # knows that 4-bit weights lie two in a byte
+        return model.get_nb_trainable_parameters()  # accounts for 4-bit weights, two per byte
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

@@ -1,4 +1,4 @@
-"""The group of processes that train together, and its end."""
+"""Closing the process group of distributed training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 from whisper_recipe.errors import RecipeError
 
-# What gloo and NCCL say where a process that they wait for is gone.
+# Messages of gloo and NCCL when a process that they wait for is gone.
 LOST = re.compile("Connection (closed|reset)|connection closed|gloo|NCCL|Broken pipe", re.IGNORECASE)
 
 
 @contextmanager
 def closing_process_group(output_dir: Path) -> Iterator[None]:
-    """Leave the group of processes in the end: one that does not may abort at its exit.
+    """Destroy the process group at the end: otherwise a process may abort at exit.
 
     Raises:
         RecipeError: another process has died.
@@ -29,7 +29,7 @@ def closing_process_group(output_dir: Path) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"another process of the run has ended ({reason})",
+            f"another process of the run has died ({reason})",
             where=f"process {torch.distributed.get_rank()}",
             cure=f"see {output_dir / 'log'}; the same command resumes from the last checkpoint",
         ) from error

@@ -1,4 +1,4 @@
-"""What a trained model folder records of its training: decoding obeys it, the model card tells it."""
+"""The training record in a model folder: decoding follows it, and the model card reports it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def training_record(
     batches: BatchOptions,
     trainer: Seq2SeqTrainingArguments,
 ) -> dict:
-    """Return the record for whisper_recipe.json, all but the steps that were made in the end.
+    """Return the record for whisper_recipe.json, except what is known only at the end: steps, epochs and canaries.
 
-    `natural_length`: inputs were not all padded to 30 s. `timestamps`: share of the cuts whose labels had timestamp
-    tokens. `data`: a row for each language and task, with utterances and hours of the cuts that were trained on.
+    `natural_length`: inputs were not all padded to 30 s. `timestamps`: share of the cuts trained with timestamp
+    tokens. `data`: one row per language and task, with the number and hours of the training utterances.
     """
     data = selected(cuts)
     record = {

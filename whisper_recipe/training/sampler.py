@@ -1,4 +1,4 @@
-"""Which cuts make a batch: an epoch is planned ahead by durations, and dealt out to processes that train together."""
+"""Batching of cuts: an epoch is planned ahead by durations, and distributed over the training processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from whisper_recipe.errors import RecipeError, check_proportion
 from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import draw_epoch, draw_rates, selected
 
-CUTS_PER_BUCKET = 10  # at least
+CUTS_PER_BUCKET = 10  # minimum
 
 
 @dataclass
@@ -31,7 +31,7 @@ class BatchOptions:
     Args:
         max_duration: maximum seconds of audio per batch; higher values need more memory.
         max_cuts: maximum number of cuts per batch.
-        num_buckets: number of buckets of cuts with similar duration; more buckets give less padding and less random
+        num_buckets: number of buckets of cuts with similar duration; more buckets mean less padding and less random
             batches.
         num_workers: number of processes that load features in advance.
         pad_to_30s: share of the cuts that are padded to 30 s, 0 to 1, for models used in programs that pad all inputs
@@ -59,24 +59,24 @@ class BatchOptions:
             check_proportion(getattr(self, name), f"batches.{name}")
         check_spare_frames(self.spare_frames, "batches.spare_frames")
         if self.language_temperature is not None and not self.language_temperature > 0:
-            what = f"{self.language_temperature} is not a temperature"
-            raise RecipeError(what, where="batches.language_temperature", cure="use a number over 0")
+            what = f"must be greater than 0, got {self.language_temperature}"
+            raise RecipeError(what, where="batches.language_temperature")
 
     @property
     def spare_seconds(self) -> float:
-        """What spare_frames add to the longest cut of a batch."""
+        """Seconds that spare_frames add to the longest cut of a batch."""
         return self.spare_frames / FRAMES_PER_SECOND
 
     def most_padded(self) -> int:
-        """Return how many cuts are in a batch at most that is padded to 30 s."""
+        """Return the maximum number of cuts in a batch that is padded to 30 s."""
         most = max(1, int(self.max_duration // MAX_SECONDS))
         return most if self.max_cuts is None else min(most, self.max_cuts)
 
 
 class Batch(NamedTuple):
-    """The cuts of a batch, whose number counts from the start of the training.
+    """The cuts of a batch, numbered from the start of training.
 
-    `padded` batches are padded to 30 s. `repeated` ones fill the last turn of an evaluation and don't count.
+    `padded` batches are padded to 30 s. `repeated` ones fill up the last round of an evaluation and don't count.
     """
 
     number: int
@@ -86,14 +86,14 @@ class Batch(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """The places of a batch's cuts in their selection."""
+    """The indices of a batch's cuts in their selection."""
 
     places: np.ndarray
     padded: bool = False
 
 
 class Place:
-    """What lhotse's sampler needs of a cut."""
+    """What lhotse's sampler needs to know about a cut."""
 
     __slots__ = ("dataloading_info", "duration", "id", "place")
 
@@ -104,21 +104,21 @@ class Place:
 class BatchSampler(Sampler):
     """The batches of lhotse's DynamicBucketingSampler as the Trainer needs them: counted, dropping nothing, resumable.
 
-    Each epoch is planned ahead by durations alone: its cuts are shuffled over the whole corpus, and those to be padded
-    to 30 s make batches of their own, so that `max_duration` holds for what is computed. The plan depends on seed and
-    epoch alone, so it is the same in all processes and when a run resumes.
+    Each epoch is planned ahead by durations alone: its cuts are shuffled over the whole corpus, and those padded to
+    30 s are batched separately, so that `max_duration` holds for their padded length. The plan depends only on seed and
+    epoch, so it is the same in all processes and when a run resumes.
 
-    Shuffled batches differ in number from epoch to epoch, but the Trainer counts on one number. So one pass of the
-    Trainer is as many batches as the first epoch has, and the next pass begins where the last one ended: every cut is
-    seen once in each epoch.
+    The number of shuffled batches differs from epoch to epoch, but the Trainer expects a fixed one. So one pass of the
+    Trainer has as many batches as the first epoch, and the next pass continues where the last one stopped: every cut
+    is seen once in each epoch.
 
-    Processes that train together deal the batches out: of each `part.count` in a row every one has its own. So they
-    have equally many, and each cut is seen once in an epoch by one of them.
+    Distributed processes each get one of every `part.count` consecutive batches. So all have the same number, and each
+    cut is seen once per epoch by one of them.
 
-    Without `shuffle`, for evaluation, each pass has every cut once. Processes that would have no batch in the last turn
-    repeat one, since DeepSpeed's ZeRO 3 needs equally many forward passes.
+    Without `shuffle`, for evaluation, each pass has every cut once. Processes without a batch in the last round repeat
+    one, since DeepSpeed's ZeRO 3 needs the same number of forward passes in all of them.
 
-    Yields lists of one Batch: a DataLoader can pass over such items without reading features.
+    Yields lists of one Batch: a DataLoader can skip such items without reading features.
 
     Raises:
         RecipeError: see `draw_rates`.
@@ -151,7 +151,7 @@ class BatchSampler(Sampler):
             yield [Batch(number, CutSet([self.cuts[place] for place in places]), padded, repeated)]
 
     def pass_over(self, batches: int) -> None:
-        """Skip the first batches, of all processes, for a run that resumes; nothing is read for them."""
+        """Skip the first batches, counted over all processes, when a run resumes; nothing is read for them."""
         self._stream = itertools.islice(enumerate(self._endless_batches()), batches, None)
 
     def _endless_batches(self, first: list[Planned] | None = None) -> Iterator[Planned]:
@@ -160,7 +160,7 @@ class BatchSampler(Sampler):
             yield from self._plan(epoch)
 
     def _plan(self, epoch: int) -> list[Planned]:
-        """Return the batches of an epoch, of all processes."""
+        """Return the batches of an epoch, for all processes."""
         draw = np.random.default_rng([abs(self.seed), epoch])
         places = draw_epoch(len(self.cuts), self.rates, draw if self.shuffle else None)
         padded = draw.random(len(places)) < self.options.pad_to_30s
@@ -171,15 +171,15 @@ class BatchSampler(Sampler):
         return batches
 
     def _alike(self, places: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
-        """Yield batches of cuts of like durations."""
+        """Yield batches of cuts with similar durations."""
         if not len(places):
             return
         options, durations = self.options, self.cuts.durations
-        # Of a small corpus every bucket would hold a cut or two, and so would the batches.
+        # With a small corpus every bucket would hold a cut or two, and so would the batches.
         buckets = min(options.num_buckets, len(places) // CUTS_PER_BUCKET)
         kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
         limits = {"max_duration": options.max_duration, "max_cuts": options.max_cuts}
-        # As one process: lhotse's own way repeats or leaves out what can't be dealt out evenly.
+        # As one process: lhotse itself repeats or drops what can't be distributed evenly.
         limits |= {"shuffle": False, "seed": self.seed, "world_size": 1, "rank": 0}  # the places are shuffled
         sampler = kind(CutSet(_Places(array("L", places), durations, options.spare_seconds)), **limits)
         sampler.set_epoch(epoch)
@@ -188,7 +188,7 @@ class BatchSampler(Sampler):
 
 
 class _Places:
-    """Places in their order, as lhotse's sampler reads cuts: more than once. Each may be padded by `spare` seconds."""
+    """Places in order, iterable more than once, as lhotse's sampler needs; `spare` seconds are added to each."""
 
     def __init__(self, places: array, durations: array, spare: float) -> None:
         self.places, self.durations, self.spare = places, durations, spare
@@ -198,5 +198,5 @@ class _Places:
 
 
 def in_rows(places: Sequence, size: int) -> Iterator[Sequence]:
-    """Yield slices of so many in a row; the last may have fewer."""
+    """Yield consecutive slices of `size`; the last may be shorter."""
     return (places[start : start + size] for start in range(0, len(places), size))

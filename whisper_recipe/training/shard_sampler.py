@@ -1,4 +1,4 @@
-"""Batches from Lhotse Shar: each shard is read once an epoch, by one loading process of one rank."""
+"""Batches from Lhotse Shar: each shard is read once per epoch, by one loading process of one rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whisper_recipe.processes import Part
 from whisper_recipe.training.cuts import selected
 from whisper_recipe.training.sampler import Batch, BatchOptions, Planned, in_rows
 
-JITTER = 0.1  # of durations, before like ones are put together: so that batches differ from epoch to epoch
+JITTER = 0.1  # of durations before they are sorted, so that batches differ from epoch to epoch
 
 
 class _Place:
@@ -31,22 +31,22 @@ class _Place:
 
 
 class ShardSampler(Sampler):
-    """Batches that need few shards at a time, each loading process its own ones; see BatchSampler for what it yields.
+    """Batches from a few shards at a time, separate ones for each loading process; yields the same as BatchSampler.
 
-    All is planned ahead from the cuts' durations, the same on every rank. An epoch deals the shards out to all loading
-    processes of all ranks. Of a few shards at a time a process makes batches of cuts of like length. Those with fewer
-    batches than others cut some in two, so that all have the same number and none waits for the others. A DataLoader
-    gives batches to its processes in turn, so those of a process are every `num_workers`-th.
+    Everything is planned ahead from the cuts' durations, identically on every rank. Each epoch distributes the shards
+    over all loading processes of all ranks. A process batches cuts of similar length from a few shards at a time.
+    Processes with fewer batches than others split some in two, so that all have the same number and none waits for the
+    others. A DataLoader passes batches to its processes in turn, so each process gets every `num_workers`-th.
 
     Args:
-        cuts: of shards, see load_cuts.
-        options: how cuts become batches; buckets are not needed.
-        shuffle: other shards and batches in each epoch.
-        seed: another one gives another order.
+        cuts: cuts of shards, see load_cuts.
+        options: how cuts are batched; num_buckets is not used.
+        shuffle: change the order of shards and batches in each epoch.
+        seed: random seed of the order.
         part: rank and number of ranks.
 
     Raises:
-        RecipeError: there are fewer shards than loading processes, or languages are to be mixed.
+        RecipeError: there are fewer shards than loading processes, or language_temperature is set.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class ShardSampler(Sampler):
         part: Part = Part(),  # noqa: B008
     ) -> None:
         if shuffle and options.language_temperature is not None:
-            cure = "train on manifests, or leave it out"
-            raise RecipeError("shards can't be mixed", where="batches.language_temperature", cure=cure)
+            cure = "train on manifests, or remove it"
+            raise RecipeError("not supported with shards", where="batches.language_temperature", cure=cure)
         self.options, self.shuffle, self.seed, self.part = options, shuffle, seed, part
         self.workers = max(1, options.num_workers)
         self.streams = part.count * self.workers
@@ -76,7 +76,7 @@ class ShardSampler(Sampler):
             )
         self._read = functools.lru_cache(self.workers * SHARDS_AT_ONCE)(cuts.of_shard)
         self.length = len(self._plan(0))
-        self.batches = self.length * part.count  # of all ranks, in an epoch
+        self.batches = self.length * part.count  # per epoch, of all ranks
         self._stream = enumerate(self._endless_batches())
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ class ShardSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[Batch]]:
         for number, (places, padded) in itertools.islice(self._stream, self.length):
-            number = number * self.part.count + self.part.index  # of those of all ranks
+            number = number * self.part.count + self.part.index  # counted over all ranks
             yield [Batch(number, CutSet([self._cut(place) for place in places]), padded)]
 
     def pass_over(self, batches: int) -> None:
-        """Leave out the epochs that the first batches, of all ranks, fill; nothing is read for them."""
+        """Skip the epochs that the first batches, counted over all ranks, fill; nothing is read for them."""
         self._stream = enumerate(self._endless_batches())
         for _ in itertools.islice(self._stream, batches // self.batches * self.length):
             pass
@@ -101,14 +101,14 @@ class ShardSampler(Sampler):
             yield from self._plan(epoch)
 
     def _plan(self, epoch: int) -> list[Planned]:
-        """Return the batches of an epoch of this rank, those of its loading processes in turn."""
+        """Return this rank's batches of an epoch, taken from its loading processes in turn."""
         draw = random.Random(f"{self.seed} {epoch}" if self.shuffle else "")
         streams = [self._batches(shards, draw) for shards in self._dealt(draw)]
         most = max(map(len, streams))
         return [batch for turn in zip(*(_split(streams[own], most) for own in self.own), strict=True) for batch in turn]
 
     def _dealt(self, draw: random.Random) -> list[list[str]]:
-        """Return the shards of each loading process of each rank, about the same seconds each."""
+        """Return the shards of each loading process of each rank, with about the same duration each."""
         shards = list(self.durations)
         if self.shuffle:
             draw.shuffle(shards)
@@ -154,13 +154,13 @@ def _packed(places: list[_Place], options: BatchOptions) -> Iterator[list[_Place
 
 
 def _split(batches: list[Planned], count: int) -> list[Planned]:
-    """Return so many batches, the largest of which are cut in two where there are fewer."""
+    """Return `count` batches, splitting the largest in two until there are enough."""
     batches = list(batches)
     while len(batches) < count:
         largest = max(range(len(batches)), key=lambda number: len(batches[number].places))
         places, padded = batches[largest]
         if len(places) < 2:
-            cure = "use fewer batches.num_workers, or shards of the same size, several for each"
+            cure = "lower batches.num_workers, or write several shards of the same size for each worker"
             raise RecipeError("the shards can't be distributed evenly", where="train_cuts", cure=cure)
         batches[largest : largest + 1] = [Planned(places[::2], padded), Planned(places[1::2], padded)]
     return batches

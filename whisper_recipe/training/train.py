@@ -78,7 +78,7 @@ def train(
 
     Writes output_dir/model (full) or output_dir/adapter (lora) at the end of training, and train.log, TensorBoard
     events and checkpoints during training. Run the same command again to resume an interrupted run from its newest
-    checkpoint; it ends with the same weights as an uninterrupted one.
+    checkpoint; the weights are the same as those of an uninterrupted run.
 
     Args:
         base_model: a Whisper folder, or a name on the Hub (openai/whisper-small).
@@ -145,17 +145,17 @@ def train(
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
     if "wandb" in trainer.report_to:
-        os.environ.setdefault("WANDB_DIR", str(output_dir))  # it would write into the working directory
-    set_seed(trainer.seed)  # before the adapters draw their weights
+        os.environ.setdefault("WANDB_DIR", str(output_dir))  # by default, wandb writes to the working directory
+    set_seed(trainer.seed)  # before the adapters are initialised
     finished = output_dir / ("adapter" if method == "lora" else "model")
-    only_a_look = dry_run or find_max_duration
+    report_only = dry_run or find_max_duration
     described = describe_run(trainer, [*train_cuts, *dev_cuts, *canaries.values()], **options)
     with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
-        checkpoint = None if only_a_look else shared_checkpoint(trainer, output_dir, described, finished)
-        cuts = {name: trainable_cuts(found, name, *of_model, output_dir) for name, found in cuts.items()}
+        checkpoint = None if report_only else shared_checkpoint(trainer, output_dir, described, finished)
+        cuts = {name: trainable_cuts(loaded, name, *of_model, output_dir) for name, loaded in cuts.items()}
         splits = {split: cuts.pop(split) for split in manifests}
         measured = *of_model, eval_wer_utterances, batches.max_duration
         evaluation = Evaluation(
@@ -176,7 +176,7 @@ def train(
         else:
             freeze(model, parameters)
         run = WhisperTrainer(model, trainer, *loaders, parameters, evaluation, max_skipped_steps)
-        if only_a_look:
+        if report_only:
             print(describe(run, tokenizer) if dry_run else _max_duration(run, splits["train"], tokenizer, batches))
             return
         _report_parameters(model)
@@ -193,21 +193,22 @@ def _extend(
     add_tokens: int,
     batches: BatchOptions,
 ) -> Sources:
-    """Add new languages, and pieces of the texts of cuts, to the tokenizer; return the ids that it gained.
+    """Add new languages, and tokens learned from the cuts' texts, to the tokenizer; return the new ids.
 
     Raises:
-        RecipeError: a declaration is wrong, or pieces are to be learned together with time tokens.
+        RecipeError: an option is invalid, or tokens are to be added in training with timestamps.
     """
     gained = add_languages(tokenizer, new_languages)
     if add_tokens < 0:
-        raise RecipeError(f"add_tokens must be 0 or more, got {add_tokens}")
+        raise RecipeError(f"must be at least 0, got {add_tokens}", where="add_tokens")
     if add_tokens:
-        said = [supervision_of(cut) for cut in outlines(cuts)]
-        if batches.timestamps and any(one.segments for one in said):
-            cure = "set batches.timestamps to 0: whoever reads time tokens takes all ids after the first for times"
-            raise RecipeError("added tokens and timestamps don't mix", where="add_tokens", cure=cure)
-        pieces = add_pieces(tokenizer, [written(one.text, one.language, one.task) for one in said], add_tokens)
-        log_and_print(f"{len(pieces)} pieces of the training text are new tokens")
+        supervisions = [supervision_of(cut) for cut in outlines(cuts)]
+        if batches.timestamps and any(supervision.segments for supervision in supervisions):
+            cure = "set batches.timestamps to 0: programs read all ids after the first time token as time tokens"
+            raise RecipeError("can't be combined with timestamps", where="add_tokens", cure=cure)
+        texts = [written(row.text, row.language, row.task) for row in supervisions]
+        pieces = add_pieces(tokenizer, texts, add_tokens)
+        log_and_print(f"added {len(pieces)} tokens learned from the training text")
         gained |= pieces
     return gained
 
@@ -218,11 +219,11 @@ def with_adapters(
     trainer: Seq2SeqTrainingArguments,
     gained: Collection[int] = (),
 ) -> PeftModel:
-    """Return the model with LoRA adapters, its frozen weights in bfloat16 where it is trained in it.
+    """Return the model with LoRA adapters, its frozen weights in bfloat16 if it is trained in bfloat16.
 
     Args:
-        model: a plain Whisper.
-        lora: which adapters, and where.
+        model: a plain Whisper model.
+        lora: options of the adapters.
         trainer: options of the training.
         gained: ids of tokens that the model was not trained on.
     """
@@ -248,7 +249,7 @@ def _encoded(
 def _write(
     finished: Path, model: torch.nn.Module, run: WhisperTrainer, processor: WhisperProcessor, record: dict
 ) -> None:
-    """Write the curves of a run and its model or adapter, with the record of its training."""
+    """Write the curves of a run, and its model or adapter with the training record."""
     record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
     with gathered(model):
         if not is_main_process():
@@ -264,13 +265,13 @@ def _write(
 
 
 def _max_duration(run: WhisperTrainer, cuts: CutSet, tokenizer: WhisperTokenizer, batches: BatchOptions) -> str:
-    # A batch that is padded to 30 s is as large as one of the longest cuts there can be.
+    # A batch padded to 30 s is as large as one of the longest possible cuts.
     seconds = MAX_SECONDS if batches.pad_to_30s else min(max(cuts.data.durations) + batches.spare_seconds, MAX_SECONDS)
     tokens = max(len(training_example(tokenizer, cut, timestamps=True, prompt=True)[0]) for cut in outlines(cuts))
-    found = find_largest(run, seconds, tokens)
+    largest = find_largest(run, seconds, tokens)
     return (
-        f"batches.max_duration: {found:.0f} just fits on {run.args.device}, measured with the longest cut "
-        f"({seconds:.2f} s, {tokens} tokens); take a tenth less"
+        f"batches.max_duration: {largest:.0f} just fits on {run.args.device}, measured with the longest cut "
+        f"({seconds:.2f} s, {tokens} tokens); set 10 % less"
     )
 
 

@@ -1,4 +1,4 @@
-"""transformers' Seq2SeqTrainer on batches of cuts: loss by token, whole checkpoints, and resuming from them."""
+"""transformers' Seq2SeqTrainer on batches of cuts: loss per token, complete checkpoints, and resuming from them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from whisper_recipe.training.logs import LogCallback, log_and_print
 from whisper_recipe.training.parameters import ParameterOptions, parameter_groups
 
 log = logging.getLogger(__name__)
-MOST_UNREADABLE = 100  # cuts, after which there is no use in continuing
+MOST_UNREADABLE = 100  # cuts; more stop the run
 LESS_MEMORY = "lower batches.max_duration, set trainer.gradient_checkpointing true, or use method lora"
-LOADER_ERROR = "Original Traceback"  # in what torch says of an error in a loading process
+LOADER_ERROR = "Original Traceback"  # in torch's message for an error in a loading process
 
 
 def make_loaders(
@@ -54,14 +54,14 @@ def make_loaders(
     args: Seq2SeqTrainingArguments,
     augment: TrainingAugmentation | None = None,
 ) -> tuple[DataLoader, DataLoader]:
-    """Return the batches for training and for eval_loss, and set args.max_steps where epochs are given.
+    """Return the batches for training and for eval_loss, and set args.max_steps if epochs are given.
 
-    The Trainer itself would count the cuts of a dataset, and ours yields batches.
+    The Trainer itself would count the cuts of a dataset, but ours yields batches.
     """
     part = Part(args.process_index, args.world_size)
     train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, part)
-    # Of the dev cuts nothing is drawn: eval_loss is of what most inputs are.
-    plain = replace(batches, pad_to_30s=0.0, prompts=0.0)
+    # Dev batches have the input length that the model will be decoded with, and no previous text, like most inputs.
+    plain = replace(batches, pad_to_30s=float(batches.pad_to_30s == 1), prompts=0.0)
     dev = make_loader(dev_cuts, tokenizer, plain, False, num_mel_bins, part=part)
     args.by_epochs = args.max_steps < 0
     if args.by_epochs:
@@ -74,14 +74,14 @@ def _steps_of_a_pass(loader: DataLoader, args: Seq2SeqTrainingArguments) -> int:
 
 
 class AdaLoraCallback(TrainerCallback):
-    """Lets AdaLoRA move rank from one matrix to another after each step; nothing for other models."""
+    """Lets AdaLoRA move rank from one matrix to another after each step; does nothing for other models."""
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **kwargs
     ) -> None:
-        """Called between the optimiser's step and the deletion of the gradients, which AdaLoRA reads.
+        """Move rank after the optimiser's step, before the gradients, which AdaLoRA reads, are deleted.
 
-        There are none where the step was skipped.
+        There are none if the step was skipped.
         """
         has_gradients = any(parameter.grad is not None for parameter in model.parameters())
         if has_gradients and hasattr(getattr(model, "base_model", None), "update_and_allocate"):
@@ -107,7 +107,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.max_skipped_steps, self.skipped_in_a_row, self.skipped = max_skipped_steps, 0, 0
         self.seen: list[str] = []  # cuts of the step
         self.last_loss = torch.zeros((), device=args.device)  # of a micro-batch, finite
-        self.measured = torch.zeros(2, dtype=torch.float64)  # sum of the losses of tokens in an evaluation, and tokens
+        self.measured = torch.zeros(2, dtype=torch.float64)  # sum of the token losses in an evaluation, and tokens
         self.unreadable: set[str] = set()  # ids of cuts
         super().__init__(
             model,
@@ -119,10 +119,10 @@ class WhisperTrainer(WholeCheckpoints):
         )
         if self.evaluation.patience:
             self.add_callback(EarlyStoppingCallback(self.evaluation.patience))
-        self.remove_callback(PrinterCallback)  # the log has it
+        self.remove_callback(PrinterCallback)  # the log has the same
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train from a checkpoint, or from the start: the batches that were done are passed over unread."""
+        """Train from a checkpoint, skipping finished batches without reading them, or from the start."""
         if checkpoint is not None:
             self._find_place(checkpoint)
             log_and_print(f"resuming from {checkpoint}")
@@ -141,24 +141,24 @@ class WhisperTrainer(WholeCheckpoints):
             log_and_print(f"{len(self.unreadable)} cuts could not be read and were dropped; the log lists them")
 
     def position(self) -> dict[str, int]:
-        """See WholeCheckpoints. The last step of a pass may have fewer batches than the others."""
+        """Return the run's position (see WholeCheckpoints); a pass's last step may have fewer batches."""
         length = len(self.train_loader)
         passes, steps = divmod(self.state.global_step, _steps_of_a_pass(self.train_loader, self.args))
         done = passes * length + min(steps * self.args.gradient_accumulation_steps, length)
         return {"batches": done * self.args.world_size, "processes": self.args.world_size}
 
     def _find_place(self, checkpoint: Path) -> None:
-        """Pass over the batches that were done."""
+        """Skip the finished batches."""
         sampler, args = self.train_loader.batch_sampler, self.args
         steps = read_json(checkpoint / "trainer_state.json")["global_step"]
         before = read_json(checkpoint / POSITION)
         if before["processes"] == args.world_size:
             passes = steps // _steps_of_a_pass(self.train_loader, args)
-            sampler.pass_over(passes * len(sampler) * args.world_size)  # the Trainer passes over the rest
+            sampler.pass_over(passes * len(sampler) * args.world_size)  # the Trainer skips the rest
             return
         if args.deepspeed_plugin is not None:
             load_other_partitions(checkpoint, args)
-        # Steps are of another size now: what is left of the epochs decides how many there will be.
+        # Steps have another size now: the rest of the epochs determines how many there are.
         sampler.pass_over(before["batches"])
         args.ignore_data_skip = True
         if self.by_epochs:
@@ -166,9 +166,9 @@ class WhisperTrainer(WholeCheckpoints):
             args.max_steps = steps + math.ceil(left / (args.world_size * args.gradient_accumulation_steps))
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        """Take a pass over the batches; none where a run was killed after its last step, or it would make one more.
+        """Run a pass over the batches; none if a run was killed after its last step: it would train another step.
 
-        Before the first of all the canaries are measured.
+        Measure the canaries before the first step.
         """
         if self.state.global_step == 0 and self.evaluation.canaries and not self.canaries_at(0):
             self._log_canaries(self.evaluation.measure_canaries(self.model, before=True))
@@ -178,7 +178,7 @@ class WhisperTrainer(WholeCheckpoints):
             super()._run_epoch(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return lhotse's batches as they are: its sampler shares them out among processes on its own."""
+        """Return the loader unchanged: its sampler already distributes batches over the processes."""
         return self.train_loader
 
     def get_eval_dataloader(self, eval_dataset: object = None) -> DataLoader:
@@ -190,10 +190,10 @@ class WhisperTrainer(WholeCheckpoints):
         return len(dataloader)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
-        """Return eval_loss, averaged over tokens, and the error rates where it is their turn."""
+        """Return eval_loss, averaged over tokens, and the error rates if they are due."""
         self.measured = torch.zeros(2, dtype=torch.float64)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        # transformers' own is the mean over batches, of which short ones would weigh more.
+        # transformers averages over batches, so that tokens in short ones would weigh more.
         total, tokens = map(sum, zip(*gather_object([self.measured.tolist()]), strict=True))  # of all processes
         output.metrics[f"{metric_key_prefix}_loss"] = total / tokens
         if self.evaluation.is_due(self.state.global_step, self.state.max_steps):
@@ -202,9 +202,9 @@ class WhisperTrainer(WholeCheckpoints):
         return output
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
-        """Return whether a checkpoint is the best so far; none is where a canary has risen too much.
+        """Return whether a checkpoint is the best so far, which it never is if a canary has risen too much.
 
-        Where no checkpoint is chosen in the end, that stops the run.
+        Without load_best_model_at_end, such a rise stops the run.
         """
         before, now = self.canaries_at(0), self.canaries_at(self.state.global_step)
         risen = self.evaluation.risen(before, now) if now else []
@@ -219,13 +219,13 @@ class WhisperTrainer(WholeCheckpoints):
         return False
 
     def canaries_at(self, step: int) -> dict[str, float]:
-        """Return the canaries' error rates after a step, canary_<name>; nothing where they were not measured."""
+        """Return the canaries' error rates after a step, by canary_<name>; empty if they were not measured."""
         rows = [row for row in self.state.log_history if row["step"] == step]
         prefix = f"eval_{CANARY}"
         return {key.removeprefix("eval_"): row[key] for row in rows for key in row if key.startswith(prefix)}
 
     def canary_rates(self) -> dict[str, dict[str, float]]:
-        """Return each canary's error rate before the training and of the model that it ends with."""
+        """Return each canary's error rate before training and with the final model."""
         chosen = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
         if self.args.load_best_model_at_end and not chosen:
             log_and_print("no checkpoint keeps the canaries within canary_max_rise: using the last weights")
@@ -244,7 +244,7 @@ class WhisperTrainer(WholeCheckpoints):
         self.log({f"eval_{name}": rate for name, rate in rates.items()})
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimiser of `trainer.optim`, with the learning rates of encoder and decoder."""
+        """Create the optimiser `trainer.optim`, with the learning rates of encoder and decoder."""
         if self.optimizer is None:
             decayed = self.get_decay_parameter_names(self.model)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -254,16 +254,16 @@ class WhisperTrainer(WholeCheckpoints):
         return self.optimizer
 
     def _prepare_input(self, data: object) -> object:
-        """Copy to the GPU what the loader has pinned, without waiting for it."""
+        """Copy pinned tensors to the GPU without waiting."""
         if isinstance(data, torch.Tensor) and data.is_pinned():
             data = data.to(self.args.device, non_blocking=True)
         return super()._prepare_input(data)
 
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
-        """Return the loss of a micro-batch after its backward pass, for the log; the last finite one instead of NaN.
+        """Return the loss of a micro-batch after its backward pass, for the log, or the last finite one.
 
         Raises:
-            RecipeError: the memory is not enough.
+            RecipeError: out of memory.
         """
         batch = inputs["labels"].shape, encoder_input(inputs).shape
         try:
@@ -272,14 +272,14 @@ class WhisperTrainer(WholeCheckpoints):
             if not is_out_of_memory(error):
                 raise
             raise _out_of_memory(*batch, self.args.device) from error
-        # Without a question that the CPU would have to wait for the GPU to answer.
+        # Without an `if`, for which the CPU would have to wait for the GPU.
         self.last_loss = torch.where(loss.isfinite(), loss, self.last_loss)
         return self.last_loss
 
     def loss(
         self, outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Return the loss of a micro-batch, as the Trainer asks for it."""
+        """Return the loss of a micro-batch, as the Trainer's compute_loss_func."""
         if self.model.training:
             loss = token_loss(outputs, labels, num_items_in_batch, self.args.label_smoothing_factor)
             # The Trainer multiplies by the number of processes, since their gradients are averaged.
@@ -295,8 +295,8 @@ class WhisperTrainer(WholeCheckpoints):
                 log.warning("step %d: cut %s can't be read and is dropped: %s", self.state.global_step, key, reason)
         self.unreadable |= unreadable.keys()
         if len(self.unreadable) > MOST_UNREADABLE:
-            what = f"more than {MOST_UNREADABLE} cuts can't be read, {min(self.unreadable)} first"
-            raise RecipeError(what, where="train_cuts", cure="the log says why; correct or remove them")
+            what = f"more than {MOST_UNREADABLE} cuts can't be read, e.g. {min(self.unreadable)}"
+            raise RecipeError(what, where="train_cuts", cure="the log lists the reasons; fix or remove them")
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
         """Return the loss of a batch."""
@@ -308,14 +308,14 @@ class WhisperTrainer(WholeCheckpoints):
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float:
-        """Return the norm of the step's gradients; where it is not finite, delete them, so that nothing is changed.
+        """Return the norm of the step's gradients; if it is not finite, delete them, so that nothing changes.
 
-        An optimiser passes over parameters without a gradient: weights, their decay and its state stay as they are. The
-        gradients are those of all processes together, so all of them skip the step, whichever had the bad batch.
-        DeepSpeed's ZeRO has skipped the step itself by now, in the backward pass, and gives an infinite norm.
+        An optimiser skips parameters without a gradient: weights and its own state are unchanged, and weights don't
+        decay. The gradients are combined over all processes, so all of them skip the step, whichever had the bad batch.
+        DeepSpeed's ZeRO has already skipped the step, in the backward pass, and returns an infinite norm.
 
         Raises:
-            RecipeError: so many steps in a row that there is no use in continuing.
+            RecipeError: max_skipped_steps steps in a row were skipped.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         cuts, self.seen = self.seen, []
@@ -348,13 +348,13 @@ def token_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Return the cross entropy summed over tokens, over the number of tokens in all micro-batches of the step.
+    """Return the cross entropy summed over tokens, divided by the number of tokens in the whole step.
 
     Args:
-        outputs: with logits of shape (batch, tokens, vocabulary).
-        labels: (batch, tokens), -100 where there is no token.
-        num_items_in_batch: tokens in the whole step, counted by the Trainer; those of `labels` where it is None.
-        label_smoothing: share of the probability that goes to all tokens alike (https://arxiv.org/abs/1512.00567).
+        outputs: model outputs with logits of shape (batch, tokens, vocabulary).
+        labels: (batch, tokens), -100 for ignored positions.
+        num_items_in_batch: tokens in all micro-batches of the step, counted by the Trainer; None counts `labels`.
+        label_smoothing: share of the probability spread evenly over all tokens (https://arxiv.org/abs/1512.00567).
     """
     total = torch.nn.functional.cross_entropy(
         outputs.logits.flatten(0, 1).float(),

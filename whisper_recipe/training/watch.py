@@ -1,4 +1,4 @@
-"""`whisper-recipe watch`: a training run in the terminal, read from its log; without torch."""
+"""`whisper-recipe watch`: show a training run in the terminal, read from its log, without importing torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STEP = re.compile(r"(?P<time>[\d-]+ [\d:]+),\d+ INFO step (?P<step>\d+)/(?P<tota
 VALUE = re.compile(r"(\S+) (\S+)(?:  |$)")
 SPARKS = "▁▂▃▄▅▆▇█"
 RECENT = 20  # logged steps that the speed is measured over
-WARNINGS = 3  # last ones that are shown
+WARNINGS = 3  # the last ones are shown
 HIDDEN = ("epoch",)
-RESULTS = ("model", "adapter")  # what a run writes when it is finished: of method full, of method lora
+RESULTS = ("model", "adapter")  # written when a run is finished: by method full, by method lora
 
 
 class Logged(NamedTuple):
-    """A line of train.log that says what was measured after a step."""
+    """A line of train.log with the values measured after a step."""
 
     time: datetime
     step: int
@@ -35,7 +35,7 @@ class Logged(NamedTuple):
 def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
     """Display a training run: progress, remaining time, losses, learning rate, error rates and warnings.
 
-    Ends with the run, or with Ctrl-C, which does not stop the run.
+    Exits when the run finishes, or on Ctrl-C, which does not stop the run.
 
     Args:
         run: the run's folder, exp/<name>.
@@ -61,9 +61,9 @@ def watch(run: Path, interval: float = 5.0, once: bool = False) -> None:
 
 
 def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str:
-    """Return what the lines of a run's log say, at most `width` columns wide."""
+    """Return a summary of the lines of a run's log, at most `width` columns wide."""
     lines = list(lines)
-    logged = [found for found in map(_parse, lines) if found is not None]
+    logged = [row for row in map(_parse, lines) if row is not None]
     if not logged:
         return f"{name}: nothing is logged yet"
     last = logged[-1]
@@ -90,7 +90,7 @@ def describe(name: str, lines: Iterable[str], width: int, finished: bool) -> str
 
 
 def _against(key: str, values: list[float]) -> str:
-    """Return what the last value is compared with: the best one, or a canary's before the training."""
+    """Return the value to compare the last one with: the best one, or for a canary the one before training."""
     if key in ("learning_rate", "grad_norm"):
         return ""
     return f"first {values[0]:.4g}" if key.startswith("eval_canary") else f"best {min(values):.4g}"
@@ -106,10 +106,10 @@ def _parse(line: str) -> Logged | None:
 
 
 def _time_left(logged: list[Logged]) -> str:
-    """Return the time that is left at the speed of the last steps, pauses for evaluation among them."""
+    """Return the remaining time at the speed of the last steps, including pauses for evaluation."""
     recent = logged[-1:]
     for row in reversed(logged[:-1]):
-        if row.step > recent[0].step or len(recent) == RECENT:  # before that the run went on from a checkpoint
+        if row.step > recent[0].step or len(recent) == RECENT:  # the run resumed after that row
             break
         recent.insert(0, row)
     first, last = recent[0], recent[-1]
@@ -121,7 +121,7 @@ def _time_left(logged: list[Logged]) -> str:
 
 
 def _sparkline(values: list[float], width: int) -> str:
-    """Return values as a line of bars; of more values than columns, the mean of each stretch."""
+    """Return values as a line of bars; if there are more values than columns, each bar is a mean of several."""
     if len(values) > width:
         edges = [len(values) * column // width for column in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,4 +1,4 @@
-"""AISHELL-1, downloaded or at hand, as Kaldi data directories train, dev and test."""
+"""Prepare AISHELL-1 (downloaded, or your copy) as Kaldi data directories train, dev and test."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from whisper_recipe.data.lhotse_recipes import named, utterances, write_split
 from whisper_recipe.errors import RecipeError
 
 ARCHIVE = "data_aishell.tgz"
-# As PaddleSpeech's recipe has it.
+# From PaddleSpeech's recipe.
 MD5 = "2f494334227864a8a8fec932999db9d8"
-SPEAKERS = "data_aishell/wav/*.tar.gz"  # one archive a speaker, inside the archive
+SPEAKERS = "data_aishell/wav/*.tar.gz"  # one archive per speaker, inside the main archive
 TRANSCRIPT = "data_aishell/transcript/aishell_transcript_v0.8.txt"
 
 
 def find_corpus(corpus: Path | None, url: str, downloads: Path) -> Path:
-    """Return the folder that holds data_aishell/: of the corpus, of its archive, or of a download.
+    """Return the folder that contains data_aishell/: in the corpus, or unpacked from its archive or a download.
 
     Args:
         corpus: data_aishell.tgz, data_aishell/ or the folder with it; None to download.
-        url: the folder of the archive on openslr.org or a mirror.
-        downloads: where the archive is put and unpacked.
+        url: URL of the archive's folder on openslr.org or a mirror.
+        downloads: folder to download and unpack the archive into.
 
     Raises:
-        RecipeError: the corpus is not there, or the archive can't be had.
+        RecipeError: the corpus is missing, or the archive can't be downloaded or unpacked.
     """
     unpacked = downloads / "aishell"
     if corpus is None:
@@ -45,7 +45,7 @@ def find_corpus(corpus: Path | None, url: str, downloads: Path) -> Path:
                 cure = f"give {ARCHIVE} itself, or unpack them there: for f in *.tar.gz; do tar -xzf $f; done"
                 raise RecipeError("the speakers' archives are not unpacked", where=folder / SPEAKERS, cure=cure)
             return folder
-    cure = f"give {ARCHIVE} or the folder with data_aishell/, or no --corpus to download"
+    cure = f"give {ARCHIVE} or the folder with data_aishell/, or omit --corpus to download it"
     raise RecipeError(f"{TRANSCRIPT} is not in it", where=corpus, cure=cure)
 
 
@@ -61,24 +61,25 @@ def make_data(out: Path, corpus: Path | None, url: str) -> None:
     folder = find_corpus(corpus, url, Path("download"))
     with named(folder):
         prepared = prepare_aishell(folder)
-    heard = set()
+    with_audio = set()
     for split, manifests in prepared.items():
         rows = list(utterances(**manifests))
         kept = {row.id for row in rows}
         write_split(rows, out / split, left_out(folder / "data_aishell/wav" / split, kept))
-        heard |= kept
-    unheard = [line.split()[0] for line in (folder / TRANSCRIPT).read_text(encoding="utf-8").splitlines()]
-    unheard = [key for key in unheard if key not in heard]
-    if unheard:
-        print(f"{folder / TRANSCRIPT}: {len(unheard)} lines have no recording ({', '.join(unheard[:3])} ...)")
+        with_audio |= kept
+    without_audio = [line.split()[0] for line in (folder / TRANSCRIPT).read_text(encoding="utf-8").splitlines()]
+    without_audio = [key for key in without_audio if key not in with_audio]
+    if without_audio:
+        first = ", ".join(without_audio[:3])
+        print(f"{folder / TRANSCRIPT}: {len(without_audio)} lines have no recording ({first} ...)")
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the data directories")
-    parser.add_argument("--corpus", default="", help=f"{ARCHIVE} or the folder with data_aishell/; else download")
-    parser.add_argument("--url", default="https://www.openslr.org/resources/33", help="where to download from")
+    parser.add_argument("--corpus", default="", help=f"{ARCHIVE} or the folder with data_aishell/; default: download")
+    parser.add_argument("--url", default="https://www.openslr.org/resources/33", help="download URL")
     options = parser.parse_args()
     try:
         make_data(options.out, Path(options.corpus) if options.corpus else None, options.url)

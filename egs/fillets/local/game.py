@@ -1,4 +1,4 @@
-"""The data of Fish Fillets NG: where they come from, and what is said in them."""
+"""Find or download the data of Fish Fillets NG, and read its dialogue."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from whisper_recipe.data.download import DAMAGED, download
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write, require
 
-LANGUAGES = ("cs", "nl")  # those that the dialogue is acted in
+LANGUAGES = ("cs", "nl")  # of the acted dialogue
 UPSTREAM = "fillets-ng-data-1.0.1.tar.gz"
-# By Debian's source package and by nixpkgs alike.
+# The same in Debian's source package and in nixpkgs.
 SHA256 = "f0c979fb35ec550a43246fc209add8f45ca550a382c94d6383bb3f01b1073799"
 GAME = "usr/share/games/fillets-ng"  # where Debian installs it
-# What is taken out of an archive: the texts and the sound, under names that can't leave a folder.
+# Members to unpack: texts and sound, with names that can't escape the folder.
 WANTED = re.compile(r"(?:.*/)?((?:script|sound)/(?:[\w-]+/)+[\w-]+\.(?:lua|ogg))", re.ASCII)
 AR_MAGIC, AR_HEADER = b"!<arch>\n", 60  # https://manpages.debian.org/deb.5
 
 STRING = r'"((?:[^"\\]|\\.)*)"'
-# One of the two calls, or a comment, which may hold calls that don't count.
+# One of the two calls, or a comment, which may contain calls to ignore.
 CALL = re.compile(
     rf"dialogId\s*\(\s*{STRING}\s*,\s*{STRING}\s*,\s*{STRING}\s*\)|dialogStr\s*\(\s*{STRING}\s*\)|--[^\n]*", re.DOTALL
 )
@@ -39,7 +39,7 @@ class Line(NamedTuple):
     Args:
         speaker: the font of its subtitle without `font_`: `small` and `big` are the two fish.
         english: its English translation.
-        text: what is said; "" where there is no subtitle.
+        text: its subtitle; "" if there is none.
         where: `file:line`.
     """
 
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """A recording, and the line that is said in it; None where the texts have none of its name."""
+    """A recording and its line; None if the texts have no line with its name."""
 
     level: str
     name: str
@@ -59,14 +59,14 @@ class Spoken(NamedTuple):
 
 
 def find_game(languages: list[str], corpus: Path | None, url: str, downloads: Path) -> list[Path]:
-    """Return folders that together have script/ and sound/ of the languages: of the corpus, else downloaded.
+    """Return folders that together have script/ and sound/ of the languages, from the corpus or downloaded.
 
     Args:
-        languages: of LANGUAGES.
+        languages: any of LANGUAGES.
         corpus: a folder with script/ and sound/, with Debian's packages (.deb) or with the upstream archive; None to
             download.
-        url: folder of the upstream archive, for where apt-get can't download Debian's packages.
-        downloads: where archives are put and unpacked; what is unpacked there is not downloaded again.
+        url: URL of the upstream archive's folder, used if apt-get can't download Debian's packages.
+        downloads: folder to download and unpack archives into; unpacked archives are not downloaded again.
 
     Raises:
         RecipeError: the corpus has none of these, or nothing can be downloaded.
@@ -76,7 +76,7 @@ def find_game(languages: list[str], corpus: Path | None, url: str, downloads: Pa
         archives = sorted([*corpus.glob("fillets-ng-data*.deb"), *corpus.glob("fillets-ng-data*.tar.gz")])
         if not folders and not archives:
             what = f"neither script/ and sound/ nor fillets-ng-data*.deb nor {UPSTREAM} is in it"
-            raise RecipeError(what, where=require(corpus), cure="give another --corpus, or none to download")
+            raise RecipeError(what, where=require(corpus), cure="give another --corpus, or omit it to download")
         return folders or [unpack(archive, downloads / "corpus" / archive.name) for archive in archives]
     if (downloads / "upstream").is_dir():
         return [downloads / "upstream"]
@@ -95,7 +95,7 @@ def find_game(languages: list[str], corpus: Path | None, url: str, downloads: Pa
 
 
 def _apt_get(packages: list[str], folder: Path) -> bool:
-    """Download Debian's packages into a folder, which needs no rights; return whether apt-get could."""
+    """Download Debian's packages into a folder, which needs no root; return whether apt-get succeeded."""
     if not shutil.which("apt-get"):
         return False
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                     path.write_bytes(tar.extractfile(member).read())
     except DAMAGED as error:
         what = f"corrupt or partial archive ({error})"
-        raise RecipeError(what, where=archive, cure="remove it and download it again") from None
+        raise RecipeError(what, where=archive, cure="delete it and download it again") from None
     except OSError as error:
         raise RecipeError(f"can't be unpacked ({error})", where=archive, cure="free disk space") from None
     return folder
@@ -147,7 +147,7 @@ def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _seek_data(file: IO[bytes]) -> None:
-    """Go to the member data.tar.* of a Debian package; it is the last."""
+    """Seek to data.tar.*, the last member of a Debian package."""
     if file.read(len(AR_MAGIC)) != AR_MAGIC:
         raise tarfile.ReadError("not a Debian package")
     while len(header := file.read(AR_HEADER)) == AR_HEADER:
@@ -159,7 +159,7 @@ def _seek_data(file: IO[bytes]) -> None:
 
 
 def read_dialogue(path: Path) -> dict[str, Line]:
-    """Return id -> line of a dialogs_*.lua: calls of dialogId and dialogStr with literal strings; nothing is run."""
+    """Return id -> line of a dialogs_*.lua, from dialogId and dialogStr calls with literal strings; no code is run."""
     lines: dict[str, Line] = {}
     key = ""
     source = path.read_text(encoding="utf-8", errors="replace")
@@ -175,20 +175,20 @@ def read_dialogue(path: Path) -> dict[str, Line]:
 
 
 def _unescaped(value: str) -> str:
-    """Return what a Lua string means: https://www.lua.org/manual/5.1/manual.html#2.1."""
+    """Return the value of a Lua string literal (https://www.lua.org/manual/5.1/manual.html#2.1)."""
 
-    def meant(escape: re.Match) -> str:
+    def character(escape: re.Match) -> str:
         code = escape[1]
         return chr(int(code)) if code.isdigit() else ESCAPES.get(code, code)
 
-    return " ".join(ESCAPE.sub(meant, value).replace("’", "'").split())
+    return " ".join(ESCAPE.sub(character, value).replace("’", "'").split())
 
 
 def spoken_lines(folders: list[Path], language: str) -> Iterator[Spoken]:
     """Yield every recording of a language with its line, by level and name.
 
-    A level's texts are script/<level>/*dialogs_<language>.lua, its sound is sound/<level>/<language>/; what all levels
-    share (`share`) has further folders in between.
+    A level's texts are in script/<level>/*dialogs_<language>.lua, its sound in sound/<level>/<language>/; the sound
+    that all levels share (`share`) has further folders in between.
     """
     texts: dict[str, dict[str, Line]] = {}
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Joins the recordings of each language of a set into one long recording, with its text, for `transcribe`."""
+"""Join the recordings of each language of a set into one long recording, with its text, for `transcribe`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write
 
-SEED = 1  # of the pauses
+SEED = 1  # of the lengths of the pauses
 
 
 def join(utterances: list[Utterance], out: Path, pauses: tuple[float, float]) -> None:
-    """Write out.flac, out.txt (all that is said, an utterance a line) and out.tsv (start, end in seconds, id, text).
+    """Write out.flac, out.txt (the text, one utterance per line) and out.tsv (start, end in seconds, id, text).
 
     Args:
-        utterances: in the order in which they are to be heard.
+        utterances: in playing order.
         out: path without suffix.
         pauses: the shortest and the longest silence between two utterances, in seconds.
     """

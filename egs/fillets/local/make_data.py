@@ -1,4 +1,4 @@
-"""Fish Fillets NG, downloaded or at hand, as Kaldi data directories, split by level."""
+"""Prepare Fish Fillets NG (downloaded, or your copy) as Kaldi data directories, split by level."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.tasks import check_task
 from whisper_recipe.text.normalize import get_normalizer, text_language
 
-# In the order of their names every eighth level from the seventh on, and every sixteenth from the third on. All others,
-# and the lines that levels share, are for training.
+# Of the levels sorted by name, test has every eighth from the seventh on and dev every sixteenth from the third on.
+# train has all others, and the lines shared by several levels.
 SPLITS = {
     "test": ["bathyscaph", "cave", "crabshow", "emulator", "grail", "labyrinth", "party1", "reef", "tank", "windoze"],
     "dev": ["atlantis", "columns", "fdto", "map", "stairs"],
     "train": [],
 }
-MAX_SECONDS = 30.0  # what Whisper takes
+MAX_SECONDS = 30.0  # Whisper's longest input
 
 
 def duration_and_fault(spoken: Spoken) -> tuple[float, str | None]:
-    """Return the seconds of a recording, and why it is unusable; None where it is usable."""
+    """Return a recording's duration in seconds, and why it is unusable or None."""
     if spoken.line is None or not spoken.line.text:
         return 0.0, "no text"
     letters = [letter for letter in spoken.line.text if letter.isalpha()]
     if "%" in spoken.line.text or not letters:
-        return 0.0, "the game fills in what is said"
+        return 0.0, "the text has a placeholder or no letters"
     if not all(unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
         return 0.0, "the text is not in Latin letters"
     try:
@@ -74,11 +74,11 @@ def make_data(languages: list[str], tasks: list[str], out: Path, corpus: Path | 
     """Write out/train, out/dev and out/test.
 
     Raises:
-        RecipeError: a language or task is unknown, or the game's data can't be had.
+        RecipeError: a language or task is unknown, or the game's data can't be found or downloaded.
     """
     for language in languages:
         if language not in LANGUAGES:
-            raise RecipeError(f"no recordings in {language!r}", where="--languages", cure=f"of {', '.join(LANGUAGES)}")
+            raise RecipeError(f"no recordings in {language!r}", where="--languages", cure=f"use {', '.join(LANGUAGES)}")
     for task in tasks:
         check_task(task)
     folders = find_game(languages, corpus, url, Path("download"))
@@ -99,14 +99,14 @@ def make_data(languages: list[str], tasks: list[str], out: Path, corpus: Path | 
 
 
 def drop_shared(rows: dict[str, list[Utterance]], dropped: dict[str, list[Dropped]]) -> None:
-    """Leave out of dev what test says too, and out of train what either says: the same words, normalised."""
-    heard: dict[str, str] = {}  # text -> the split that has it
+    """Drop sentences of test from dev and train, and sentences of dev from train; texts are normalised first."""
+    first_split: dict[str, str] = {}  # text -> the first split that has it
     for split, utterances in rows.items():
         kept = []
         for row in utterances:
             language = text_language(row.language, row.task)
             text = " ".join([language, *get_normalizer("whisper", language)(row.text).split()])
-            if (other := heard.setdefault(text, split)) == split:
+            if (other := first_split.setdefault(text, split)) == split:
                 kept.append(row)
             else:
                 dropped[split].append(Dropped(row.id, row.audio, f"{other} has the same sentence"))
@@ -119,8 +119,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the data directories")
     parser.add_argument("--languages", default="cs", help="cs, nl or both, in one argument")
     parser.add_argument("--tasks", default="transcribe", help="transcribe, translate or both, in one argument")
-    parser.add_argument("--corpus", default="", help="folder with the game's data or archives; nothing to download")
-    parser.add_argument("--url", default="https://downloads.sourceforge.net/fillets", help="of the upstream archive")
+    parser.add_argument("--corpus", default="", help="folder with the game's data or archives; default: download")
+    parser.add_argument(
+        "--url", default="https://downloads.sourceforge.net/fillets", help="URL of the upstream archive's folder"
+    )
     options = parser.parse_args()
     languages, tasks = (list(dict.fromkeys(value.split())) for value in (options.languages, options.tasks))
     try:

@@ -1,4 +1,4 @@
-"""LibriSpeech and Mini LibriSpeech, downloaded or at hand, as Kaldi data directories."""
+"""Prepare LibriSpeech or Mini LibriSpeech (downloaded, or your copy) as Kaldi data directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from whisper_recipe.data.download import download, unpack
 from whisper_recipe.data.lhotse_recipes import named, utterances, write_split
 from whisper_recipe.errors import RecipeError
 
-# Part -> (number of the resource on openslr.org, md5 of the archive by the resource's md5sum.txt).
+# Part -> (number of the resource on openslr.org, md5 of the archive from the resource's md5sum.txt).
 PARTS = {
     "train-clean-5": (31, "5df7d4e78065366204ca6845bb08f490"),
     "dev-clean-2": (31, "6d7ab67ac6a1d2c993d050e16d61080d"),
@@ -29,16 +29,16 @@ PARTS = {
 
 
 def find_part(part: str, corpus: Path | None, url: str, downloads: Path) -> Path:
-    """Return the folder that holds the part's folder: of the corpus, of an archive there, or of a download.
+    """Return the folder that contains the part: in the corpus, or unpacked from its archive there or a download.
 
     Args:
         part: a name of PARTS.
         corpus: a folder with LibriSpeech/<part>, <part> or <part>.tar.gz; None to download.
-        url: of openslr.org's resources, or of a mirror.
-        downloads: where archives are put and unpacked.
+        url: URL of openslr.org's resources or of a mirror.
+        downloads: folder to download and unpack archives into.
 
     Raises:
-        RecipeError: the corpus has no such part, or the archive can't be had.
+        RecipeError: the corpus has no such part, or the archive can't be downloaded or unpacked.
     """
     unpacked = downloads / part
     archive = (corpus or downloads) / f"{part}.tar.gz"
@@ -48,7 +48,7 @@ def find_part(part: str, corpus: Path | None, url: str, downloads: Path) -> Path
                 return folder
         if not archive.is_file():
             what = f"neither {part}/ nor LibriSpeech/{part}/ nor {part}.tar.gz is in it"
-            raise RecipeError(what, where=corpus, cure="give another --corpus, or none to download")
+            raise RecipeError(what, where=corpus, cure="give another --corpus, or omit it to download")
     elif not unpacked.is_dir():
         resource, md5 = PARTS[part]
         download(f"{url}/{resource}/{archive.name}", archive, md5)
@@ -68,7 +68,7 @@ def left_out(folder: Path, kept: Container[str]) -> Iterator[Dropped]:
 
 
 def make_data(sets: list[str], out: Path, corpus: Path | None, url: str) -> None:
-    """Write out/<part> for each part; the text in lower case, because Whisper has few tokens in capitals."""
+    """Write out/<part> for each part, with text in lower case because Whisper has few tokens for capitals."""
     for part in sets:
         if part not in PARTS:
             raise RecipeError(f"LibriSpeech has no part {part!r}", cure=f"its parts are {', '.join(PARTS)}")
@@ -85,8 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the data directories")
     parser.add_argument("--sets", required=True, help="parts, in one argument")
-    parser.add_argument("--corpus", default="", help="folder with the parts or their archives; nothing to download")
-    parser.add_argument("--url", default="https://www.openslr.org/resources", help="where to download from")
+    parser.add_argument("--corpus", default="", help="folder with the parts or their archives; default: download")
+    parser.add_argument("--url", default="https://www.openslr.org/resources", help="download URL")
     options = parser.parse_args()
     try:
         corpus = Path(options.corpus) if options.corpus else None

@@ -1,4 +1,4 @@
-"""The Mboshi-French parallel corpus, cloned or at hand, as Kaldi data directories with two rows for each recording."""
+"""Prepare the Mboshi-French parallel corpus (cloned, or your copy) as Kaldi data directories, two rows each."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from whisper_recipe.files import atomic_write
 URL = "https://github.com/besacier/mboshi-french-parallel-corpus"
 FOLDER = "full_corpus_newsplit"  # the part of the repository with speech, transcripts and translations
 SPLITS = ("train", "dev")
-MAX_SECONDS = 30.0  # what Whisper takes
+MAX_SECONDS = 30.0  # Whisper's longest input
 HEADER = 44  # bytes before the samples of a plain WAV
-MAX_MISSING = 3200  # bytes: 0.1 s, at the end of a recording, that are not missed
+MAX_MISSING = 3200  # bytes (0.1 s) that a header may claim too many
 
 
 def find_corpus(corpus: Path | None, url: str, download: Path) -> Path:
-    """Return the folder that holds train/ and dev/: of the user's corpus, or of a clone, made once.
+    """Return the folder that contains train/ and dev/: in the user's corpus, or in a clone, made once.
 
     Raises:
-        RecipeError: it has no such folders, or can't be cloned.
+        RecipeError: the corpus has no such folders, or can't be cloned.
     """
     if corpus is None:
         corpus = download / "mboshi-french-parallel-corpus"
@@ -40,11 +40,11 @@ def find_corpus(corpus: Path | None, url: str, download: Path) -> Path:
     for folder in (corpus, corpus / FOLDER):
         if all((folder / split).is_dir() for split in SPLITS):
             return folder
-    raise RecipeError("it holds neither train/ and dev/ nor " + FOLDER, where=corpus, cure=f"give a clone of {url}")
+    raise RecipeError("it contains neither train/ and dev/ nor " + FOLDER, where=corpus, cure=f"give a clone of {url}")
 
 
 def clone(url: str, folder: Path) -> None:
-    """Clone the repository without its history and without the folders that are not needed."""
+    """Clone the repository without its history or unneeded folders."""
     if not shutil.which("git"):
         raise RecipeError(
             "git is not installed", where="stage 0", cure=f"install it, or give --corpus, a copy of {url}"
@@ -61,7 +61,7 @@ def clone(url: str, folder: Path) -> None:
 
 
 def detokenized(text: str) -> str:
-    """Return French as it is written, of Moses' tokens with escaped apostrophes: "l&apos; ami ." is "l'ami."."""
+    """Detokenise French from Moses tokens with escaped apostrophes: "l&apos; ami ." becomes "l'ami."."""
     text = re.sub(r"(?<=\w') ", "", html.unescape(" ".join(text.split())))
     return re.sub(r" (?=[.,])", "", text)
 
@@ -70,7 +70,7 @@ def make_split(folder: Path, out: Path) -> None:
     """Write a split's data directory: each recording's transcript, and its translation as text in French.
 
     Raises:
-        RecipeError: the folder holds no utterance.
+        RecipeError: the folder has no utterances.
     """
     rows, dropped, copies = [], [], 0
     for recording in sorted(folder.glob("*.wav")):
@@ -98,30 +98,30 @@ def make_split(folder: Path, out: Path) -> None:
             )
     write_split(rows, out, dropped)
     if copies:
-        print(f"{out}: {copies} recordings end before their headers say; copies with true headers are in data/audio")
+        print(f"{out}: {copies} recordings are shorter than their headers claim; corrected copies are in data/audio")
 
 
 def read_text(recording: Path, suffix: str) -> str:
-    """Return what stands beside a recording under another suffix; "" where there is nothing."""
+    """Return the text of the file with a recording's name and another suffix; "" if there is none."""
     path = recording.with_suffix(suffix)
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def with_true_header(recording: Path, folder: Path) -> Path:
-    """Return the recording, or a copy of it in `folder` where its header promises a little more than there is."""
+    """Return the recording, or a copy in `folder` if its header claims slightly more audio than there is."""
     missing = recording.stat().st_size - HEADER - recording_bytes(recording)
     if not -MAX_MISSING <= missing < 0:
         return recording
     copy = folder / recording.name
     if not copy.exists():
-        samples, rate = soundfile.read(recording, dtype="int16")  # libsndfile reads what is there
+        samples, rate = soundfile.read(recording, dtype="int16")  # libsndfile reads the existing samples
         with atomic_write(copy) as aside:
             soundfile.write(aside, samples, rate)
     return copy
 
 
 def recording_bytes(recording: Path) -> int:
-    """Return the bytes of samples that the header of a plain WAV promises; 0 for anything else."""
+    """Return the bytes of samples that the header of a plain WAV claims; 0 for anything else."""
     with open(recording, "rb") as file:
         header = file.read(HEADER)
     is_plain = len(header) == HEADER and (header[:4], header[8:16], header[36:40]) == (b"RIFF", b"WAVEfmt ", b"data")
@@ -129,7 +129,7 @@ def recording_bytes(recording: Path) -> int:
 
 
 def duration_and_fault(audio: Path) -> tuple[float, str | None]:
-    """Return the seconds of a recording, and why it is unusable; None where it is usable."""
+    """Return a recording's duration in seconds, and why it is unusable or None."""
     try:
         duration = audio_info(audio).duration
     except RecipeError as error:
@@ -141,8 +141,8 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the data directories")
-    parser.add_argument("--corpus", default="", help=f"a clone of {URL}; nothing to download")
-    parser.add_argument("--url", default=URL, help="of the repository")
+    parser.add_argument("--corpus", default="", help=f"a clone of {URL}; default: clone it")
+    parser.add_argument("--url", default=URL, help="URL of the repository")
     options = parser.parse_args()
     try:
         corpus = find_corpus(Path(options.corpus) if options.corpus else None, options.url, Path("download"))

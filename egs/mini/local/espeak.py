@@ -1,4 +1,4 @@
-"""Speech from espeak-ng, through the library and voice data inside the package espeakng-loader."""
+"""Speech from espeak-ng, with the library and voice data in the package espeakng-loader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 class Espeak:
-    """espeak-ng, loaded once in a process; its library keeps its state in globals."""
+    """espeak-ng, loaded once per process, because its library keeps state in globals."""
 
     def __init__(self) -> None:
         try:
@@ -46,7 +46,7 @@ class Espeak:
         if self.sampling_rate <= 0:
             raise RecipeError("espeak-ng does not start", where=data.decode(), cure="reinstall espeakng-loader")
         self._pieces: list[np.ndarray] = []
-        self._callback = CALLBACK(self._collect)  # kept: ctypes does not own it
+        self._callback = CALLBACK(self._collect)  # kept: ctypes holds no reference
         self.library.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, samples: ctypes.Array, count: int, _events: int) -> int:
@@ -57,12 +57,12 @@ class Espeak:
     def say(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
         """Return float32 samples in -1 .. 1 at `sampling_rate`, shape (n,).
 
-        What this process has said before changes them a little.
+        They depend slightly on what this process has synthesised before.
 
         Args:
             text: what to say.
             voice: language and variant, `en-us+f2`.
-            rate: words a minute, 80 to 450.
+            rate: words per minute, 80 to 450.
             pitch: 0 to 99.
             pitch_range: 0 (monotone) to 99.
         """

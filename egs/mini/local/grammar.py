@@ -1,4 +1,4 @@
-"""Sentences of a small world (commands, dates, numbers) that mean the same in English, Mandarin and Spanish."""
+"""Sentences from a small grammar (commands, dates, numbers), with the same meaning in English, Mandarin and Spanish."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def number(value: int) -> Meaning:
 
 
 def command(rng: np.random.Generator) -> Meaning:
-    """Turn on the light in the kitchen."""
+    """Draw a sentence such as "turn on the light in the kitchen"."""
     verb, thing, room = (_one_of(rng, words) for words in (VERBS, OBJECTS, ROOMS))
     return Meaning(
         f"{verb.en} the {thing.en} in the {room.en}",
@@ -123,7 +123,7 @@ def command(rng: np.random.Generator) -> Meaning:
 
 
 def command_on_day(rng: np.random.Generator) -> Meaning:
-    """On monday check the heater."""
+    """Draw a sentence such as "on monday check the heater"."""
     day, verb, thing = (_one_of(rng, words) for words in (DAYS, VERBS, OBJECTS))
     return Meaning(
         f"on {day.en} {verb.en} the {thing.en}", f"{day.zh}{verb.zh}{thing.zh}", f"el {day.es} {verb.es} {thing.es}"
@@ -131,7 +131,7 @@ def command_on_day(rng: np.random.Generator) -> Meaning:
 
 
 def date(rng: np.random.Generator) -> Meaning:
-    """Monday march five."""
+    """Draw a sentence such as "monday march five"."""
     day, month, which = _one_of(rng, DAYS), _one_of(rng, MONTHS), number(int(rng.integers(1, 32)))
     return Meaning(
         f"{day.en} {month.en} {which.en}", f"{day.zh}{month.zh}{which.zh}号", f"{day.es} {which.es} de {month.es}"
@@ -139,7 +139,7 @@ def date(rng: np.random.Generator) -> Meaning:
 
 
 def meeting(rng: np.random.Generator) -> Meaning:
-    """Meet at seven thirty in the museum."""
+    """Draw a sentence such as "meet at seven thirty in the museum"."""
     hour, minute, room = number(int(rng.integers(2, 13))), number(int(rng.integers(10, 60))), _one_of(rng, ROOMS)
     return Meaning(
         f"meet at {hour.en} {minute.en} in the {room.en}",
@@ -149,7 +149,7 @@ def meeting(rng: np.random.Generator) -> Meaning:
 
 
 def shopping(rng: np.random.Generator) -> Meaning:
-    """On friday buy twelve eggs."""
+    """Draw a sentence such as "on friday buy twelve eggs"."""
     day, get, good, count = (
         _one_of(rng, DAYS),
         _one_of(rng, GETS),
@@ -164,7 +164,7 @@ def shopping(rng: np.random.Generator) -> Meaning:
 
 
 def temperature(rng: np.random.Generator) -> Meaning:
-    """Set the office to twenty nine degrees."""
+    """Draw a sentence such as "set the office to twenty nine degrees"."""
     room, degrees = _one_of(rng, ROOMS), number(int(rng.integers(10, 60)))
     return Meaning(
         f"set the {room.en} to {degrees.en} degrees",
@@ -174,7 +174,7 @@ def temperature(rng: np.random.Generator) -> Meaning:
 
 
 def telephone(rng: np.random.Generator) -> Meaning:
-    """Call four two seven one nine."""
+    """Draw a sentence such as "call four two seven one"."""
     digits = [number(int(digit)) for digit in rng.integers(0, 10, size=int(rng.integers(3, 5)))]
     return Meaning(
         f"call {' '.join(digit.en for digit in digits)}",

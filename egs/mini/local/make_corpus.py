@@ -1,4 +1,4 @@
-"""Synthesises the corpus of egs/mini: spoken English, Mandarin and Spanish in Kaldi data directories."""
+"""Synthesise the corpus of egs/mini: spoken English, Mandarin and Spanish in Kaldi data directories."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write
 
 SAMPLING_RATE = 16000
-VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names of the languages
-CHUNK = 32  # utterances that one process says
-QUIET = 0.01  # samples under this at either end are cut off
-TRIES = 2000  # draws without a sentence of its own, after which a split is told that the grammar is used up
+VOICES = {"en": "en-us", "zh": "cmn", "es": "es-419"}  # espeak-ng's names for the languages
+CHUNK = 32  # utterances per process
+QUIET = 0.01  # quieter samples at either end are trimmed
+TRIES = 2000  # draws without a new sentence, after which the grammar counts as exhausted
 
 
 class Split(NamedTuple):
-    """Utterances of each (language, task), the speakers (variants of espeak-ng's voices), and the noise in dB."""
+    """Utterances per (language, task), speakers (variants of espeak-ng's voices), and the range of the SNR in dB."""
 
     counts: dict[tuple[str, str], int]
     speakers: str
@@ -48,9 +48,9 @@ BASE = {"en": 0.5, "zh": 0.5}
 TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
 CLEAN, NOISY = (25.0, 40.0), (15.0, 30.0)
-# Variants of espeak-ng's voices. Left out: robots and whispers; vocal tracts far from human (one of the first three
+# Variants of espeak-ng's voices. Excluded: robots and whispers; vocal tracts far from human (one of the first three
 # formants more than 35 % off the language's own, in the test sets more than 15 %); and f2, f3, f5, Alicia, sandro and
-# victor, whose breath is random in a way that no seed governs.
+# victor, whose breath noise is random and can't be seeded.
 BASE_SPEAKERS = (
     "m1 m3 m5 f4 Annie Gene Hugo Mario linda max caleb ed ian iven john miguel rob Denis aunty klatt2 klatt5 norbert"
 )
@@ -82,7 +82,7 @@ class Utterance(NamedTuple):
 
 
 def plan(seed: int, scale: float) -> dict[str, list[Utterance]]:
-    """Draw all utterances of all splits; no sentence (in any of its languages) is in two of them.
+    """Draw all utterances of all splits; no sentence (in any language) is in two of them.
 
     Raises:
         RecipeError: the grammar has too few sentences for this scale.
@@ -120,28 +120,28 @@ def _new_sentences(
         draws = (grammar.draw(rng) for _ in range(TRIES))
         meaning = next((meaning for meaning in draws if taken.setdefault(meaning.en, split) == split), None)
         if meaning is None:
-            raise RecipeError(f"the grammar has no sentence left for {split}", "--scale", "give a smaller one")
+            raise RecipeError(f"the grammar has no sentence left for {split}", "--scale", "give a smaller value")
         yield meaning
 
 
 def synthesise(utterance: Utterance) -> np.ndarray:
-    """Return the utterance's samples at 16 kHz, float32, with its noise; the same for the same utterance."""
+    """Return an utterance's samples with noise, 16 kHz, float32; the same utterance has the same samples."""
     rng = np.random.default_rng(utterance.seed)
-    # A speaker has a pitch and a liveliness; an utterance departs from them a little.
+    # Each speaker has a pitch, a pitch range and a rate; each utterance varies pitch and rate a little.
     speaker = np.random.default_rng([ord(letter) for letter in utterance.speaker])
-    pitch, liveliness, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(200, 230)
+    pitch, pitch_range, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(200, 230)
     engine = espeak()
     samples = engine.say(
         utterance.spoken,
         f"{VOICES[utterance.language]}+{utterance.speaker}",
         rate=int(rate + rng.integers(-25, 26)),
         pitch=int(pitch + rng.integers(-15, 16)),
-        pitch_range=int(liveliness),
+        pitch_range=int(pitch_range),
     )
     loud = np.flatnonzero(np.abs(samples) > QUIET)
     if not len(loud):
-        raise RecipeError(f"espeak-ng says nothing for {utterance.spoken!r}", where=utterance.id)
-    # A vocal tract a little shorter or longer than the voice's own, which shifts its formants.
+        raise RecipeError(f"espeak-ng produced no sound for {utterance.spoken!r}", where=utterance.id)
+    # A vocal tract slightly shorter or longer than the voice's own, which shifts its formants.
     tract = rng.uniform(0.9, 1.12)
     samples = soxr.resample(samples[loud[0] : loud[-1] + 1], engine.sampling_rate * tract, SAMPLING_RATE)
     margins = rng.integers(SAMPLING_RATE // 20, SAMPLING_RATE // 5, size=2)
@@ -150,9 +150,9 @@ def synthesise(utterance: Utterance) -> np.ndarray:
 
 def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
     """Add noise of a random colour (white to brown) at `snr` dB and set a random level."""
-    length = 1 << len(samples).bit_length()  # a power of two: prime lengths take an FFT many times longer
+    length = 1 << len(samples).bit_length()  # a power of two: the FFT of a prime length is many times slower
     spectrum = np.fft.rfft(rng.standard_normal(length))
-    # Flat under 50 Hz, so that the energy of brown noise does not lie where no speech is.
+    # Flat below 50 Hz, so that brown noise does not have its energy where there is no speech.
     frequencies = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLING_RATE), 50.0)
     noise = np.fft.irfft(spectrum / frequencies ** rng.uniform(0.0, 1.0))[: len(samples)]
     noise *= np.sqrt(np.mean(samples**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
@@ -161,11 +161,11 @@ def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np
 
 
 def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> float:
-    """Write a Kaldi data directory, complete or not at all; return its seconds."""
+    """Write a Kaldi data directory, complete or absent; return its duration in seconds."""
     with atomic_write(folder, replace_folder=True) as aside:
         (aside / "wav").mkdir(parents=True)
         durations = []
-        # What espeak-ng said before goes into what it says, and nothing resets it: a fresh process for each CHUNK of
+        # espeak-ng's output depends on its earlier output, and nothing resets it: a new process for each CHUNK of
         # utterances makes the bytes independent of the number of processes.
         with (
             tqdm(total=len(utterances), desc=folder.name, unit="utt") as progress,
@@ -195,13 +195,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for the splits")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the utterances; 0.01 is a trial")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the utterances; 0.01 for a trial")
     parser.add_argument("--num-jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
     try:
         for option, value in (("--scale", options.scale), ("--num-jobs", options.num_jobs)):
             if not value > 0:
-                raise RecipeError(f"{value} is not above 0", where=option, cure="give a larger one")
+                raise RecipeError(f"must be above 0, got {value}", where=option, cure="give a larger value")
         for name, utterances in plan(options.seed, options.scale).items():
             seconds = write_split(options.out / name, utterances, options.num_jobs)
             print(f"{options.out / name}: {len(utterances)} utterances, {seconds / 3600:.2f} h")

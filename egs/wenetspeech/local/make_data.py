@@ -1,4 +1,4 @@
-"""Parts of WenetSpeech, and AISHELL-1's test set beside them, as Kaldi data directories."""
+"""Prepare subsets of WenetSpeech, and AISHELL-1's test set, as Kaldi data directories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = {part.lower(): part for part in WETNET_SPEECH_PARTS}  # set -> part: s -
 
 
 def left_out(table: Path, part: str, kept: set[str]) -> Iterator[Dropped]:
-    """Yield the segments of a part that lhotse has left out: those after the end of their recording."""
+    """Yield the segments of a part that lhotse skipped: those beyond the end of their recording."""
     with open(table, encoding="utf-8") as file:
         audios = json.load(file)["audios"]
     for audio in audios:
@@ -34,14 +34,14 @@ def make_data(sets: list[str], out: Path, corpus: Path, aishell: Path, num_jobs:
     """Write out/<set> for each set.
 
     Args:
-        sets: of s, m, l, dev, test_net, test_meeting and aishell_test.
+        sets: any of s, m, l, dev, test_net, test_meeting and aishell_test.
         out: folder for the data directories.
         corpus: the folder with WenetSpeech.json and audio/.
         aishell: a Kaldi data directory of AISHELL-1's test set.
         num_jobs: processes.
 
     Raises:
-        RecipeError: a set is unknown, or what it is made from is missing or not in the corpus' format.
+        RecipeError: a set is unknown, or its source is missing or not in the corpus's format.
     """
     parts = [PARTS[name] for name in sets if name in PARTS]
     unknown = [name for name in sets if name not in PARTS and name != AISHELL]
@@ -54,7 +54,7 @@ def make_data(sets: list[str], out: Path, corpus: Path, aishell: Path, num_jobs:
         require(corpus / TABLE, "give the folder with WenetSpeech.json and audio/ as --corpus")
         with named(corpus):
             prepared = prepare_wenet_speech(corpus, parts, num_jobs=num_jobs)
-        for part in parts:  # audio that is missing is what stage 1 finds
+        for part in parts:  # stage 1 finds missing audio
             rows = list(utterances(**prepared.pop(part)))
             write_split(rows, out / part.lower(), left_out(corpus / TABLE, part, {row.id for row in rows}))
 

@@ -1,4 +1,4 @@
-"""The programs that decode, a module each, and the choice among them."""
+"""Decoding backends, one module each, and the choice between them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ __all__ = ["Backend", "load_backend", "usual_batch_duration"]
 def load_backend(
     folder: str | Path, compute_type: str = "default", assistant_model: str | None = None, parallel: int = 1
 ) -> Backend:
-    """Load a model folder with the backend that it is made for.
+    """Load a model folder with the backend it was made for.
 
     Args:
-        folder: a CTranslate2 folder, a Hugging Face Whisper folder, or a name on the hub.
+        folder: a CTranslate2 folder, a Hugging Face Whisper folder, or a name on the Hub.
         compute_type: `default` is the stored type with CTranslate2; with transformers float16 on a GPU, float32 on
             a CPU.
-        assistant_model: a smaller model of the same vocabulary that guesses ahead; transformers only.
-        parallel: batches that there are to decode at the same time; CTranslate2 shares the CPU's cores out among them.
+        assistant_model: a smaller model with the same vocabulary that guesses ahead; transformers only.
+        parallel: batches available to decode at the same time; CTranslate2 divides the CPU's cores among them.
     """
     if is_ctranslate2(folder):
         require(Path(folder) / "model.bin", "the folder is incomplete: export it again (stage 6)")
         if assistant_model:
             raise RecipeError(
-                "CTranslate2 has no speculative decoding",
+                "CTranslate2 does not support speculative decoding",
                 where="assistant_model",
-                cure="decode the folder it came from",
+                cure="decode the folder it was exported from",
             )
         from whisper_recipe.decoding.backends.ctranslate2 import CTranslate2Backend
 
         return CTranslate2Backend(folder, compute_type, parallel)
-    # Its import takes seconds, which CTranslate2 does not need.
+    # Importing this takes seconds, and CTranslate2 does not need it.
     from whisper_recipe.decoding.backends.transformers import TransformersBackend
 
     return TransformersBackend(folder, compute_type, assistant_model)

@@ -1,4 +1,4 @@
-"""The interface of the programs that decode: a model in, ids of tokens out."""
+"""The interface of decoding backends: a model in, token ids out."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from whisper_recipe.text.additions import language_of
 from whisper_recipe.text.tokenizer import decode_text, is_english_only
 
 SEED = 1  # of sampling
-# oneDNN, in CTranslate2 and in PyTorch, keeps what it compiles for each shape of its input, up to 1,024 pieces. At
-# natural length nearly every batch has a shape of its own, and memory would grow by 0.2 MB a batch. The first use of
-# oneDNN reads this.
+# oneDNN, in CTranslate2 and in PyTorch, caches what it compiles for each input shape, up to 1,024 entries. At natural
+# length nearly every batch has its own shape, and memory would grow by 0.2 MB per batch. oneDNN reads this when first
+# used.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
 
 
 class Hypothesis(NamedTuple):
-    """What one search has found.
+    """The result of one search.
 
     Args:
-        ids: after the prompt, without the end.
-        average_logprob: of the tokens, the end included; 0 where it decides nothing and was not computed.
+        ids: those after the prompt, without the end token.
+        average_logprob: of the tokens, including the end token; 0 if it was not needed and not computed.
         no_speech_prob: of <|nospeech|> right after the start of the transcript; likewise.
     """
 
@@ -60,15 +60,15 @@ class Backend(ABC):
         items: Iterable[Item],
         load: Callable[[Item], Loaded] = lambda item: item,
     ) -> Iterator[Result]:
-        """Yield work(load(item)) in the order of the items; as many at the same time as the backend has workers.
+        """Yield work(load(item)) in the order of the items, with as many at a time as the backend has workers.
 
-        A single worker finds the next item loaded: a GPU need not wait for the features.
+        For a single worker the next item is loaded ahead: a GPU need not wait for the features.
         """
         if self.workers == 1:
             yield from map(work, load_ahead(load, items))
             return
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # each worker has one core: for the features too
+        torch.set_num_threads(1)  # each worker has one core, also for the features
         try:
             with ThreadPoolExecutor(self.workers) as pool:
                 yield from in_order(
@@ -81,23 +81,23 @@ class Backend(ABC):
         """Return the ids after the prompt, none for silence.
 
         An utterance whose hypothesis fails the thresholds of the search is decoded again at the next temperature; the
-        last one's hypothesis stands as it is. Timestamps are written, by Whisper's rules for them, where the prompts
-        don't end with <|notimestamps|>.
+        hypothesis at the last one is kept in any case. Timestamps are written, by Whisper's rules for them, if the
+        prompts don't end with <|notimestamps|>.
 
         Args:
             features: float32 (batch, mel bins, frames).
-            prompts: what the decoder starts from, all of one length.
+            prompts: ids that the decoder starts from, all of the same length.
             search: the options.
 
         Raises:
-            RecipeError: the memory is not enough for a single utterance. A larger batch is decoded in halves instead.
+            RecipeError: out of memory on a single utterance. A larger batch is decoded in halves instead.
         """
-        return [found.ids for found in self.hypotheses(features, prompts, search, scored=False)]
+        return [result.ids for result in self.hypotheses(features, prompts, search, scored=False)]
 
     def hypotheses(
         self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, scored: bool = True
     ) -> list[Hypothesis]:
-        """Return what `decode` returns with its scores: all of them, or those alone that the search needs."""
+        """Return the hypotheses of `decode` with their scores: all of them, or only those that the search needs."""
         try:
             return self._hypotheses(features, prompts, search, scored)
         except RuntimeError as error:
@@ -110,7 +110,8 @@ class Backend(ABC):
         torch.cuda.empty_cache()
         middle = len(prompts) // 2
         halves = slice(None, middle), slice(middle, None)
-        return [found for half in halves for found in self.hypotheses(features[half], prompts[half], search, scored)]
+        parts = (self.hypotheses(features[half], prompts[half], search, scored) for half in halves)
+        return [hypothesis for part in parts for hypothesis in part]
 
     def _hypotheses(
         self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, scored: bool
@@ -119,7 +120,7 @@ class Backend(ABC):
         waiting = list(range(len(prompts)))
         for temperature in search.temperatures:
             last = temperature == search.temperatures[-1]
-            # Scores are worth their time only where they decide something.
+            # Scores take time: compute them only if they decide something.
             found = self._search(
                 features[waiting], [prompts[index] for index in waiting], search, temperature, scored or not last
             )
@@ -138,7 +139,7 @@ class Backend(ABC):
         return results
 
     def detect_languages(self, features: torch.Tensor) -> list[str]:
-        """Return the most likely language's code for each of features (batch, mel bins, frames).
+        """Return the code of the most likely language for each utterance of features (batch, mel bins, frames).
 
         Raises:
             RecipeError: the model can't tell languages apart.
@@ -149,20 +150,20 @@ class Backend(ABC):
 
     @abstractmethod
     def _detect_languages(self, features: torch.Tensor) -> list[str]:
-        """Return the tokens of the languages, with a multilingual model."""
+        """Return the language tokens; called for multilingual models only."""
 
     @abstractmethod
     def _search(
         self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, temperature: float, scored: bool
     ) -> list[Hypothesis]:
-        """Decode at one temperature; all prompts have one length.
+        """Decode at one temperature; all prompts have the same length.
 
         Args:
             features: float32 (batch, mel bins, frames).
-            prompts: what the decoder starts from.
+            prompts: ids that the decoder starts from.
             search: the options.
-            temperature: 0 is the search by beam_size; more is sampling.
-            scored: give all average log-probabilities; otherwise those alone that `is_silence` asks for.
+            temperature: 0 searches with beam_size; higher values sample.
+            scored: compute all average log-probabilities; otherwise only those that `is_silence` needs.
         """
 
 
@@ -176,12 +177,12 @@ def not_multilingual() -> RecipeError:
 
 
 def usual_batch_duration() -> float:
-    """Return seconds of audio in a batch that this machine decodes fast (tools/bench/decode.py).
+    """Return the seconds of audio per batch that this machine decodes fast (tools/bench/decode.py).
 
-    It is the same for both backends: what an utterance is padded to depends on its batch, and its text may on that.
-    For the same reason it is the card's memory that counts, not what is free of it: an interrupted command must find
-    the same batches. Of large-v3, the largest model, 30 s need 0.25 GB in half precision: keys and values of 32 layers,
-    1500 positions, 1280 wide. Not measured on a GPU.
+    It is the same for both backends: an utterance's padding depends on its batch, and its text may depend on the
+    padding. For the same reason it depends on the GPU's total memory, not on its free memory: an interrupted command
+    must resume with the same batches. For large-v3, the largest model, 30 s need 0.25 GB in half precision: keys and
+    values of 32 layers, 1500 positions, 1280 wide. Measured on a GPU up to 960 s, with whisper-small (docs/gpu.md).
     """
     if torch.cuda.is_available():
         gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9

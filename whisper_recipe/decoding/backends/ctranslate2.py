@@ -1,4 +1,4 @@
-"""Decoding by CTranslate2."""
+"""Decoding with CTranslate2."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")  # the second needs the first
 
 
 class CTranslate2Backend(Backend):
-    """Decoding by CTranslate2, on the GPU where there is one."""
+    """Decoding with CTranslate2, on the GPU if there is one."""
 
     name = "ct2"
 
     def __init__(self, folder: str | Path, compute_type: str, parallel: int = 1) -> None:
         super().__init__(folder)
         gpus, threads = ctranslate2.get_cuda_device_count(), torch.get_num_threads()
-        # Two batches with a core each are decoded faster than one after the other with two (tools/bench/decode.py).
+        # Two batches with one core each decode faster than one after the other with two (tools/bench/decode.py).
         self.workers = 1 if gpus else max(1, min(parallel, threads))
         self.device = "cuda" if gpus else "cpu"
-        if gpus and torch.version.hip is None:  # AMD's have libraries of their own
+        if gpus and torch.version.hip is None:  # AMD GPUs have their own libraries
             load_cublas()
         possible = ctranslate2.get_supported_compute_types(self.device)
         if compute_type not in {"default", "auto", *possible}:
@@ -50,7 +50,7 @@ class CTranslate2Backend(Backend):
             )
         except (ValueError, RuntimeError) as error:
             raise RecipeError(f"can't be loaded ({error})", where=folder, cure="export it again (stage 6)") from error
-        torch.set_num_threads(threads)  # CTranslate2 has set its own number for this thread too
+        torch.set_num_threads(threads)  # CTranslate2 has changed it for this thread too
         self.folder = Path(folder)
         config = read_json(self.folder / "config.json")
         self.models_own = config.get("suppress_ids") or []
@@ -72,7 +72,7 @@ class CTranslate2Backend(Backend):
             _storage(features),
             prompts,
             beam_size=1 if temperature else search.beam_size,
-            # CTranslate2 takes half of this, or this less the prompt where that is less (src/models/whisper.cc).
+            # CTranslate2 uses half of this, or this minus the prompt if that is less (src/models/whisper.cc).
             max_length=max(2 * search.max_new_tokens, search.max_new_tokens + len(prompts[0])),
             suppress_tokens=suppressed_ids(search, self.models_own, len(self.tokenizer)),
             suppress_blank=search.suppress_blank,
@@ -88,8 +88,8 @@ class CTranslate2Backend(Backend):
 def load_cublas() -> None:
     """Load the cuBLAS that CTranslate2 4.8 was built for, from the system or from its PyPI package.
 
-    CTranslate2 would look for it at the first product of matrices, and not in packages. PyTorch may bring another
-    version (13 since 2.11), which has another name.
+    CTranslate2 would look for it at the first matrix product, and not in packages. PyTorch may ship another version (13
+    since 2.11) under another name.
 
     Raises:
         RecipeError: it is in neither place.
@@ -104,12 +104,12 @@ def load_cublas() -> None:
                 break
         else:
             cure = "pip install --no-deps nvidia-cublas-cu12, or decode the transformers folder"
-            raise RecipeError("CTranslate2 needs cuBLAS 12 on a GPU, which is not installed", where=name, cure=cure)
+            raise RecipeError("CTranslate2 needs cuBLAS 12 on a GPU, but it is not installed", where=name, cure=cure)
 
 
 def _hypothesis(result: ctranslate2.models.WhisperGenerationResult) -> Hypothesis:
     ids = result.sequences_ids[0]
-    # CTranslate2 divides the sum, the end's score in it, by the tokens without the end; openai/whisper counts the end.
+    # CTranslate2 divides the sum, end token included, by the number of tokens without it; openai/whisper counts it.
     average = result.scores[0] * len(ids) / (len(ids) + 1) if result.scores and ids else 0.0
     return Hypothesis(ids, average, result.no_speech_prob)
 

@@ -1,4 +1,4 @@
-"""Decoding by transformers."""
+"""Decoding with transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_INITIAL_TIMESTAMP_INDEX = 50  # the first segment begins within a second: th
 
 
 class TransformersBackend(Backend):
-    """Decoding by transformers, on the GPU where there is one."""
+    """Decoding with transformers, on the GPU if there is one."""
 
     name = "transformers"
 
@@ -81,7 +81,7 @@ class TransformersBackend(Backend):
     def _search(
         self, features: torch.Tensor, prompts: list[list[int]], search: SearchOptions, temperature: float, scored: bool
     ) -> list[Hypothesis]:
-        if self.assistant is not None and len(prompts) > 1:  # transformers takes one utterance at a time then
+        if self.assistant is not None and len(prompts) > 1:  # then transformers accepts one utterance at a time
             rows = zip(features.split(1), prompts, strict=True)
             return [self._search(row, [prompt], search, temperature, scored)[0] for row, prompt in rows]
         features = features.to(self.model.device, self.model.dtype)
@@ -105,24 +105,23 @@ class TransformersBackend(Backend):
                 logits_processor=rules,
                 assistant_model=self.assistant,
             )
-        found = []
+        hypotheses = []
         for state, prompt, row, probability in zip(states, prompts, ids, silence, strict=True):
             average = 0.0
             if scored or probability > search.no_speech_threshold:
                 average = self._average_logprob(state, prompt, row, rules, search.max_new_tokens)
-            found.append(Hypothesis(row, average, probability))
-        return found
+            hypotheses.append(Hypothesis(row, average, probability))
+        return hypotheses
 
     @contextmanager
     def _no_speech_probs(self, prompts: list[list[int]], search: SearchOptions) -> Iterator[list[float]]:
         """Note the probability of <|nospeech|> after each prompt's start token (whisper/decoding.py of openai/whisper).
 
-        The first step of `generate` computes it on its way, so it costs no step of its own. Zeros where the threshold
-        makes it useless.
+        The first step of `generate` computes it anyway, so it costs no extra step. Zeros if the threshold disables it.
         """
-        found = [0.0] * len(prompts)
+        probabilities = [0.0] * len(prompts)
         if search.no_speech_threshold == 1:
-            yield found
+            yield probabilities
             return
         start = self.tokenizer.convert_tokens_to_ids(START_OF_TRANSCRIPT)
         positions, no_speech = [prompt.index(start) for prompt in prompts], no_speech_id(self.tokenizer)
@@ -130,16 +129,17 @@ class TransformersBackend(Backend):
         def note(_model: nn.Module, _inputs: tuple, output: Seq2SeqLMOutput) -> None:
             hook.remove()
             first_beams = output.logits[:: len(output.logits) // len(prompts)]
-            found[:] = first_beams[range(len(prompts)), positions].float().softmax(-1)[:, no_speech].tolist()
+            chosen = first_beams[range(len(prompts)), positions].float().softmax(-1)
+            probabilities[:] = chosen[:, no_speech].tolist()
 
         hook = self.model.register_forward_hook(note)
         try:
-            yield found
+            yield probabilities
         finally:
             hook.remove()
 
     def _rules(self, search: SearchOptions, prompt: list[int]) -> LogitsProcessorList:
-        """Return what is forbidden or made less likely; the prompt does not count as repeated."""
+        """Return the rules that forbid tokens or make them less likely; the prompt does not count as repeated."""
         config, device, start = self.model.generation_config, self.model.device, len(prompt)
         rules = LogitsProcessorList()
         if search.repetition_penalty != 1:
@@ -159,14 +159,14 @@ class TransformersBackend(Backend):
                 max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
             )
             rules.append(WhisperTimeStampLogitsProcessor(timed, begin_index=start))
-        # openai/whisper and CTranslate2 compare beams by what is left of the probability after the rules.
+        # openai/whisper and CTranslate2 compare beams by the probabilities renormalised after the rules.
         rules.append(LogitNormalization())
         return rules
 
     def _average_logprob(
         self, states: torch.Tensor, prompt: list[int], ids: list[int], rules: LogitsProcessorList, max_new_tokens: int
     ) -> float:
-        """Return the average log-probability of a hypothesis as openai/whisper has it: the end counts as a token.
+        """Return the average log-probability of a hypothesis as in openai/whisper: the end counts as a token.
 
         It is computed from the text afterwards: the scores of all steps, beams and tokens would fill the memory.
         """
@@ -190,7 +190,7 @@ class _PlainGenerate(WhisperForConditionalGeneration):
 
 
 class _AfterPrompt(LogitsProcessor):
-    """A processor that sees only what was written after the prompt, `start` tokens."""
+    """A processor that sees only the tokens after the prompt, which has `start` tokens."""
 
     def __init__(self, processor: LogitsProcessor, start: int) -> None:
         self.processor, self.start = processor, start

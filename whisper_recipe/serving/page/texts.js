@@ -6,7 +6,7 @@ const TEXTS = {
     model: "Model",
     compare: "Compare with",
     nothing: "nothing",
-    language: "Language of the speech",
+    language: "Spoken language",
     detect: "detect",
     task: "Task",
     transcribe: "Transcribe",
@@ -85,7 +85,7 @@ const ERRORS = {
     microphone: "Microphone access is blocked. Allow it in the browser's address bar.",
     none: "No microphone was found.",
     insecure: "Browsers allow microphone access only over https or on localhost. Open the page that way, or choose a file.",
-    other: (message) => `The server says: ${message}.`,
+    other: (message) => `The server reports: ${message}.`,
   },
   zh: {
     queue_full: "服务器正忙，请稍后再试。",
