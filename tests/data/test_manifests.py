@@ -180,7 +180,7 @@ def test_where_no_audio_can_be_read_the_old_manifests_stay(make_data_dir, tmp_pa
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     for name in "ab":
         (folder / "wav" / f"{name}.wav").write_text("no audio")
-    with pytest.raises(RecipeError, match=r"no audio can be read; the first: .*a.wav: can't be read as audio"):
+    with pytest.raises(RecipeError, match=r"no audio can be read; the first error: .*a.wav: can't be read as audio"):
         prepare(folder, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 

@@ -274,7 +274,7 @@ def test_the_same_names_in_two_corpora(corpus, make_data_dir, tmp_path):
     segments = make_data_dir(
         "third", wav="r1 wav/b.wav\n", text="y x\n", segments="y r1 0 1\n", utt2lang="y en\n", utt2spk=None
     )
-    with pytest.raises(RecipeError, match="recording r1 is in"):
+    with pytest.raises(RecipeError, match="recording r1 is also in"):
         combine([other, segments], tmp_path / "out")
     with pytest.raises(RecipeError, match="id other-z is also in .*; use corpora with different names"):
         combine([other, other], tmp_path / "out", prefix=True)

@@ -38,7 +38,7 @@ def test_names_and_texts_of_all_scripts_stay(tmp_path):
     [
         (["split", "CUTS", "--out", "OUT"], "12 lines can't be split into shares; give --num_parts, from 1 to 12"),
         (["split", "CUTS", "--out", "OUT", "--num_parts", "13"], "12 lines can't be split into 13 parts"),
-        (["combine", "CUTS", "CUTS", "--out", "OUT/x.jsonl.gz"], ":1: id utt00 is in "),
+        (["combine", "CUTS", "CUTS", "--out", "OUT/x.jsonl.gz"], ":1: id utt00 is also in "),
         (["combine", "CUTS", "data", "--out", "OUT/x.jsonl.gz"], "data: can't combine manifests with corpora"),
         (["combine", "CUTS", "--out", "OUT/x"], "x: can't combine manifests with corpora"),
     ],

@@ -84,8 +84,14 @@ def test_histogram(tmp_path, capsys):
         ({"id": "x"}, "not a cut .KeyError: 'supervisions'"),
         ({"id": "x", "duration": 1.0, "supervisions": []}, "cut x has no supervision"),
         ({"id": "x", "duration": 1.0, "supervisions": [{"language": "en"}]}, "cut x has no text"),
-        ({"id": "x", "duration": 0, "supervisions": [{"language": "en", "text": "x"}]}, "x must be positive, got 0"),
-        ({"id": "x", "supervisions": [{"language": "en", "text": "x"}]}, "cut x must be positive, got None"),
+        (
+            {"id": "x", "duration": 0, "supervisions": [{"language": "en", "text": "x"}]},
+            "duration of cut x must be positive, got 0",
+        ),
+        (
+            {"id": "x", "supervisions": [{"language": "en", "text": "x"}]},
+            "duration of cut x must be positive, got None",
+        ),
     ],
 )
 def test_a_row_that_is_no_cut_is_an_error_with_its_line(tmp_path, row, message):

@@ -31,7 +31,10 @@ def changed(path: Path) -> dict[str, str]:
 
 
 WRONG_SEGMENTS = {
-    "backwards": (segments((1.0, 0.5, "one two")), "malformed times: b: 1.0 to 0.5 s"),
+    "backwards": (
+        segments((1.0, 0.5, "one two")),
+        "malformed times: b: times must satisfy 0 <= start < end, got 1.0 to 0.5 s",
+    ),
     "no times": ('b [{"text": "one two"}]\n', "malformed times: b: None is not a number"),
     "out of order": (segments((1.0, 1.5, "one"), (0.0, 0.5, "two")), "malformed times: b has segments that overlap"),
     "overlapping": (segments((0.0, 1.5, "one"), (1.0, 2.0, "two")), "malformed times: b has segments that overlap"),
