@@ -21,6 +21,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     assert all(any(line.strip().startswith(command + " ") for line in text) for command in COMMANDS)
 
 
+@pytest.mark.slow
 def test_libraries_say_nothing_of_their_own_at_a_start():
     done = subprocess.run([sys.executable, "-m", "whisper_recipe", "train", "--help"], capture_output=True, text=True)
     assert done.stderr == ""

@@ -110,6 +110,7 @@ def fault(path, seconds):
     return ""
 
 
+@pytest.mark.slow
 def test_mutated_headers(originals, tmp_path):
     faults = []
     for seed in range(COUNT):

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from whisper_recipe.cli import main
 from whisper_recipe.data.corpus import scan_corpus
 
+pytestmark = pytest.mark.slow
+
 IDS = ["a", "b", "r", "a|en|transcribe", "a|zh|translate", "b|klingon|sing", "a|", "a|b", "|", "é", "x" * 300, "a\x00"]
 IDS += ["\u2028", "a\u2028b", "\u3000", "a\x85", "\ufeff", "../../x", "-"]
 VALUES = ["", "wav/a.wav", "wav/none.wav", "wav/silent.wav", "wav/nan.wav", "wav/cut.wav", "wav/empty.wav", "wav", "/"]

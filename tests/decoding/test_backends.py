@@ -200,6 +200,7 @@ def test_backends_detect_the_language_that_transformers_detects(tiny_model, back
     assert backends[0].detect_languages(short) == backends[1].detect_languages(short)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"prompt": "the light", "no_repeat_ngram_size": 2}])
 def test_an_assistant_does_not_change_the_hypotheses(tiny_model, features, transcripts, tmp_path, options):
     from tests.conftest import make_model
@@ -248,6 +249,7 @@ def test_impossible_search_options_are_refused_by_name(options):
         SearchOptions(**options)
 
 
+@pytest.mark.slow
 def test_a_backend_leaves_its_threads_to_the_next(ct2_model):
     """In a process that imports PyTorch first, CTranslate2 sets its threads too."""
     code = """

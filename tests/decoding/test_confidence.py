@@ -79,6 +79,7 @@ def test_probabilities_are_those_of_a_teacher_forced_pass(tiny_model, corpus, tm
         )
 
 
+@pytest.mark.slow
 def test_the_temperature_of_a_dev_set_is_applied(tiny_model, corpus, words, tmp_path):
     write_json(tmp_path / "metrics.json", {"confidence": {"temperature": 2.0}})
     options = ["--calibration", str(tmp_path / "metrics.json")]

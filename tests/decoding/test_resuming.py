@@ -14,6 +14,8 @@ from whisper_recipe.cli import main
 from whisper_recipe.decoding.backends import Backend
 from whisper_recipe.files import read_jsonl
 
+pytestmark = pytest.mark.slow
+
 SLOW = """
 import sys, time
 from whisper_recipe.cli import main

@@ -135,6 +135,7 @@ def test_a_partial_archive_of_a_speaker_is_named(packed, tmp_path, recipe_script
         recipe_script.make_data(tmp_path / "data", archive, "")
 
 
+@pytest.mark.slow
 def test_a_download_is_checked_by_the_recipe(archive, tmp_path):
     recipe = place(ROOT / "egs/aishell", tmp_path)
     done = run(recipe, "--stop_stage", "0", "--url", archive.parent.as_uri())

@@ -35,6 +35,7 @@ def test_recipes_for_gpus_say_for_which():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conf", FOR_GPUS, ids=lambda path: str(path.relative_to(ROOT / "egs")))
 def test_batches_fit_on_the_card_that_a_configuration_is_for(conf):
     text = conf.read_text()

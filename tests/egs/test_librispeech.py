@@ -123,6 +123,7 @@ def test_a_part_that_is_not_there_is_an_error(corpus, make_data, tmp_path):
         make_data.make_data(["train"], tmp_path / "data", corpus, "")
 
 
+@pytest.mark.slow
 def test_a_download_that_is_not_the_published_archive_is_refused(archives, tmp_path):
     """By the recipe's script: what the server has is intact, but its md5 is not the one that openslr.org publishes."""
     (tmp_path / "server").mkdir()

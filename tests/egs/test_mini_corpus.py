@@ -55,6 +55,7 @@ def same(one: Path, other: Path) -> bool:
     return all(filecmp.cmp(one / path, other / path, shallow=False) for path in files)
 
 
+@pytest.mark.slow
 def test_sets_share_no_speaker_and_no_sentence(corpus):
     speakers, sentences = {}, {}
     for split in corpus.iterdir():

@@ -9,6 +9,8 @@ from whisper_recipe.data.corpus import write_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
 
+pytestmark = pytest.mark.slow
+
 # Path of a recording -> its segments: subsets, seconds and text.
 AUDIOS = {
     "audio/train/youtube/B00000/Y0000000000_--5llN02F84.opus": [
@@ -83,7 +85,6 @@ def recipe_script():
     return load_script("wenetspeech")
 
 
-@pytest.mark.slow
 def test_synthetic_tree_to_a_table_of_the_fields_test_sets(corpus, aishell, tmp_path, tiny_model):
     recipe = place_for_a_trial("wenetspeech", tmp_path)
     options = ("--corpus", corpus, "--aishell", aishell, "--base_model", tiny_model, "--method", "full")

@@ -153,6 +153,7 @@ def test_blocks_are_those_of_whisper_cpp_s_own_quantize(kind):
     assert ggml._packer(kind)(matrix).tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_whisper_cpp_writes_at_natural_length_what_the_model_does(full_vocabulary_model, corpus, tmp_path, capsys):
     pytest.importorskip("pywhispercpp", reason="pywhispercpp is not installed: pip install '.[ggml]'")
     natural = shutil.copytree(full_vocabulary_model, tmp_path / "exp/model")

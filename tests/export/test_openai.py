@@ -10,6 +10,7 @@ from whisper_recipe.export.export import export
 from whisper_recipe.model.openai import import_checkpoint
 
 
+@pytest.mark.slow
 def test_importing_an_export_gives_the_same_weights_to_the_bit(openai_model, whisper_base, tmp_path):
     export(openai_model, tmp_path / "out", "openai", "float16")
     import_checkpoint(tmp_path / "out/model.pt", tmp_path / "again", str(whisper_base))

@@ -32,6 +32,7 @@ def perturbed(model, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["ct2", "hf"])
 def test_a_faithful_export_has_equal_hypotheses(model, corpus, tmp_path, capsys, to):
     export(model, tmp_path / "out", to, license="mit", verify=corpus, verify_utterances=5)
@@ -53,6 +54,7 @@ def test_perturbed_weights_are_an_error_and_no_folder_is_left(model, perturbed, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_both_error_rates_are_those_of_decode_and_score(model, perturbed, corpus, tmp_path, capsys):
     from whisper_recipe.decoding.decode import decode
     from whisper_recipe.scoring.score import score
@@ -154,6 +156,7 @@ def test_every_target_can_be_asked_for_and_names_its_types(model, tmp_path):
             export(model, tmp_path / "out", to, "q9")
 
 
+@pytest.mark.slow
 def test_what_differs_is_printed_with_speed_and_size(model, perturbed, corpus, tmp_path, capsys, monkeypatch):
     target = TARGETS["hf"]._replace(write=lambda _, out, quantization: hf.export(perturbed, out))
     monkeypatch.setitem(TARGETS, "hf", target)

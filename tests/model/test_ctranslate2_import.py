@@ -150,6 +150,7 @@ def replaced(old, new):
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -18,6 +18,8 @@ from whisper_recipe.export import ct2, hf
 from whisper_recipe.model.load import load_model, load_processor, load_tokenizer, save_model
 from whisper_recipe.text.labels import training_ids
 
+pytestmark = pytest.mark.slow
+
 
 def edited(source, folder, file="generation_config.json", **values):
     """Copy a model folder and set values in one of its files; None takes the key away."""
@@ -217,7 +219,6 @@ def test_ctranslate2_folders_of_former_years_are_read(ct2_folder, tmp_path):
         load_backend(old)
 
 
-@pytest.mark.slow
 def test_damaged_folders_work_or_end_in_one_error():
     """`python -m tests.model.folder_fuzz FIRST COUNT` does more."""
     command = [sys.executable, "-m", "tests.model.folder_fuzz", "0", "60"]
@@ -231,7 +232,6 @@ def test_damaged_folders_work_or_end_in_one_error():
     assert sum(row["decode"][0] == "refused" for row in results) > 5
 
 
-@pytest.mark.slow
 def test_real_weights_without_generation_config_give_the_text_of_the_whole_folder(whisper_base, shared_data, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -79,6 +79,7 @@ def test_what_does_not_fit_together_is_one_line(tiny_model, tuned, transcripts, 
     assert "give --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_a_part_of_an_adapter_is_merged(tiny_model, tmp_path, variant, capsys):
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from whisper_recipe.model.memory_efficient import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_outputs_and_gradients_are_those_of_transformers(tiny_model, attention, checkpointing):

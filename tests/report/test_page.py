@@ -13,6 +13,8 @@ import soundfile
 from whisper_recipe.cli import main
 from whisper_recipe.files import write_jsonl
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)><!--"
 
 
@@ -378,7 +380,6 @@ def test_axe_finds_nothing_serious(small, compared, corpus_page, opened, scheme,
     assert serious == []
 
 
-@pytest.mark.slow
 def test_ten_thousand_utterances_stay_responsive(tmp_path, opened):
     draw = random.Random(0)
     words = [f"word{number}" for number in range(500)]

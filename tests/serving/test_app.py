@@ -180,6 +180,7 @@ def held(monkeypatch):
     state.go.set()
 
 
+@pytest.mark.slow
 def test_requests_that_wait_share_batches_and_each_gets_its_own_text(natural, tmp_path, held):
     """Of one length: what an utterance is padded to may change its text."""
     paths, seconds = [tmp_path / f"{number}.wav" for number in range(14)], np.arange(24000) / 16000

@@ -38,6 +38,7 @@ def canaries(folder, *options):
     return subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_sentences_are_taken_once_and_at_equal_distances(corpus, tmp_path):
     done = canaries(tmp_path, "--corpus", corpus, "--utterances", "4")
     assert done.returncode == 0, done.stderr
@@ -79,6 +80,7 @@ def picture(folder, text):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_trade_off_is_drawn_and_bad_tables_are_one_line(tmp_path):
     good = "system,domain,en,de\nstock,55,4.1,22\nfull,26,106,60\n"
     assert picture(tmp_path, good).returncode == 0

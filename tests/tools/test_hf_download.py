@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "tools/hf_download.sh"
 SMALL = ["config.json", "preprocessor_config.json", "tokenizer.json", "vocab.json", "merges.txt"]
 WEIGHTS = bytes(range(256)) * 4000
@@ -130,7 +132,6 @@ def test_a_broken_connection_is_taken_up_where_it_ended(hub, tmp_path):
     assert ranges == [None, "bytes=10485760-"]
 
 
-@pytest.mark.slow
 def test_a_download_that_failed_is_not_taken_for_whole_and_keeps_what_is(hub, tmp_path):
     hub.cut["model.safetensors"] = 100
     done = download(tmp_path, hub)

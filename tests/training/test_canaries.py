@@ -23,6 +23,7 @@ def english(corpus, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_base_model_is_measured_at_30_s_and_the_trained_one_at_natural_length(
     corpus, english, tiny_model, tmp_path, monkeypatch, capsys
 ):

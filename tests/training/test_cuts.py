@@ -115,6 +115,7 @@ def test_batches_are_those_of_lhotse_s_sampler(make_manifest, tokenizer):
     assert all(len(batch.cuts) * max(cut.duration for cut in batch.cuts) <= 40 for [batch] in shuffled)
 
 
+@pytest.mark.slow
 def test_corpora_are_shuffled_over_the_whole_epoch(make_manifest):
     """Lhotse's own buffer holds 20,000 cuts: of these manifests the second would begin after half of the epoch."""
     paths = [make_manifest("a", lengths(30_000)), make_manifest("b", lengths(10_000))]
