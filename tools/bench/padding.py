@@ -117,15 +117,20 @@ def transcribe_as_users(model: Path, options: argparse.Namespace, out: Path) -> 
     """Transcribe each utterance with faster-whisper and its defaults; write hyp.jsonl."""
     from faster_whisper import WhisperModel
     from lhotse import CutSet
+    from lhotse.cut import Cut
+
+    from whisper_recipe.files import write_jsonl
 
     out.mkdir(exist_ok=True)
     whisper = WhisperModel(str(model), compute_type="int8")
-    with (out / "hyp.jsonl").open("w", encoding="utf-8") as file:
-        for cut in CutSet.from_jsonl_lazy(options.test_cuts):
-            segments, _ = whisper.transcribe(cut.load_audio()[0], language=options.language)
-            text = "".join(segment.text for segment in segments).strip()
-            row = {"id": cut.id, "language": options.language, "task": "transcribe", "text": text}
-            file.write(json.dumps(row | {"duration": cut.duration}, ensure_ascii=False) + "\n")
+
+    def row(cut: Cut) -> dict:
+        segments, _ = whisper.transcribe(cut.load_audio()[0], language=options.language)
+        text = "".join(segment.text for segment in segments).strip()
+        spoken = {"language": options.language, "task": "transcribe", "duration": cut.duration}
+        return {"id": cut.id, "text": text} | spoken
+
+    write_jsonl(out / "hyp.jsonl", map(row, CutSet.from_jsonl_lazy(options.test_cuts)))
 
 
 def run(*command: str) -> None:
