@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from transformers import Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.load import load_model
-from whisper_recipe.training.parameters import ParameterOptions, freeze, parameter_groups
+from whisper_recipe.training.parameters import ParameterOptions, freeze, parameter_groups, set_dropout
 from whisper_recipe.training.trainer import WhisperTrainer
 
 
@@ -50,3 +50,30 @@ def test_each_part_has_its_learning_rate_and_matrices_alone_decay(tiny_model, tm
             assert group["weight_decay"] == (0.1 if matrix else 0.0), names[id(parameter)]
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-5, 1e-3}
+
+
+def test_dropout_is_where_transformers_has_it(tiny_model):
+    model = load_model(tiny_model)
+    set_dropout(model, 0.3)
+    theirs = WhisperForConditionalGeneration.from_pretrained(tiny_model, dropout=0.3)
+
+    def probabilities(model):
+        found = {name: getattr(module, "dropout", None) for name, module in model.named_modules()}
+        return {name: value for name, value in found.items() if isinstance(value, float)}
+
+    assert probabilities(model) == probabilities(theirs)
+    assert set(probabilities(model).values()) == {0.0, 0.3}  # attention weights are not dropped
+    assert model.config.dropout == 0
+
+
+def test_dropout_changes_training_alone(tiny_model):
+    model = load_model(tiny_model)
+    inputs = {"input_features": torch.randn(1, 80, 100), "decoder_input_ids": torch.tensor([[1, 2, 3]])}
+    before = model.eval()(**inputs).logits
+    set_dropout(model, 0.3)
+    assert torch.equal(model(**inputs).logits, before)
+    dropped = model.train()(**inputs).logits
+    assert not torch.allclose(dropped, before)
+    assert not torch.allclose(dropped, model(**inputs).logits)
+    with pytest.raises(RecipeError, match=r"parameters.dropout: must be between 0 and 1, got 1.5"):
+        ParameterOptions(dropout=1.5)

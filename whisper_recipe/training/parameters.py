@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how fast: frozen layers, and learning rates for encoder and decoder."""
+"""How parameters are trained: frozen layers, learning rates for encoder and decoder, and dropout."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from peft import PeftModel
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, check_proportion
 
 ENCODER, DECODER = ".encoder.", ".decoder."  # in the names of Whisper's parameters
 
 
 @dataclass
 class ParameterOptions:
-    """Which parameters are trained, and their learning rates.
+    """Which parameters are trained, their learning rates, and dropout.
 
     Args:
         freeze_encoder: train only the decoder (method full).
         freeze_layers: freeze this many of the encoder's first layers, and its convolutions (method full).
         encoder_learning_rate: learning rate of the encoder; None is trainer.learning_rate.
         decoder_learning_rate: learning rate of the decoder; None is trainer.learning_rate.
+        dropout: probability of dropping each value of the layers' outputs and of the embedded tokens in training; None
+            keeps the base model's, 0 for OpenAI's models.
     """
 
     freeze_encoder: bool = False
     freeze_layers: int = 0
     encoder_learning_rate: float | None = None
     decoder_learning_rate: float | None = None
+    dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.dropout is not None:
+            check_proportion(self.dropout, "parameters.dropout")
 
 
 def freeze(model: WhisperForConditionalGeneration, options: ParameterOptions) -> None:
@@ -48,6 +55,13 @@ def freeze(model: WhisperForConditionalGeneration, options: ParameterOptions) ->
     elif layers:
         for module in (stack.conv1, stack.conv2, *stack.layers[:layers]):
             module.requires_grad_(False)
+
+
+def set_dropout(model: WhisperForConditionalGeneration, probability: float) -> None:
+    """Train with this dropout. The model's config, which is saved with the model, does not change."""
+    for stack in (model.get_encoder(), model.get_decoder()):
+        for module in (stack, *stack.layers):
+            module.dropout = probability
 
 
 def parameter_groups(

@@ -42,7 +42,7 @@ from whisper_recipe.training.evaluation import CANARY, ErrorRates, Evaluation, c
 from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
 from whisper_recipe.training.options import check_trainer_options, set_precision, spare_time, use_one_gpu
-from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze
+from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze, set_dropout
 from whisper_recipe.training.process_group import closing_process_group
 from whisper_recipe.training.record import training_record
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders
@@ -89,7 +89,7 @@ def train(
         trainer: transformers' Seq2SeqTrainingArguments, with the same names (its output_dir is the one above).
         method: full trains every parameter, lora trains adapters on a frozen model.
         lora: options of method lora.
-        parameters: frozen parameters, and learning rates of encoder and decoder.
+        parameters: frozen parameters, learning rates of encoder and decoder, and dropout.
         batches: how cuts are batched.
         augment: augmentation of the training data, drawn again each time a cut is loaded.
         new_languages: tokens for languages that the base model lacks, {mdw: ln}: CODE borrows the token of that
@@ -141,6 +141,8 @@ def train(
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
         add_rows(model, gained)
+    if parameters.dropout is not None:
+        set_dropout(model, parameters.dropout)
     of_model = tokenizer, model.config.num_mel_bins
     output_dir.mkdir(parents=True, exist_ok=True)
     trainer.output_dir = str(output_dir)
