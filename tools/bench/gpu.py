@@ -68,20 +68,16 @@ def main() -> None:
     results = Results(options.out, "bench", f"Side by side; the matrix peak is {peak / 1e12:.1f} TFLOP/s in bfloat16")
     with tempfile.TemporaryDirectory() as folder:
         make_noise(Path(folder), UTTERANCES)
+        compare_decodings(Path(folder), options.shapes[0], results)
         for shape in options.shapes:
             compare_trainings(Path(folder), shape, options.seconds, peak, results)
-        compare_decodings(Path(folder), options.shapes[0], results)
     results.finish()
     sys.exit(1 if results.failed else 0)
 
 
 def compare_trainings(folder: Path, shape: str, seconds: float, peak: float, results: Results) -> None:
     """Add a row for each training program."""
-    from whisper_recipe.data.fbank import fbank
-
-    bins = SHAPES[shape].get("num_mel_bins", 80)
-    if not (folder / f"{bins}").exists():
-        fbank("noise", folder, folder / f"{bins}", num_mel_bins=bins, num_jobs=max(1, WORKERS))
+    features(folder, shape)
     make_model(folder, "micro", SHAPES[shape]["vocab_size"])  # for its tokenizer; the weights are created on the GPU
     programs: dict[str, tuple[Callable[[int], dict], int]] = {
         "whisper-recipe, full": (functools.partial(ours, folder, shape, False, seconds), BATCHES["ours"]),
@@ -95,6 +91,16 @@ def compare_trainings(folder: Path, shape: str, seconds: float, peak: float, res
         results.add({"what": f"{shape}: Unsloth", "remark": "not installed"})
     for name, (measure, first) in programs.items():
         results.attempt(f"{shape}: {name}", functools.partial(best, measure, first, peak))
+
+
+def features(folder: Path, shape: str) -> Path:
+    """Return the cut manifest of the noise with features for a shape; compute them if there are none."""
+    from whisper_recipe.data.fbank import fbank
+
+    bins = SHAPES[shape].get("num_mel_bins", 80)
+    if not (folder / f"{bins}").exists():
+        fbank("noise", folder, folder / f"{bins}", num_mel_bins=bins, num_jobs=max(1, WORKERS))
+    return folder / f"{bins}" / "cuts_noise.jsonl.gz"
 
 
 def best(measure: Callable[[int], dict], size: int, peak: float) -> dict[str, object]:
@@ -205,7 +211,7 @@ def ours(folder: Path, shape: str, lora: bool, seconds: float, size: int) -> dic
     model, args = make_memory_efficient(accept_any_length(whisper(shape))), arguments(folder)
     spare_time(args)
     bins = model.config.num_mel_bins
-    cuts = load_cuts([folder / f"{bins}" / "cuts_noise.jsonl.gz"])
+    cuts = load_cuts([features(folder, shape)])
     if lora:
         model = add_lora(model.to(torch.bfloat16), LoraOptions())
     options = BatchOptions(max_duration=size, num_workers=WORKERS)
@@ -275,11 +281,10 @@ def compare_decodings(folder: Path, shape: str, results: Results) -> None:
 
     from whisper_recipe.export.ct2 import export
 
-    bins = SHAPES[shape].get("num_mel_bins", 80)
+    manifest = features(folder, shape)
     on_gpu = bool(ctranslate2.get_cuda_device_count())
     model, converted = make_model(folder, shape), folder / "ct2"
     export(model, converted, "float16" if on_gpu else "float32")
-    manifest = folder / f"{bins}" / "cuts_noise.jsonl.gz"
     ways: dict[str, Callable[[], float]] = {
         "whisper-recipe, CTranslate2": functools.partial(our_decoding, converted, manifest),
         "whisper-recipe, transformers": functools.partial(our_decoding, model, manifest),
