@@ -19,6 +19,7 @@ from whisper_recipe.files import atomic_write
 Samples = Callable[[], np.ndarray]  # reads an utterance's samples, float32 (n,), on demand
 AudioMode = Literal["none", "linked", "embedded"]
 BIT_RATE = 26_000  # bits per second; speech is clear
+OPUS = {"application": "voip", "compression_level": "1"}  # a third of the time of the default 10, at the same size
 PEAKS = 240  # columns of a waveform's outline
 AHEAD = 32  # utterances encoded ahead
 
@@ -54,7 +55,7 @@ def encode(samples: np.ndarray, rate: int) -> Clip:
     samples = np.nan_to_num(samples)
     file = io.BytesIO()
     with av.open(file, "w", format="ogg") as ogg:
-        stream = ogg.add_stream("libopus", rate=rate, options={"application": "voip"})
+        stream = ogg.add_stream("libopus", rate=rate, options=OPUS)
         stream.layout, stream.bit_rate = "mono", BIT_RATE
         if len(samples):
             frame = av.AudioFrame.from_ndarray(samples[np.newaxis].astype(np.float32), format="flt", layout="mono")
