@@ -27,8 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the mini recipe, which takes as long as all others together."""
-    items.sort(key=lambda item: item.path.name != "test_mini.py")
+    """Begin with the longest modules, so that no core waits in the end: mini, recipes, those with slow tests."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def last(item: pytest.Item) -> tuple[bool, bool, bool]:
+        return item.path.name != "test_mini.py", item.path.parent.name != "egs", item.path not in slow
+
+    items.sort(key=last)
 
 
 @pytest.fixture(scope="session", autouse=True)
