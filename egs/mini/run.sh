@@ -21,7 +21,8 @@ make_data() {
 }
 
 make_base_model() {
-  run whisper-recipe init-model exp/base/init --text data/base_train/text data/train/text --vocab_size "$vocab_size" &&
+  run whisper-recipe init-model exp/base/init --text data/base_train/text data/train/text --vocab_size "$vocab_size" \
+    --encoder_layers 2 &&
     run whisper-recipe train --config conf/train_base.yaml --base_model exp/base/init --output_dir exp/base \
       --train_cuts "$fbank/cuts_base_train.jsonl.gz" --dev_cuts "$fbank/cuts_base_dev.jsonl.gz"
 }
