@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.export import ct2, ggml, hf, onnx, openai, sherpa_onnx, vllm
 from whisper_recipe.export.card import Export, write_card
 from whisper_recipe.export.target import Target
+from whisper_recipe.export.verify import Verification, compare_texts, require_same
 from whisper_recipe.files import atomic_write, require
-
-if TYPE_CHECKING:
-    from whisper_recipe.export.verify import Verification
 
 # To add a target: a module with `export`, `use`, `TYPES` and `load`, a row here, and its name in the values of `--to`.
 TARGETS = {
@@ -87,8 +85,6 @@ def export(
         target.write(model, aside, quantization)
         checked = None
         if verify is not None:
-            from whisper_recipe.export.verify import compare_texts, require_same  # imports all that decodes
-
             verification = compare_texts(model, aside, verify, verify_utterances, target)
             _print(verification, model, aside, out)
             require_same(verification, verify_tolerance, out)
