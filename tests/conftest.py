@@ -38,8 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_here(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what DeepSpeed compiles out of the user's cache, where the lock of a killed process would stop the tests."""
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(tmp_path_factory.mktemp("extensions"))
+    """Keep what DeepSpeed compiles out of the user's cache, where the lock of a killed process would stop the tests.
+
+    pytest's processes share it: compiling takes a minute.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "extensions"
+    folder.mkdir(exist_ok=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
 
 
 @pytest.fixture(scope="session")

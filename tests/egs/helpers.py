@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 # Both models decode each test set once; the tests of multitask_sample and mini have all systems.
-ONE_SYSTEM = ("--backends", "ct2", "--exports", "ct2:int8", "--beam_size", "0")
+ONE_SYSTEM = ("--backends", "ct2", "--exports", "ct2:int8", "--beam_size", "0", "--num_jobs", "1")
 
 
 def place(recipe: Path, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from tests.egs.helpers import ONE_SYSTEM
 from tests.egs.synthetic import place, run, table_rows, try_to_run, write_tables, write_tones
 
 TEXTS = ["turn on the light", "set 29 degrees", "the kitchen", "light in the kitchen"]
-QUICK = (*ONE_SYSTEM, "--max_new_tokens", "4", "--num_jobs", "1")
+QUICK = (*ONE_SYSTEM, "--max_new_tokens", "4")
 
 
 def corpus_rows(folder, speakers, utterances=2):

@@ -147,7 +147,7 @@ def test_linked_sound_plays_from_the_folder_beside_the_page(tmp_path, opened):
 def test_the_limit_of_the_sound_is_obeyed_and_said(tmp_path, opened):
     folder = write_set(tmp_path, ROWS, {"one": HEARD})
     options = ["--ref", str(folder / "cuts_test.jsonl"), "--audio_limit_mb"]
-    assert main(["score", str(folder / "one"), *options, "0.04"]) == 0
+    assert main(["score", str(folder / "one"), *options, "0.03"]) == 0
     page = opened(folder / "one/report.html")
     assert page.locator("article:has(.play)").count() < 4
     assert page.locator("article[aria-label='made up'] .play").count() == 1  # the worst one comes first
