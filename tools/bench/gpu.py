@@ -77,7 +77,6 @@ def main() -> None:
 
 def compare_trainings(folder: Path, shape: str, seconds: float, peak: float, results: Results) -> None:
     """Add a row for each training program."""
-    features(folder, shape)
     make_model(folder, "micro", SHAPES[shape]["vocab_size"])  # for its tokenizer; the weights are created on the GPU
     programs: dict[str, tuple[Callable[[int], dict], int]] = {
         "whisper-recipe, full": (functools.partial(ours, folder, shape, False, seconds), BATCHES["ours"]),
