@@ -180,6 +180,7 @@ def test_equal_texts_are_near_duplicates_at_any_threshold():
         assert list(near_duplicates(texts, threshold)) == [("c", "a"), ("d", "b")]
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_the_same_in_every_process():
     code = (
         "import random; from whisper_recipe.data.text_rules import near_duplicates; r = random.Random(1);"

@@ -51,6 +51,7 @@ def test_words_make_the_text_and_lie_in_the_utterance(words):
         assert all(0 <= word["start"] <= word["end"] <= row["duration"] + 0.04 for word in row["words"])
 
 
+@pytest.mark.slow
 def test_ctranslate2_gives_the_same(ct2_model, corpus, words, tmp_path):
     for key, row in decoded(ct2_model, corpus, tmp_path / "ct2").items():
         assert [word["word"] for word in row["words"]] == [word["word"] for word in words[key]["words"]]
@@ -58,6 +59,7 @@ def test_ctranslate2_gives_the_same(ct2_model, corpus, words, tmp_path):
         assert found == pytest.approx([word["probability"] for word in words[key]["words"]], rel=0.01)
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_a_teacher_forced_pass(tiny_model, corpus, tmp_path):
     """The product over the word's tokens, of text tokens alone as openai/whisper has it."""
     model, tokenizer = WhisperForConditionalGeneration.from_pretrained(tiny_model), load_tokenizer(tiny_model)

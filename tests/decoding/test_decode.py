@@ -105,6 +105,7 @@ def test_every_cut_has_one_hypothesis_with_its_language_and_task(tiny_model, cor
     assert record["rtf"] == pytest.approx(record["processing_seconds"] / record["audio_seconds"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_stock_models_are_padded_to_30_seconds_and_ours_are_not(tiny_model, corpus, tmp_path):
     ours = shutil.copytree(tiny_model, tmp_path / "model")
     (ours / "whisper_recipe.json").write_text('{"natural_length": true}')

@@ -69,6 +69,7 @@ def test_outputs_keep_the_folders_of_the_inputs(our_model, audio, tmp_path, caps
     assert "3 files, 6 s of audio, RTF" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_text_is_that_of_the_decode_command(our_model, corpus, tmp_path):
     """Features are stored with an error of 0.002 there, so a few of the texts may differ; not most."""
     folder = corpus.parent.parent / "noise"

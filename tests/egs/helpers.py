@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +14,10 @@ import numpy as np
 import soundfile
 import yaml
 
+from tests import preloaded
+
 ROOT = Path(__file__).parents[2]
-# Both models decode each test set once; the tests of multitask_sample and mini have all systems.
-ONE_SYSTEM = ("--backends", "ct2", "--exports", "ct2:int8", "--beam_size", "0", "--num_jobs", "1")
+ONE_JOB = ("--num_jobs", "1")  # a second process takes longer to start than all features to compute
 
 
 def place(recipe: Path, folder: Path) -> Path:
@@ -42,7 +42,7 @@ def place_for_a_trial(name: str, folder: Path) -> Path:
 
 def run(recipe: Path, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """Run a recipe's script as a user does who stands in `cwd`, with the environment of the tests."""
-    environment = {**os.environ, "VENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **preloaded.environment()}
     return subprocess.run(
         ["bash", str(recipe / "run.sh"), *map(str, options)],
         env=environment,

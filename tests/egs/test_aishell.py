@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.egs.helpers import ONE_SYSTEM, ROOT, load_script, pack, place, place_for_a_trial, run, table, write_noise
+from tests.egs.helpers import ONE_JOB, ROOT, load_script, pack, place, place_for_a_trial, run, table, write_noise
 from whisper_recipe.errors import RecipeError
 
 # Split -> speaker -> utterance -> its line in aishell_transcript_v0.8.txt, where words have spaces between them.
@@ -74,13 +74,13 @@ def recipe_script(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_synthetic_tree_from_its_archive_to_the_table(archive, tmp_path, tiny_model):
     recipe = place_for_a_trial("aishell", tmp_path)
-    options = ("--corpus", archive, "--base_model", tiny_model, "--method", "lora", *ONE_SYSTEM)
-    done = run(recipe, *options, "--max_new_tokens", "8")
+    options = ("--corpus", archive, "--base_model", tiny_model, "--method", "lora", "--exports", "ct2:int8")
+    done = run(recipe, *options, *ONE_JOB, "--max_new_tokens", "8")
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()
     assert written.strip() in done.stdout
     assert "zh transcribe CER" in written
-    for system in ("base test_ct2_int8", "lora test_ct2_int8"):
+    for system in ("base test_transformers", "lora test_transformers", "lora test_ct2_int8"):
         assert f"| {system} " in written
     for split, texts in TEXTS.items():
         assert table(recipe / "data" / split, "text") == texts

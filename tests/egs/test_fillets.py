@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.egs.helpers import ONE_SYSTEM, ROOT, load_script, pack, place_for_a_trial, run, table, write_noise
+from tests.egs.helpers import ONE_JOB, ROOT, load_script, pack, place_for_a_trial, run, table, write_noise
 from whisper_recipe.errors import RecipeError
 
 # Level -> file of its texts and the folder of its sound -> id -> (font, English, Czech or Dutch).
@@ -97,7 +97,7 @@ def all_tables(folder: Path) -> dict[str, dict[str, str]]:
 def test_synthetic_packages_to_the_table_the_report_and_a_transcript(packages, tmp_path, tiny_model):
     recipe = place_for_a_trial("fillets", tmp_path)
     tasks = ("--languages", "cs nl", "--tasks", "transcribe translate")
-    done = run(recipe, "--corpus", packages, "--base_model", tiny_model, "--max_new_tokens", "8", *tasks, *ONE_SYSTEM)
+    done = run(recipe, "--corpus", packages, "--base_model", tiny_model, "--max_new_tokens", "8", *tasks, *ONE_JOB)
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()
     assert written.strip() in done.stdout

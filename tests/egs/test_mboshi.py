@@ -6,7 +6,7 @@ import sys
 import pytest
 import sacrebleu
 
-from tests.egs.helpers import ONE_SYSTEM, load_script, place_for_a_trial, run, table, write_noise
+from tests.egs.helpers import ONE_JOB, load_script, place_for_a_trial, run, table, write_noise
 from whisper_recipe.errors import RecipeError
 
 # As in the corpus: name -> transcript, translation in Moses' tokens.
@@ -46,8 +46,8 @@ def make_data(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_small_tree_to_the_table(clone, tmp_path, full_vocabulary_model):
     recipe = place_for_a_trial("mboshi", tmp_path)
-    options = ("--corpus", clone, "--base_model", full_vocabulary_model, "--max_new_tokens", "4", *ONE_SYSTEM)
-    options += ("--train_sets", "dev", "--train_options", "--new_languages.mdw new")
+    options = ("--corpus", clone, "--base_model", full_vocabulary_model, "--max_new_tokens", "4", "--beam_size", "0")
+    options += (*ONE_JOB, "--train_sets", "dev", "--train_options", "--new_languages.mdw new")
     done = run(recipe, *options)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "mdw is not among Whisper's languages" in done.stdout

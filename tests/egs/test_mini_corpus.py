@@ -81,6 +81,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(corpus,
     assert (other / "test/text").read_bytes() != (corpus / "test/text").read_bytes()
 
 
+@pytest.mark.slow
 def test_tables_are_sorted_and_agree_with_the_audio(corpus):
     for split in corpus.iterdir():
         tables = {name: table(split, name) for name in TABLES}

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tests.egs.helpers import ONE_SYSTEM
+from tests.egs.helpers import ONE_JOB
 from tests.egs.synthetic import place, run, table_rows, try_to_run, write_tables, write_tones
 
 TEXTS = ["turn on the light", "set 29 degrees", "the kitchen", "light in the kitchen"]
-QUICK = (*ONE_SYSTEM, "--max_new_tokens", "4")
+QUICK = ("--exports", "ct2:float32", "--max_new_tokens", "4", *ONE_JOB)
 
 
 def corpus_rows(folder, speakers, utterances=2):
@@ -44,7 +44,12 @@ def test_a_synthetic_corpus_of_three_speakers_in_one_directory_ends_in_a_table(t
     assert sorted(map(len, speakers)) == [1, 1, 1]
     assert set.union(*speakers) == {"ann", "bob", "cy"}
     rows = table_rows(recipe)
-    assert list(rows) == ["base test_ct2_int8", "lora test_ct2_int8"]
+    assert list(rows) == [
+        "base test_transformers",
+        "lora test_transformers",
+        "lora test_ct2_float32",
+        "lora test_ct2_float32_beam5",
+    ]
     assert all(float(row["en transcribe WER"].split()[0]) > 0 for row in rows.values())
     assert (recipe / "exp/RESULTS.md").read_text().strip() in printed
 

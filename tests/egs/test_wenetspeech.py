@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.egs.helpers import ONE_SYSTEM, load_script, place_for_a_trial, run, table, write_noise
+from tests.egs.helpers import ONE_JOB, load_script, place_for_a_trial, run, table, write_noise
 from whisper_recipe.data.corpus import write_corpus
 from whisper_recipe.data.utterance import Utterance
 from whisper_recipe.errors import RecipeError
@@ -88,13 +88,15 @@ def recipe_script():
 def test_synthetic_tree_to_a_table_of_the_fields_test_sets(corpus, aishell, tmp_path, tiny_model):
     recipe = place_for_a_trial("wenetspeech", tmp_path)
     options = ("--corpus", corpus, "--aishell", aishell, "--base_model", tiny_model, "--method", "full")
-    done = run(recipe, *options, *ONE_SYSTEM, "--max_new_tokens", "8")
+    done = run(recipe, *options, "--exports", "ct2:int8", "--max_new_tokens", "8", *ONE_JOB)
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()
     assert written.strip() in done.stdout
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in written.splitlines()[2:6]]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in written.splitlines()[2:8]]
     assert rows[0] == ["system", "aishell_test CER", "test_net CER", "test_meeting CER"]
-    assert [row[0] for row in rows[2:]] == ["base ct2_int8", "full ct2_int8"]
+    assert [row[0] for row in rows[2:]] == [
+        "base transformers", "full transformers", "full ct2_int8", "full ct2_int8_beam5"
+    ]  # fmt: skip
     assert all(float(cell) > 0 for row in rows[2:] for cell in row[1:])
     assert table(recipe / "data/aishell_test", "text") == {"BAC009S0764W0121": "甚至出现交易"}
 

@@ -88,6 +88,7 @@ def test_weights_beyond_protobuf_s_limit_stand_beside_the_graph(tiny_model, expe
     assert np.abs(onnx.Sessions(tmp_path / "out").start(features)(IDS) - logits[-1]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_text_is_the_model_s(natural_model, corpus, tmp_path, capsys):
     export(natural_model, tmp_path / "out", "onnx", verify=corpus, verify_utterances=2)
     assert "2 of 2 hypotheses (100.0%) equal the model's" in capsys.readouterr().out
@@ -132,6 +133,7 @@ def test_sherpa_onnx_finds_its_metadata_and_tokens(openai_model, tmp_path):
     assert len(rows) == 50257 and rows[50256] == "= 50256"  # the last of openai/whisper's multilingual.tiktoken
 
 
+@pytest.mark.slow
 def test_sherpa_onnx_itself_writes_the_model_s_text(natural_model, tmp_path):
     pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install '.[sherpa]'")
     folder = shutil.copytree(natural_model, tmp_path / "model")

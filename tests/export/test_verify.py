@@ -44,6 +44,7 @@ def test_a_faithful_export_has_equal_hypotheses(model, corpus, tmp_path, capsys,
     assert "5 of 5 hypotheses (100.0%)" in card
 
 
+@pytest.mark.slow
 def test_perturbed_weights_are_an_error_and_no_folder_is_left(model, perturbed, corpus, tmp_path, monkeypatch):
     target = TARGETS["ct2"]._replace(write=lambda _, out, quantization: ct2.export(perturbed, out, quantization))
     monkeypatch.setitem(TARGETS, "ct2", target)

@@ -88,6 +88,7 @@ def test_equal_systems_do_not_differ():
     assert paired_difference(ERRORS, ERRORS, TOTALS, NOBODY) == (0, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_p_is_as_small_as_often_as_it_says_where_only_chance_differs():
     found = []
     for number in range(200):

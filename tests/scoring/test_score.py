@@ -242,6 +242,7 @@ def test_a_decoding_without_rtf_is_an_error_in_one_line(tmp_path, cuts, score, c
     assert "decode.json: no positive rtf in it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scoring_loads_neither_torch_nor_lhotse(tmp_path, cuts, score):
     assert score(cuts) == 0
     program = (

@@ -313,6 +313,7 @@ def until(condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_an_adapter_shares_its_base_and_says_what_the_merged_model_says(tiny_model, noise, tmp_path):
     model = add_lora(load_model(tiny_model), LoraOptions(rank=4))
     for name, parameter in model.named_parameters():

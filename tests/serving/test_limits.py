@@ -53,6 +53,7 @@ def drip(connection, content, pause=0.05):
     pytest.fail("all of it was taken")
 
 
+@pytest.mark.slow
 def test_a_header_that_comes_byte_by_byte_ends_the_connection(connect, monkeypatch):
     monkeypatch.setattr("whisper_recipe.serving.http.HEADER_SECONDS", 0.3)
     slow = b"GET /health HTTP/1.1\r\nHost: here\r\nX-Long: " + b"a" * 100
@@ -65,6 +66,7 @@ def test_a_header_that_comes_byte_by_byte_ends_the_connection(connect, monkeypat
     assert silent.recv(1) == b""
 
 
+@pytest.mark.slow
 def test_the_time_of_the_header_is_not_that_of_the_request(connect, monkeypatch):
     monkeypatch.setattr("whisper_recipe.serving.http.HEADER_SECONDS", 0.3)
     patient = connect()

@@ -38,6 +38,7 @@ def test_the_check_runs_small_on_a_cpu(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_part_that_is_cut_off_keeps_its_rows(tmp_path):
     script = (
         "import os; from pathlib import Path; from gpu_measure import Results\n"
@@ -53,6 +54,7 @@ def test_a_part_that_is_cut_off_keeps_its_rows(tmp_path):
     assert "FAILED: ZeroDivisionError" in report and "Not finished: cut off after 2 rows." in report
 
 
+@pytest.mark.slow
 def test_each_part_has_its_own_limit(tmp_path):
     """A stand-in for Python hangs in the tests and ends at once in the other parts."""
     python = tmp_path / "python"

@@ -151,6 +151,7 @@ def test_a_second_run_does_nothing_but_print_tables(recipe):
     assert set(names(recipe.run()[2])) == {"stats", "compare"}
 
 
+@pytest.mark.slow
 def test_changed_input_configuration_or_options_are_done_again(recipe):
     recipe.run("--cpu_bf16", "false")
     recipe.write("egs/test/conf/train_lora.yaml", "method: lora\nlora: {rank: 4}\n")
@@ -206,6 +207,7 @@ def test_the_base_model_may_be_a_name_on_the_hub(recipe):
     assert "exp/nothing/model is missing" in printed.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_base_model_of_openai_becomes_a_folder_once(recipe):
     recipe.write("small.pt", "weights")  # where the user stands, not in the recipe's folder
     status, printed, calls = recipe.run("--base_model", "small.pt")
@@ -253,6 +255,7 @@ def test_training_and_decoding_alone_run_on_the_cluster(slurm):
     assert (slurm.path / "exp/slurm").is_dir()  # Slurm makes no folders for its logs
 
 
+@pytest.mark.slow
 def test_a_change_of_cluster_does_nothing_again(slurm):
     slurm.run()
     assert set(names(slurm.run("--train_cmd", "srun --mem=1G", "--decode_cmd", "")[2])) == {"stats", "compare"}
@@ -306,6 +309,7 @@ def test_options_of_the_training_are_passed_on_and_change_it(recipe):
     assert call.endswith(" --trainer.max_steps 3 --trainer.seed 2")
 
 
+@pytest.mark.slow
 def test_recordings_are_transcribed_by_each_fine_tuned_model_and_again_when_they_change(recipe):
     recipe.write("speech/talk.wav", "")
     calls = [call for call in recipe.run("--recordings", "speech")[2] if call.startswith("transcribe")]

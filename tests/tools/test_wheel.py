@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from tests.egs.helpers import write_noise
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

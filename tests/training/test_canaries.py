@@ -67,6 +67,7 @@ def made_up(monkeypatch, *found):
     monkeypatch.setattr(ErrorRates, "measure", lambda *_: {"error_rate": next(rates)})
 
 
+@pytest.mark.slow
 def test_a_canary_that_rises_too_far_stops_the_run(corpus, tiny_model, tmp_path, monkeypatch, capsys):
     made_up(monkeypatch, 0.10, 0.9, 0.119, 0.8, 0.125)
     limit = ["--canary", f"en={corpus}", "--canary_max_rise", "2"]

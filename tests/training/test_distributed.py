@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.file_baton import FileBaton
 
+from tests import preloaded
 from tests.training.test_train import weights
 from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
@@ -28,9 +29,9 @@ NO_COMPILER = not shutil.which(os.environ.get("CXX", "c++")) and "on a CPU DeepS
 CONFIGS = Path(__file__).parents[2] / "egs/template/conf"
 
 
-def command(launcher, corpus, model, out, *options):
+def command(program, corpus, model, out, *options):
     return [
-        *launcher, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(model),
+        *program, "train", "--method", "full", "--base_model", str(model),
         "--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(out), "--batches.num_workers", "0",
         "--trainer.use_cpu", "true", "--trainer.save_strategy", "no", "--trainer.report_to", "none",
         "--trainer.logging_steps", "1", *options,
@@ -38,9 +39,10 @@ def command(launcher, corpus, model, out, *options):
 
 
 def run(launcher, corpus, model, out, *options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **preloaded.environment(), "OMP_NUM_THREADS": "1"}
+    program = [*launcher, preloaded.__file__]
     done = subprocess.run(
-        command(launcher, corpus, model, out, *options), env=environment, capture_output=True, text=True
+        command(program, corpus, model, out, *options), env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -144,8 +146,9 @@ def weights_of(folder):
 
 def started(launcher, corpus, model, out, *options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    program = [*launcher, "-m", "whisper_recipe"]
     return subprocess.Popen(
-        command(launcher, corpus, model, out, *options), env=environment, start_new_session=True,
+        command(program, corpus, model, out, *options), env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=open(out.with_suffix(".err"), "w"),  # noqa: SIM115
     )  # fmt: skip
 

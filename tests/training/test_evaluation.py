@@ -66,6 +66,7 @@ def test_the_sample_is_the_same_whatever_else_is_in_the_set(corpus, tiny_model):
     assert sorted(cut.id for cut in rates(None, corpus, tiny_model, 2, fewer).cuts) == sorted(names)
 
 
+@pytest.mark.slow
 def test_an_adapted_model_is_measured_with_its_adapter(corpus, tiny_model):
     measured = rates(None, corpus, tiny_model)
     plain = measured.measure(load_model(tiny_model))

@@ -20,6 +20,7 @@ from whisper_recipe.model.embeddings import add_rows
 from whisper_recipe.model.load import load_model, load_tokenizer
 from whisper_recipe.text.additions import add_languages, add_pieces
 
+pytestmark = pytest.mark.slow
 OWN = 51865  # the first id after Whisper's
 
 

@@ -127,6 +127,7 @@ def test_every_trainable_tensor_gets_a_gradient(batch, tiny_model, method, check
     assert not [name for name, parameter in trainable.items() if parameter.grad is None]
 
 
+@pytest.mark.slow
 def test_one_step_equals_the_same_batch_split_by_accumulation(corpus, tiny_model, tokenizer, tmp_path):
     def step(max_cuts: int, accumulation: int) -> dict[str, torch.Tensor]:
         model = load_model(tiny_model)
@@ -184,6 +185,7 @@ def train(corpus, model, folder, *options):
     )
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_makes_no_step_more(corpus, tiny_model, tmp_path):
     options = ["--method", "full", "--trainer.save_strategy", "steps", "--trainer.save_steps", "3"]
     options += ["--batches.max_cuts", "1"]  # an epoch is longer than the run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import resource
 from collections.abc import Callable
 
 import torch
@@ -75,11 +74,9 @@ def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
         tokens: number of tokens of the longest text.
 
     Raises:
-        RecipeError: not even one cut fits, or the memory of this CPU has no limit.
+        RecipeError: not even one cut fits, or there is no GPU.
     """
-    if run.args.device.type == "cpu" and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-        cure = "measure on the GPU that will train, or limit the memory (ulimit -v)"
-        raise RecipeError("this CPU has no memory limit to measure", where="find_max_duration", cure=cure)
+    check_device(run.args.device)
     run.create_optimizer()
     with tqdm(unit="trial", desc="find max_duration") as progress:
         count = _largest(lambda count: _fits(run, count, seconds, tokens, progress))
@@ -87,6 +84,13 @@ def find_largest(run: WhisperTrainer, seconds: float, tokens: int) -> float:
         what = f"not even one cut of {seconds:.2f} s fits into the memory of {run.args.device}"
         raise RecipeError(what, where="find_max_duration", cure=LESS_MEMORY)
     return count * seconds
+
+
+def check_device(device: torch.device) -> None:
+    """Raise RecipeError for a CPU: long before an allocation fails, it swaps or the kernel kills the process."""
+    if device.type == "cpu":
+        cure = "measure on the GPU that will train"
+        raise RecipeError("a CPU has no memory limit to measure", where="find_max_duration", cure=cure)
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
@@ -104,13 +108,13 @@ def _fits(run: WhisperTrainer, count: int, seconds: float, tokens: int, progress
     progress.set_postfix(cuts=count, seconds=f"{count * seconds:.0f}")
     progress.update()
     config = run.model.config
-    inputs = {
-        "input_features": torch.zeros(count, config.num_mel_bins, round(FRAMES_PER_SECOND * seconds)),
-        "decoder_input_ids": torch.zeros(count, tokens, dtype=torch.long),
-        "labels": torch.zeros(count, tokens, dtype=torch.long),
-        "cuts": [],
-    }
     try:
+        inputs = {
+            "input_features": torch.zeros(count, config.num_mel_bins, round(FRAMES_PER_SECOND * seconds)),
+            "decoder_input_ids": torch.zeros(count, tokens, dtype=torch.long),
+            "labels": torch.zeros(count, tokens, dtype=torch.long),
+            "cuts": [],
+        }
         run.accelerator.backward(_loss(run, inputs))
         run.optimizer.step()
         return True

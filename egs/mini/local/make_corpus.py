@@ -45,9 +45,9 @@ def _mixture(total: int, **shares: float) -> dict[tuple[str, str], int]:
 
 
 BASE = {"en": 0.5, "zh": 0.5}
-TARGET = {"en": 0.15, "zh": 0.2, "es": 0.3, "zh_en": 0.35}
+TARGET = {"en": 0.2, "zh": 0.2, "es": 0.3, "zh_en": 0.3}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
-CLEAN, NOISY = (25.0, 40.0), (15.0, 30.0)
+CLEAN, NOISY = (25.0, 40.0), (20.0, 35.0)
 # Variants of espeak-ng's voices. Excluded: robots and whispers; vocal tracts far from human (one of the first three
 # formants more than 35 % off the language's own, in the test sets more than 15 %); and f2, f3, f5, Alicia, sandro and
 # victor, whose breath noise is random and can't be seeded.
@@ -59,12 +59,12 @@ TARGET_SPEAKERS = (
     "klatt4 klatt6 Gene2 announcer"
 )
 SPLITS = {
-    "base_train": Split(_mixture(8000, **BASE), BASE_SPEAKERS, CLEAN),
+    "base_train": Split(_mixture(6000, **BASE), BASE_SPEAKERS, CLEAN),
     "base_dev": Split(_mixture(100, **BASE), "m2 Nguyen", CLEAN),
-    "train": Split(_mixture(8000, **TARGET), TARGET_SPEAKERS, NOISY),
-    "dev": Split(_mixture(200, **EVEN), "m6 quincy", NOISY),
-    "test_base": Split(_mixture(300, **BASE), "m8 adam benjamin paul", CLEAN),
-    "test": Split(_mixture(800, **EVEN), "Andrea edward pablo grandpa Mike", NOISY),
+    "train": Split(_mixture(6000, **TARGET), TARGET_SPEAKERS, NOISY),
+    "dev": Split(_mixture(160, **EVEN), "m6 quincy", NOISY),
+    "test_base": Split(_mixture(200, **BASE), "m8 adam benjamin paul", CLEAN),
+    "test": Split(_mixture(480, **EVEN), "Andrea edward pablo grandpa Mike", NOISY),
 }
 
 
@@ -129,7 +129,7 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     rng = np.random.default_rng(utterance.seed)
     # Each speaker has a pitch, a pitch range and a rate; each utterance varies pitch and rate a little.
     speaker = np.random.default_rng([ord(letter) for letter in utterance.speaker])
-    pitch, pitch_range, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(200, 230)
+    pitch, pitch_range, rate = speaker.integers(35, 65), speaker.integers(30, 70), speaker.integers(225, 255)
     engine = espeak()
     samples = engine.say(
         utterance.spoken,
@@ -142,9 +142,9 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     if not len(loud):
         raise RecipeError(f"espeak-ng produced no sound for {utterance.spoken!r}", where=utterance.id)
     # A vocal tract slightly shorter or longer than the voice's own, which shifts its formants.
-    tract = rng.uniform(0.9, 1.12)
+    tract = rng.uniform(0.95, 1.06)
     samples = soxr.resample(samples[loud[0] : loud[-1] + 1], engine.sampling_rate * tract, SAMPLING_RATE)
-    margins = rng.integers(SAMPLING_RATE // 20, SAMPLING_RATE // 5, size=2)
+    margins = rng.integers(SAMPLING_RATE // 50, SAMPLING_RATE // 12, size=2)
     return _with_noise(np.pad(samples, margins), utterance.snr, rng)
 
 

@@ -1,0 +1,111 @@
+"""`whisper-recipe` in processes forked from one that has imported everything: importing takes most of a short command.
+
+As a program, this is `whisper-recipe`: it has the server run the command, with its own arguments, environment, folder
+and files, and ends as the command does. Tests that kill a command run the real one.
+"""
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ADDRESS = "WHISPER_RECIPE_PRELOADED"  # in the environment: the server's socket
+# The settings of tools/stages.sh, which can't reach a process that already runs.
+MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647"
+
+
+def request(argv: list[str]) -> int:
+    """Have the server run a command; return its exit status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ[ADDRESS])
+        what = json.dumps({"argv": argv, "cwd": str(Path.cwd()), "environment": dict(os.environ)}).encode()
+        socket.send_fds(connection, [len(what).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(what)
+        return int(connection.makefile().read() or "1")
+
+
+def serve(address: str) -> None:
+    """Run commands, each in a process of its own."""
+    import deepspeed  # noqa: F401
+    import jiwer  # noqa: F401
+
+    import whisper_recipe.decoding.decode
+    import whisper_recipe.export.export
+    import whisper_recipe.training.train  # noqa: F401
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{address}.not_yet")
+        listener.listen(16)
+        Path(f"{address}.not_yet").rename(address)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries its children
+        while True:
+            connection, _ = listener.accept()
+            if os.fork():
+                connection.close()
+                continue
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            size, files, *_ = socket.recv_fds(connection, 8, 3)
+            what = json.loads(connection.makefile("rb").read(int.from_bytes(size, "big")))
+            command = os.fork()
+            if not command:
+                return run(what, files)
+            _, status = os.waitpid(command, 0)
+            connection.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
+            os._exit(0)
+
+
+def run(what: dict, files: list[int]) -> None:
+    """Become the command."""
+    from whisper_recipe.cli import main
+
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(what["cwd"])
+    os.environ.clear()
+    os.environ.update(what["environment"])
+    sys.argv = ["whisper-recipe", *what["argv"]]
+    sys.exit(main())
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Start the server; return what a recipe's environment needs to use it: VENV, this one but for whisper-recipe."""
+    folder = Path(tempfile.mkdtemp(prefix="preloaded"))
+    address = str(folder / "socket")
+    settings = {**os.environ, "GLIBC_TUNABLES": MALLOC}
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve", address], env=settings, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # not seekable, like those of the commands
+    )  # fmt: skip
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(server.kill)
+    while not Path(address).exists():
+        assert server.poll() is None, "the server of tests/preloaded.py has ended"
+        time.sleep(0.05)
+    (folder / "bin").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != "bin":
+            (folder / entry.name).symlink_to(entry)
+    for entry in (Path(sys.prefix) / "bin").iterdir():
+        if entry.name != "whisper-recipe":
+            (folder / "bin" / entry.name).symlink_to(entry)
+    program = folder / "bin/whisper-recipe"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n')
+    program.chmod(0o755)
+    return {"VENV": str(folder), ADDRESS: address}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(sys.argv[2])
+    else:
+        sys.exit(request(sys.argv[1:]))
