@@ -6,6 +6,7 @@ and files, and ends as the command does. Tests that kill a command run the real 
 
 import atexit
 import functools
+import gc
 import json
 import os
 import shutil
@@ -41,6 +42,7 @@ def serve(address: str) -> None:
     import whisper_recipe.export.export
     import whisper_recipe.training.train  # noqa: F401
 
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.not_yet")
         listener.listen(16)
@@ -64,7 +66,7 @@ def serve(address: str) -> None:
 
 def run(what: dict, files: list[int]) -> None:
     """Become the command."""
-    from whisper_recipe.cli import main
+    from whisper_recipe.cli import _leave, main
 
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -73,7 +75,7 @@ def run(what: dict, files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(what["environment"])
     sys.argv = ["whisper-recipe", *what["argv"]]
-    sys.exit(main())
+    _leave(main())  # Python's own end would visit, and so copy, every object of the server
 
 
 @functools.cache

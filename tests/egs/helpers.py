@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -40,9 +41,13 @@ def place_for_a_trial(name: str, folder: Path) -> Path:
     return recipe
 
 
-def run(recipe: Path, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """Run a recipe's script as a user does who stands in `cwd`, with the environment of the tests."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **preloaded.environment()}
+def run(recipe: Path, *options: str, cwd: Path | None = None, preload: bool = True) -> subprocess.CompletedProcess:
+    """Run a recipe's script as a user does who stands in `cwd`, in the tests' virtual environment.
+
+    Its commands are those of tests/preloaded.py, or the real ones without `preload`.
+    """
+    venv = preloaded.environment() if preload else {"VENV": sys.prefix}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **venv}
     return subprocess.run(
         ["bash", str(recipe / "run.sh"), *map(str, options)],
         env=environment,

@@ -61,7 +61,7 @@ def make_data(monkeypatch, tmp_path):
 def test_synthetic_tree_from_its_archives_to_the_table(archives, tmp_path, tiny_model):
     recipe = place_for_a_trial("librispeech", tmp_path)
     options = ("--corpus", archives, "--base_model", tiny_model, "--method", "full", "--exports", "ct2:int8")
-    done = run(recipe, *options, *ONE_JOB, "--max_new_tokens", "8")
+    done = run(recipe, *options, *ONE_JOB, "--max_new_tokens", "8", preload=False)
     assert done.returncode == 0, done.stdout[-3000:]
     written = (recipe / "exp/RESULTS.md").read_text()
     assert written.strip() in done.stdout

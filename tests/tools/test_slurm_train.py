@@ -55,8 +55,7 @@ def test_two_nodes_learn_what_one_process_does(corpus, tiny_model, tmp_path, two
     run(ALONE, corpus, tiny_model, tmp_path / "alone", *options, "--trainer.gradient_accumulation_steps", "2")
     nodes = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n[1-2]", "PATH": f"{two_nodes}:{os.environ['PATH']}"}
     out = tmp_path / "together"
-    _, _, *words = command([], corpus, tiny_model, out, *options)
-    done = submit("whisper-recipe", *words, **nodes)
+    done = submit(*command(["whisper-recipe"], corpus, tiny_model, out, *options), **nodes)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "--main_process_ip 10.77.0.1" in done.stdout
     for key, tensor in weights(tmp_path / "alone").items():

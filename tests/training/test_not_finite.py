@@ -107,8 +107,9 @@ def test_all_processes_skip_the_step_of_one(corpus, tiny_model, tmp_path, monkey
     script, out = tmp_path / "poisoned.py", tmp_path / "exp"
     script.write_text(SCRIPT)
     options = ["--trainer.max_steps", "3", "--batches.max_cuts", "2", *(zero(stage) if stage else [])]
-    ours = command([], corpus, tiny_model, out, *options)
-    done = subprocess.run([*TORCHRUN, str(script), *ours[2:]], capture_output=True, text=True)
+    done = subprocess.run(
+        command([*TORCHRUN, str(script)], corpus, tiny_model, out, *options), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for log in ("train.log", "log/rank1.log"):
         assert (out / log).read_text().count("step 1 is skipped: ") == 1

@@ -1,4 +1,8 @@
-"""Download corpora: resumable, verified downloads, and safe unpacking of archives."""
+"""Download corpora: resumable, verified downloads, and safe unpacking of archives.
+
+With lhotse.utils (1.33), `resumable_download` appends the whole file to a partial one if the server has no ranges, and
+accepts a file that is cut off; `safe_extract` writes outside the folder through a link in the archive.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _mixture(total: int, **shares: float) -> dict[tuple[str, str], int]:
 BASE = {"en": 0.5, "zh": 0.5}
 TARGET = {"en": 0.2, "zh": 0.2, "es": 0.3, "zh_en": 0.3}
 EVEN = {"en": 0.25, "zh": 0.25, "es": 0.25, "zh_en": 0.25}
-CLEAN, NOISY = (25.0, 40.0), (20.0, 35.0)
+CLEAN, NOISY = (30.0, 45.0), (20.0, 35.0)
 # Variants of espeak-ng's voices. Excluded: robots and whispers; vocal tracts far from human (one of the first three
 # formants more than 35 % off the language's own, in the test sets more than 15 %); and f2, f3, f5, Alicia, sandro and
 # victor, whose breath noise is random and can't be seeded.
