@@ -1,7 +1,7 @@
 """The mini recipe from nothing to its table, by its own script, and real recordings through the same stages.
 
-One run serves all tests here: on two fifths of the corpus, after which a model is half trained and bounds are wide; or with
-pytest's --whole on all of it, as RESULTS.md has it.
+One run serves all tests here: on two fifths of the corpus, after which a model is half trained and bounds are wide; or
+with pytest's --whole on all of it, as RESULTS.md has it.
 """
 
 import json
