@@ -14,7 +14,7 @@ vocab_size=0                    # vocabulary size of the base model: 0 is as sma
 seed=1                          # seed of the corpus: same seed, same bytes
 scale=1.0                       # share of the corpus's utterances; 0.02 for a quick trial
 max_new_tokens=64               # maximum tokens per hypothesis
-score_options="--audio_limit_mb 0.5" # reports embed the audio of the utterances with the most errors
+score_options="--audio_limit_mb 0.5" # further options of score; by default, only the worst utterances are audible in reports
 beam_size=0                     # beam size of an additional CTranslate2 decoding; 0 for none
 cpu_bf16=false                  # train in bfloat16 on CPUs that support it; float32 is faster for a model this small
 

@@ -41,8 +41,8 @@ def whole(request):
 
 @pytest.fixture(scope="module")
 def options(whole):
-    """The options of each run: without what other tests cover, the audio in reports and beams."""
-    return "--scale", "1.0" if whole else "0.4", "--score_options", "--audio none", "--beam_size", "0"
+    """The options of each run: without the audio in reports, which other tests cover."""
+    return "--scale", "1.0" if whole else "0.4", "--score_options", "--audio none"
 
 
 @pytest.fixture(scope="module")
