@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 import torch
 from transformers import Seq2SeqTrainingArguments
@@ -21,6 +22,21 @@ INSTEAD = {
 }
 REFUSED = (*INSTEAD, "dataloader_")  # names or prefixes
 SET_BY_TRANSFORMERS = "dataloader_pin_memory"  # on a CPU
+
+
+def adjust(args: Seq2SeqTrainingArguments, output_dir: Path, auto_precision: bool) -> None:
+    """Check the Trainer's options and adjust them to this machine and the run's folder.
+
+    Raises:
+        RecipeError: an option has no effect here.
+    """
+    check_trainer_options(args)
+    if auto_precision:
+        set_precision(args)
+    spare_time(args)
+    args.output_dir = str(output_dir)
+    if "wandb" in args.report_to:
+        os.environ.setdefault("WANDB_DIR", str(output_dir))  # by default, wandb writes to the working directory
 
 
 def check_trainer_options(args: Seq2SeqTrainingArguments) -> None:

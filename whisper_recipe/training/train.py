@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -41,7 +40,7 @@ from whisper_recipe.training.encoder_cache import check_cache, with_encoder_stat
 from whisper_recipe.training.evaluation import CANARY, ErrorRates, Evaluation, check_evaluation, parse_canaries
 from whisper_recipe.training.logs import log_and_print, log_to_file, write_curves, write_environment
 from whisper_recipe.training.memory import find_largest
-from whisper_recipe.training.options import check_trainer_options, set_precision, spare_time, use_one_gpu
+from whisper_recipe.training.options import adjust, use_one_gpu
 from whisper_recipe.training.parameters import ParameterOptions, count_parameters, freeze, set_dropout
 from whisper_recipe.training.process_group import closing_process_group
 from whisper_recipe.training.record import training_record
@@ -118,10 +117,7 @@ def train(
     Raises:
         RecipeError: an input is missing or does not fit the model, or options contradict each other.
     """
-    check_trainer_options(trainer)
-    if auto_precision:
-        set_precision(trainer)
-    spare_time(trainer)
+    adjust(trainer, output_dir, auto_precision)
     canaries = parse_canaries(canary, canary_max_rise)
     check_evaluation(trainer, eval_wer_steps, early_stopping_patience, canary_max_rise)
     if cache_encoder:
@@ -132,47 +128,36 @@ def train(
     options |= {"canary": canary, "canary_max_rise": canary_max_rise} if canary else {}
     options |= {"new_languages": new_languages} if new_languages else {}
     options |= {"add_tokens": add_tokens} if add_tokens else {}
-    manifests = {"train": train_cuts, "dev": dev_cuts}
-    cuts = {split: load_cuts(paths) for split, paths in manifests.items()}
-    cuts |= {f"{CANARY}{name}": load_cuts([path]) for name, path in canaries.items()}
+    manifests = {"train": train_cuts, "dev": dev_cuts, **{CANARY + name: [path] for name, path in canaries.items()}}
+    cuts = {name: load_cuts(paths) for name, paths in manifests.items()}
     processor = load_processor(base_model)
     tokenizer = processor.tokenizer
     gained = _extend(tokenizer, cuts["train"], new_languages, add_tokens, batches)
-    with built_whole(trainer):
-        model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
-        add_rows(model, gained)
-    if parameters.dropout is not None:
-        set_dropout(model, parameters.dropout)
-    of_model = tokenizer, model.config.num_mel_bins
+    model = _load(base_model, method, lora, parameters, trainer, gained)
+    bins = model.config.num_mel_bins
     output_dir.mkdir(parents=True, exist_ok=True)
-    trainer.output_dir = str(output_dir)
-    if "wandb" in trainer.report_to:
-        os.environ.setdefault("WANDB_DIR", str(output_dir))  # by default, wandb writes to the working directory
-    set_seed(trainer.seed)  # before the adapters are initialised
     finished = output_dir / ("adapter" if method == "lora" else "model")
     report_only = dry_run or find_max_duration
-    described = describe_run(trainer, [*train_cuts, *dev_cuts, *canaries.values()], **options)
+    described = describe_run(trainer, [path for paths in manifests.values() for path in paths], **options)
     with closing_process_group(output_dir), log_to_file(output_dir, trainer.process_index):
         log.info("command: %s", " ".join(sys.argv))
         write_environment(output_dir)
         use_one_gpu(trainer)
         checkpoint = None if report_only else shared_checkpoint(trainer, output_dir, described, finished)
-        cuts = {name: trainable_cuts(loaded, name, *of_model, output_dir) for name, loaded in cuts.items()}
-        splits = {split: cuts.pop(split) for split in manifests}
-        measured = *of_model, eval_wer_utterances, batches.max_duration
+        cuts = {name: trainable_cuts(loaded, name, tokenizer, bins, output_dir) for name, loaded in cuts.items()}
         evaluation = Evaluation(
             eval_wer_steps,
             early_stopping_patience,
             length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
             length_before=input_length(base_model),
             canary_max_rise=canary_max_rise,
-            rates=ErrorRates(splits["dev"], *measured) if eval_wer_steps else None,
-            canaries={name: ErrorRates(cuts[f"{CANARY}{name}"], *measured) for name in canaries},
+            **_error_rates(cuts, eval_wer_steps, tokenizer, bins, eval_wer_utterances, batches.max_duration),
         )
+        splits = {name: cuts[name] for name in ("train", "dev")}
         if cache_encoder:
             folder = output_dir / "encoder_states"
             splits = _encoded(splits, manifests, base_model, model.to(trainer.device), folder)
-        loaders = make_loaders(*splits.values(), tokenizer, batches, model.config.num_mel_bins, trainer, augment)
+        loaders = make_loaders(*splits.values(), tokenizer, batches, bins, trainer, augment)
         if method == "lora":
             model = with_adapters(model, lora, trainer, gained)
         else:
@@ -184,8 +169,35 @@ def train(
         _report_parameters(model)
         record = training_record(base_model, train_cuts, splits["train"], method, lora, batches, trainer)
         run.train_from(checkpoint)
-        record |= {"canaries": run.canary_rates()} if canary else {}
         _write(finished, model, run, processor, record)
+
+
+def _load(
+    base_model: str,
+    method: str,
+    lora: LoraOptions,
+    parameters: ParameterOptions,
+    trainer: Seq2SeqTrainingArguments,
+    gained: Sources,
+) -> WhisperForConditionalGeneration:
+    """Load the base model, add rows for the gained tokens, and seed what comes next: the adapters' initial values."""
+    with built_whole(trainer):
+        model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
+        add_rows(model, gained)
+    if parameters.dropout is not None:
+        set_dropout(model, parameters.dropout)
+    set_seed(trainer.seed)
+    return model
+
+
+def _error_rates(cuts: dict[str, CutSet], eval_wer_steps: int, *measured: object) -> dict[str, object]:
+    """Return the fields of Evaluation that measure the dev cuts and the canaries."""
+    canaries = {
+        name.removeprefix(CANARY): ErrorRates(found, *measured)
+        for name, found in cuts.items()
+        if name.startswith(CANARY)
+    }
+    return {"rates": ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None, "canaries": canaries}
 
 
 def _extend(
@@ -253,6 +265,7 @@ def _write(
 ) -> None:
     """Write the curves of a run, and its model or adapter with the training record."""
     record |= {"steps": run.state.global_step, "epochs": round(run.state.epoch, 2)}
+    record |= {"canaries": run.canary_rates()} if run.evaluation.canaries else {}
     with gathered(model):
         if not is_main_process():
             return
