@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "WHISPER_RECIPE_PRELOADED"  # in the environment: the server's socket
@@ -88,7 +89,7 @@ def environment() -> dict[str, str]:
     """Start the server; return what a recipe's environment needs to use it: VENV, this one but for whisper-recipe."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded"))
     address = str(folder / "socket")
-    settings = {**os.environ, "GLIBC_TUNABLES": MALLOC}
+    settings = {**os.environ, "GLIBC_TUNABLES": MALLOC, "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, __file__, "--serve", address], env=settings, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # not seekable, like those of the commands
@@ -109,6 +110,14 @@ def environment() -> dict[str, str]:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n')
     program.chmod(0o755)
     return {"VENV": str(folder), ADDRESS: address}
+
+
+def call(*argv: str, launcher: Sequence[str] = (sys.executable,), **options) -> subprocess.CompletedProcess:
+    """Run a command of whisper-recipe, in several processes if the launcher starts them; it must succeed."""
+    settings = {**os.environ, **environment()}
+    done = subprocess.run([*launcher, __file__, *argv], env=settings, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 if __name__ == "__main__":

@@ -39,13 +39,7 @@ def command(program, corpus, model, out, *options):
 
 
 def run(launcher, corpus, model, out, *options):
-    environment = {**os.environ, **preloaded.environment(), "OMP_NUM_THREADS": "1"}
-    program = [*launcher, preloaded.__file__]
-    done = subprocess.run(
-        command(program, corpus, model, out, *options), env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return preloaded.call(*command((), corpus, model, out, *options), launcher=launcher)
 
 
 def sampler(corpus, part=Part()):  # noqa: B008

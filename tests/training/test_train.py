@@ -1,7 +1,6 @@
 """Training by the real command on tiny models: losses, gradients, files, and errors."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.trainer_pt_utils import LabelSmoother
 
+from tests import preloaded
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, adapter_regularisation, add_lora, load_adapter
@@ -32,6 +32,8 @@ from whisper_recipe.training.batches import (
 from whisper_recipe.training.parameters import ParameterOptions
 from whisper_recipe.training.sampler import Batch
 from whisper_recipe.training.trainer import WhisperTrainer, make_loaders, token_loss
+
+PROGRAM = [sys.executable, "-m", "whisper_recipe"]
 
 
 @pytest.fixture(scope="module")
@@ -353,10 +355,10 @@ def test_a_saved_configuration_repeats_the_run(corpus, tiny_model, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_model_and_the_next_one_makes_it(corpus, tiny_model, tmp_path):
-    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    command = ["train", "--method", "full", "--base_model", str(tiny_model)]
     command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path / "exp")]
     command += ["--trainer.save_strategy", "no", "--trainer.logging_steps", "1", "--batches.num_workers", "0"]
-    running = subprocess.Popen([*command, "--trainer.max_steps", "100000"], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([*PROGRAM, *command, "--trainer.max_steps", "100000"], stderr=subprocess.DEVNULL)
     log = tmp_path / "exp/train.log"
     deadline = time.monotonic() + 120
     while not (log.exists() and "step 5/" in log.read_text()):
@@ -365,7 +367,7 @@ def test_a_killed_run_leaves_no_model_and_the_next_one_makes_it(corpus, tiny_mod
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "exp/model").exists()
-    subprocess.run([*command, "--trainer.max_steps", "2"], check=True, capture_output=True)
+    preloaded.call(*command, "--trainer.max_steps", "2")
     assert (tmp_path / "exp/model/model.safetensors").exists()
 
 
@@ -408,18 +410,19 @@ def weights(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_model, tmp_path):
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_model, tmp_path, monkeypatch):
     """Killed in the middle of a pass and after one; accumulation and random padding go on too."""
-    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as those that are preloaded: the order of sums depends on it
+    command = ["train", "--method", "full", "--base_model", str(tiny_model)]
     command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--batches.num_workers", "1"]
     command += ["--batches.max_duration", "4", "--batches.pad_to_30s", "0.3", "--trainer.max_steps", "11"]
     command += ["--trainer.save_strategy", "steps", "--trainer.save_steps", "2", "--trainer.save_total_limit", "2"]
     command += ["--trainer.gradient_accumulation_steps", "2", "--trainer.logging_steps", "1"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, "--output_dir", str(whole)], check=True, capture_output=True)
+    preloaded.call(*command, "--output_dir", str(whole))
     killed = 0
     for after in (3, 7):
-        running = subprocess.Popen([*command, "--output_dir", str(broken)], stderr=subprocess.DEVNULL)
+        running = subprocess.Popen([*PROGRAM, *command, "--output_dir", str(broken)], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not ((log := broken / "train.log").exists() and f"step {after}/" in log.read_text()):
             assert time.monotonic() < deadline
@@ -428,7 +431,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_mod
         running.kill()
         running.wait()
         killed += not (broken / "model").exists()
-    done = subprocess.run([*command, "--output_dir", str(broken)], check=True, capture_output=True, text=True)
+    done = preloaded.call(*command, "--output_dir", str(broken))
     assert killed == 2
     assert "resuming from" in done.stdout
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(broken).items())
@@ -490,14 +493,12 @@ def test_without_bitsandbytes_a_quantised_base_is_one_clear_line(tiny_model, mon
 
 
 @pytest.mark.slow
-def test_weights_and_biases_offline_needs_no_account(corpus, tiny_model, tmp_path):
-    command = [sys.executable, "-m", "whisper_recipe", "train", "--method", "full", "--base_model", str(tiny_model)]
+def test_weights_and_biases_offline_needs_no_account(corpus, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    command = ["train", "--method", "full", "--base_model", str(tiny_model)]
     command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path / "exp")]
     command += ["--trainer.report_to", "wandb", "--trainer.max_steps", "2", "--trainer.logging_steps", "1"]
-    done = subprocess.run(
-        command, env={**os.environ, "WANDB_MODE": "offline"}, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    preloaded.call(*command, cwd=tmp_path)
     assert list((tmp_path / "exp/wandb").glob("offline-run-*/*.wandb"))
     assert not (tmp_path / "wandb").exists()
 

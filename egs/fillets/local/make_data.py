@@ -9,7 +9,7 @@ from pathlib import Path
 
 from game import LANGUAGES, Spoken, find_game, spoken_lines
 
-from whisper_recipe.data.audio import audio_info
+from whisper_recipe.data.audio import MAX_SECONDS, audio_info
 from whisper_recipe.data.corpus import Dropped
 from whisper_recipe.data.lhotse_recipes import write_split
 from whisper_recipe.data.utterance import Utterance
@@ -24,7 +24,6 @@ SPLITS = {
     "dev": ["atlantis", "columns", "fdto", "map", "stairs"],
     "train": [],
 }
-MAX_SECONDS = 30.0  # Whisper's longest input
 
 
 def duration_and_fault(spoken: Spoken) -> tuple[float, str | None]:

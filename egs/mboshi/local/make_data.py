@@ -12,7 +12,7 @@ from pathlib import Path
 
 import soundfile
 
-from whisper_recipe.data.audio import audio_info
+from whisper_recipe.data.audio import MAX_SECONDS, audio_info
 from whisper_recipe.data.corpus import Dropped
 from whisper_recipe.data.lhotse_recipes import write_split
 from whisper_recipe.data.utterance import Utterance
@@ -22,7 +22,6 @@ from whisper_recipe.files import atomic_write
 URL = "https://github.com/besacier/mboshi-french-parallel-corpus"
 FOLDER = "full_corpus_newsplit"  # the part of the repository with speech, transcripts and translations
 SPLITS = ("train", "dev")
-MAX_SECONDS = 30.0  # Whisper's longest input
 HEADER = 44  # bytes before the samples of a plain WAV
 MAX_MISSING = 3200  # bytes (0.1 s) that a header may claim too many
 
