@@ -24,7 +24,7 @@ SENTENCES = ["turn on the light in the kitchen", "三月五号星期一", "encie
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the mini recipe's test asks for."""
-    parser.addoption("--whole", action="store_true", help="run the mini recipe on all of its corpus, not two fifths")
+    parser.addoption("--whole", action="store_true", help="run the mini recipe on all of its corpus, not half")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
 """The mini recipe from nothing to its table, by its own script, and real recordings through the same stages.
 
-One run serves all tests here: on two fifths of the corpus, after which a model is half trained and bounds are wide; or
+One run serves all tests here: on half of the corpus, after which a model is half trained and bounds are wide; or
 with pytest's --whole on all of it, as RESULTS.md has it.
 """
 
