@@ -196,3 +196,10 @@ def test_a_missing_espeak_is_named_and_leaves_nothing(tmp_path):
         "make_corpus.py: error: espeakng-loader is missing; pip install -r requirements.txt"
     )
     assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_process_that_dies_is_an_error(make_corpus, monkeypatch):
+    monkeypatch.setattr(make_corpus, "synthesise", lambda _utterance: os._exit(3))
+    [utterance, *_] = make_corpus.plan(seed=1, scale=0.01)["test"]
+    with pytest.raises(make_corpus.RecipeError, match=r"the process with espeak-ng died \(exit status 3\)"):
+        make_corpus.Synthesis([utterance]).result()

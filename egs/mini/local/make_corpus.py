@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import sys
 import zlib
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import soxr
 from espeak import espeak
 from tqdm import tqdm
 
+from whisper_recipe.data.workers import in_order
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.files import atomic_write
 
@@ -146,6 +148,43 @@ def synthesise(utterance: Utterance) -> np.ndarray:
     return _with_noise(np.pad(samples, margins), utterance.snr, rng)
 
 
+class Synthesis:
+    """A process that synthesises utterances; `result` waits for their samples.
+
+    Not multiprocessing.Pool with maxtasksperchild=1: on a busy machine it sometimes hung instead of reporting an error.
+    """
+
+    def __init__(self, utterances: list[Utterance]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.samples, out = context.Pipe(duplex=False)
+        self.process = context.Process(target=self._run, args=(utterances, out), daemon=True)
+        self.process.start()
+        out.close()  # so that `result` notices if the process dies
+
+    @staticmethod
+    def _run(utterances: list[Utterance], out: Connection) -> None:
+        try:
+            out.send([synthesise(utterance) for utterance in utterances])
+        except RecipeError as error:
+            out.send(error.args[0])
+
+    def result(self) -> list[np.ndarray]:
+        """Return the utterances' samples.
+
+        Raises:
+            RecipeError: espeak-ng is missing, can't be used, or is silent.
+        """
+        try:
+            found = self.samples.recv()
+        except EOFError:
+            self.process.join()
+            raise RecipeError(f"the process with espeak-ng died (exit status {self.process.exitcode})") from None
+        self.process.join()
+        if isinstance(found, str):
+            raise RecipeError(found)
+        return found
+
+
 def _with_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
     """Add noise of a random colour (white to brown) at `snr` dB and set a random level."""
     length = 1 << len(samples).bit_length()  # a power of two: the FFT of a prime length is many times slower
@@ -165,11 +204,10 @@ def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> flo
         durations = []
         # espeak-ng's output depends on its earlier output, and nothing resets it: a new process for each CHUNK of
         # utterances makes the bytes independent of the number of processes.
-        with (
-            tqdm(total=len(utterances), desc=folder.name, unit="utt") as progress,
-            multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool,
-        ):
-            for utterance, samples in zip(utterances, pool.imap(synthesise, utterances, CHUNK), strict=True):
+        chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
+        with tqdm(total=len(utterances), desc=folder.name, unit="utt") as progress:
+            synthesised = in_order(map(Synthesis, chunks), ahead=num_jobs)
+            for utterance, samples in zip(utterances, itertools.chain.from_iterable(synthesised), strict=True):
                 soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
                 durations.append(len(samples) / SAMPLING_RATE)
                 progress.update()
