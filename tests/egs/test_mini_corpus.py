@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,21 @@ def test_a_process_that_dies_is_an_error(make_corpus, monkeypatch):
     [utterance, *_] = make_corpus.plan(seed=1, scale=0.01)["test"]
     with pytest.raises(make_corpus.RecipeError, match=r"the process with espeak-ng died \(exit status 3\)"):
         make_corpus.Synthesis([utterance]).result()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_and_no_set(tmp_path):
+    out = tmp_path / "data"
+    running = subprocess.Popen(
+        [sys.executable, str(LOCAL / "make_corpus.py"), "--out", str(out)], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".*/wav/*.wav")):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    while subprocess.run(["pgrep", "-f", f"out {out}"], capture_output=True).returncode == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not [path for path in out.iterdir() if path.name[0] != "."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import sys
@@ -161,12 +162,14 @@ class Synthesis:
         self.process.start()
         out.close()  # so that `result` notices if the process dies
 
-    @staticmethod
-    def _run(utterances: list[Utterance], out: Connection) -> None:
+    def _run(self, utterances: list[Utterance], out: Connection) -> None:
+        self.samples.close()  # so that sending fails if the parent is killed
         try:
-            out.send([synthesise(utterance) for utterance in utterances])
+            found = [synthesise(utterance) for utterance in utterances]
         except RecipeError as error:
-            out.send(error.args[0])
+            found = error.args[0]
+        with contextlib.suppress(BrokenPipeError):
+            out.send(found)
 
     def result(self) -> list[np.ndarray]:
         """Return the utterances' samples.
