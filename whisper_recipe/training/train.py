@@ -135,6 +135,7 @@ def train(
     gained = _extend(tokenizer, cuts["train"], new_languages, add_tokens, batches)
     model = _load(base_model, method, lora, parameters, trainer, gained)
     bins = model.config.num_mel_bins
+    set_seed(trainer.seed)  # before the adapters are initialised
     output_dir.mkdir(parents=True, exist_ok=True)
     finished = output_dir / ("adapter" if method == "lora" else "model")
     report_only = dry_run or find_max_duration
@@ -145,13 +146,15 @@ def train(
         use_one_gpu(trainer)
         checkpoint = None if report_only else shared_checkpoint(trainer, output_dir, described, finished)
         cuts = {name: trainable_cuts(loaded, name, tokenizer, bins, output_dir) for name, loaded in cuts.items()}
+        measured = tokenizer, bins, eval_wer_utterances, batches.max_duration
         evaluation = Evaluation(
             eval_wer_steps,
             early_stopping_patience,
             length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
             length_before=input_length(base_model),
             canary_max_rise=canary_max_rise,
-            **_error_rates(cuts, eval_wer_steps, tokenizer, bins, eval_wer_utterances, batches.max_duration),
+            rates=ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None,
+            canaries={name: ErrorRates(cuts[CANARY + name], *measured) for name in canaries},
         )
         splits = {name: cuts[name] for name in ("train", "dev")}
         if cache_encoder:
@@ -180,24 +183,13 @@ def _load(
     trainer: Seq2SeqTrainingArguments,
     gained: Sources,
 ) -> WhisperForConditionalGeneration:
-    """Load the base model, add rows for the gained tokens, and seed what comes next: the adapters' initial values."""
+    """Load the base model, with rows for the gained tokens and the dropout of the training."""
     with built_whole(trainer):
         model = load_model(base_model, lora.quantize_base if method == "lora" else "none")
         add_rows(model, gained)
     if parameters.dropout is not None:
         set_dropout(model, parameters.dropout)
-    set_seed(trainer.seed)
     return model
-
-
-def _error_rates(cuts: dict[str, CutSet], eval_wer_steps: int, *measured: object) -> dict[str, object]:
-    """Return the fields of Evaluation that measure the dev cuts and the canaries."""
-    canaries = {
-        name.removeprefix(CANARY): ErrorRates(found, *measured)
-        for name, found in cuts.items()
-        if name.startswith(CANARY)
-    }
-    return {"rates": ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None, "canaries": canaries}
 
 
 def _extend(

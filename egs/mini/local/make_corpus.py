@@ -167,7 +167,7 @@ class Synthesis:
         try:
             found = [synthesise(utterance) for utterance in utterances]
         except RecipeError as error:
-            found = error.args[0]
+            found = error
         with contextlib.suppress(BrokenPipeError):
             out.send(found)
 
@@ -183,8 +183,8 @@ class Synthesis:
             self.process.join()
             raise RecipeError(f"the process with espeak-ng died (exit status {self.process.exitcode})") from None
         self.process.join()
-        if isinstance(found, str):
-            raise RecipeError(found)
+        if isinstance(found, RecipeError):
+            raise found
         return found
 
 
