@@ -9,6 +9,7 @@ import functools
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "WHISPER_RECIPE_PRELOADED"  # in the environment: the server's socket
-# The settings of tools/stages.sh, which can't reach a process that already runs.
-MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647"
+STAGES = Path(__file__).parents[1] / "tools/stages.sh"
 
 
 def request(argv: list[str]) -> int:
@@ -89,7 +89,9 @@ def environment() -> dict[str, str]:
     """Start the server; return what a recipe's environment needs to use it: VENV, this one but for whisper-recipe."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded"))
     address = str(folder / "socket")
-    settings = {**os.environ, "GLIBC_TUNABLES": MALLOC, "OMP_NUM_THREADS": "1"}
+    # The memory settings of recipes, which can't reach a process that already runs.
+    tunables = re.search(r"GLIBC_TUNABLES:-(.+)}", STAGES.read_text())[1]
+    settings = {**os.environ, "GLIBC_TUNABLES": tunables, "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, __file__, "--serve", address], env=settings, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # not seekable, like those of the commands

@@ -39,6 +39,11 @@ def check_proportion(value: float, option: str) -> None:
         raise RecipeError(f"must be between 0 and 1, got {value}", where=option)
 
 
+def no_cuts(manifest: Path) -> RecipeError:
+    """Return the error for a manifest without cuts."""
+    return RecipeError("contains no cuts", where=manifest, cure="check the data directory it was made from")
+
+
 class PartialFailure(RecipeError):
     """Some inputs were skipped, each with a line that gives the reason; the results for the others are complete."""
 

@@ -1,4 +1,4 @@
-"""What fix keeps, mends and drops: counted by hand."""
+"""What fix keeps, repairs and drops: counted by hand."""
 
 from __future__ import annotations
 

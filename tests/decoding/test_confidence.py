@@ -21,7 +21,7 @@ TEXT = " turn on the light"
 
 @pytest.fixture(autouse=True)
 def _finds_a_text(monkeypatch):
-    """What models with random weights write is no text."""
+    """Models with random weights do not write text."""
 
     def decode(self, features, prompts, search):
         ids = self.tokenizer(TEXT, add_special_tokens=False).input_ids

@@ -1,4 +1,4 @@
-"""Decoding of sets: what is killed goes on, several processes share a set, and what can't be read is told."""
+"""Decoding of sets: killed runs resume, several processes share a set, and unreadable cuts are listed."""
 
 import gzip
 import json

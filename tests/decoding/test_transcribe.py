@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_skipped_and_reported_and_the_rest_is_done(our_mo
     assert sum("short.wav: truncated: 12044 bytes" in line for line in errors) == 1
     assert sum(line.startswith("skipped: ") for line in errors) == 3
     assert "3 of 6 inputs can't be read and were skipped" in errors[-1]
-    # The next run, with all mended, leaves no old list behind.
+    # The next run, without invalid files, deletes the old list.
     assert run(our_model, tmp_path / "out", audio / "a") == 0
     assert not (tmp_path / "out/skipped.tsv").exists()
 

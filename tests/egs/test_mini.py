@@ -167,7 +167,7 @@ def test_a_run_records_how_it_was_made(mini):
 
 
 def test_real_recordings_pass_through_the_same_stages_and_are_learned_by_heart(mini, folder, shared_data):
-    """Not a result: the road carries recorded speech, in both tasks, down to the CTranslate2 export."""
+    """Not a result: all stages up to the CTranslate2 export work with recorded speech, in both tasks."""
     recipe = place(ROOT / "egs/multitask_sample", folder)
     shutil.copy(ROOT / "tests/egs/train_by_heart.yaml", recipe / "conf/train_full.yaml")
     sets = [word for split in ("train", "dev", "test") for word in (f"--{split}_sets", "all")]

@@ -87,7 +87,7 @@ def test_the_decoder_is_trained_and_the_encoder_is_not_even_run(corpus, tiny_mod
     # A second run reads what is stored, and only that.
     monkeypatch.setattr("whisper_recipe.training.encoder_cache._encoded", None)
     assert train(corpus, tiny_model, tmp_path, *options) == 0
-    with pytest.raises(TypeError):  # another model: stored anew
+    with pytest.raises(TypeError):  # another model: stored again
         train(corpus, make_model(tmp_path / "other", corpus_text(tmp_path), seed=2), tmp_path, *options)
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from whisper_recipe.data.fbank import LILCOM_TICK_POWER
 from whisper_recipe.data.features import load_fbank
 from whisper_recipe.data.shar_reader import INDEX
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, no_cuts
 from whisper_recipe.files import atomic_write, require, write_json, write_jsonl
 
 FOLDER = "shards"  # lhotse can read it directly: CutSet.from_shar(in_dir=...)
@@ -50,7 +50,7 @@ def shar(cuts: list[Path], out: Path, shard_size: int = 1000, storage: Literal["
         while shard := list(islice(every, shard_size)):
             rows.append(_write_shard(aside, len(rows), shard, storage))
         if not rows:
-            raise RecipeError("contains no cuts", where=cuts[0], cure="check the data directory it was made from")
+            raise no_cuts(cuts[0])
         write_json(aside / INDEX, {"shards": rows})
     print(f"{out}: {sum(row['count'] for row in rows)} cuts in {len(rows)} shards")
 

@@ -14,7 +14,7 @@ from whisper_recipe.data.supervision import read_cut_row
 from whisper_recipe.data.text_rules import is_punctuation
 from whisper_recipe.data.tokens import MAX_TEXT_TOKENS, Tokens, token_counter
 from whisper_recipe.data.workers import DASK_AHEAD, in_order, workers
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, no_cuts
 from whisper_recipe.files import atomic_write, file_digest, read_jsonl
 from whisper_recipe.languages import remarks_on
 from whisper_recipe.processes import parse_part
@@ -230,7 +230,7 @@ def _rows(paths: list[Path]) -> Iterator[Row]:
                 raise RecipeError(what, where=f"{path}:{number}", cure=cure)
             yield float(cut.duration), supervision.language, supervision.task, supervision.text
         if not number:
-            raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
+            raise no_cuts(path)
 
 
 def _durations(language: str, task: str, group: Group) -> dict[str, str]:

@@ -28,7 +28,7 @@ from whisper_recipe.decoding.formats import Word
 from whisper_recipe.decoding.search import SearchOptions, search_prompt
 from whisper_recipe.decoding.timestamps import split_at_timestamps
 from whisper_recipe.decoding.words import word_times
-from whisper_recipe.errors import PartialFailure, RecipeError
+from whisper_recipe.errors import PartialFailure, RecipeError, no_cuts
 from whisper_recipe.files import require, write_json, write_jsonl
 from whisper_recipe.languages import language_code
 from whisper_recipe.model.load import timestamps as learned_timestamps
@@ -157,7 +157,7 @@ def _state(*inputs: str | Path | None) -> list[tuple]:
 def _read_cuts(path: Path) -> list[Cut]:
     cuts = list(CutSet.from_jsonl_lazy(path))
     if not cuts:
-        raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
+        raise no_cuts(path)
     seen = set()
     for cut in cuts:
         if cut.id in seen:

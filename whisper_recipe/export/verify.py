@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_recipe.decoding.decode import decode
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, no_cuts
 from whisper_recipe.export.target import Target, Transcriber
 from whisper_recipe.files import read_json, read_jsonl, write_json, write_jsonl
 from whisper_recipe.model.load import natural_length
@@ -203,6 +203,6 @@ def draw_sample(cuts: Path, utterances: int) -> list[dict]:
         raise RecipeError(f"must be 1 or more, got {utterances}", where="verify_utterances")
     count = sum(1 for _ in read_jsonl(cuts))
     if not count:
-        raise RecipeError("contains no cuts", where=cuts, cure="check the data directory it was made from")
+        raise no_cuts(cuts)
     drawn = set(random.Random(SEED).sample(range(count), min(utterances, count)))
     return [row for number, (_, row) in enumerate(read_jsonl(cuts)) if number in drawn]

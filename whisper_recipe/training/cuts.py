@@ -23,7 +23,7 @@ from lhotse.serialization import deserialize_item
 
 from whisper_recipe.data.shar_reader import Shard, index_place, is_shards, list_shards, read_cuts, read_place
 from whisper_recipe.data.supervision import Outline, outline_of, supervision_of
-from whisper_recipe.errors import RecipeError
+from whisper_recipe.errors import RecipeError, no_cuts
 from whisper_recipe.files import file_digest, read_jsonl, read_lines, require
 
 BLOCK = 16  # rows that are compressed together
@@ -102,7 +102,7 @@ class Manifests(Sequence):
                 self.count += 1
                 yield line
             if self.count == self.starts[-1]:
-                raise RecipeError("contains no cuts", where=path, cure="check the data directory it was made from")
+                raise no_cuts(path)
 
     def _write(self, block: bytes) -> None:
         try:

@@ -31,7 +31,7 @@ def training_record(
     """
     data = selected(cuts)
     record = {
-        "natural_length": batches.pad_to_30s < 1,
+        "natural_length": batches.natural_length,
         "pad_to_30s": batches.pad_to_30s,
         "spare_frames": batches.spare_frames,
         "timestamps": round(batches.timestamps * _timed(data), 4),

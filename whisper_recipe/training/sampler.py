@@ -67,6 +67,11 @@ class BatchOptions:
         """Seconds that spare_frames add to the longest cut of a batch."""
         return self.spare_frames / FRAMES_PER_SECOND
 
+    @property
+    def natural_length(self) -> bool:
+        """Whether the model will be decoded at natural length: not if every cut is padded to 30 s."""
+        return self.pad_to_30s < 1
+
     def most_padded(self) -> int:
         """Return the maximum number of cuts in a batch that is padded to 30 s."""
         most = max(1, int(self.max_duration // MAX_SECONDS))

@@ -150,7 +150,7 @@ def train(
         evaluation = Evaluation(
             eval_wer_steps,
             early_stopping_patience,
-            length=InputLength(batches.pad_to_30s == 1, batches.spare_frames),
+            length=InputLength(not batches.natural_length, batches.spare_frames),
             length_before=input_length(base_model),
             canary_max_rise=canary_max_rise,
             rates=ErrorRates(cuts["dev"], *measured) if eval_wer_steps else None,

@@ -61,7 +61,7 @@ def make_loaders(
     part = Part(args.process_index, args.world_size)
     train = make_loader(train_cuts, tokenizer, batches, True, num_mel_bins, augment, args.seed, part)
     # Dev batches have the input length that the model will be decoded with, and no previous text, like most inputs.
-    plain = replace(batches, pad_to_30s=float(batches.pad_to_30s == 1), prompts=0.0)
+    plain = replace(batches, pad_to_30s=float(not batches.natural_length), prompts=0.0)
     dev = make_loader(dev_cuts, tokenizer, plain, False, num_mel_bins, part=part)
     args.by_epochs = args.max_steps < 0
     if args.by_epochs:
