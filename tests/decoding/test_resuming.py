@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.conftest import wait_until
 from whisper_recipe.cli import main
 from whisper_recipe.decoding.backends import Backend
 from whisper_recipe.files import read_jsonl
@@ -59,10 +59,7 @@ def killed(tiny_model, corpus, tmp_path):
     """The folder of a decoding that was killed after its third of twelve batches, in the middle of writing one."""
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-c", SLOW, *command(tiny_model, corpus, out)])
-    deadline = time.monotonic() + 120
-    while len(pieces(out)) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(pieces(out)) >= 3, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (out / "hyp.jsonl").exists()

@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.conftest import wait_until
 
 LOCAL = Path(__file__).parents[2] / "egs/mini/local"
 TABLES = ("wav.scp", "text", "utt2lang", "utt2spk", "utt2task", "utt2dur")
@@ -212,13 +213,8 @@ def test_a_killed_run_leaves_no_process_and_no_set(tmp_path):
     running = subprocess.Popen(
         [sys.executable, str(LOCAL / "make_corpus.py"), "--out", str(out)], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".*/wav/*.wav")):
-        assert time.monotonic() < deadline and running.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: list(out.glob(".*/wav/*.wav")), running)
     running.kill()
     running.wait()
-    while subprocess.run(["pgrep", "-f", f"out {out}"], capture_output=True).returncode == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: subprocess.run(["pgrep", "-f", f"out {out}"], capture_output=True).returncode == 1)
     assert not [path for path in out.iterdir() if path.name[0] != "."]

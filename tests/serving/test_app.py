@@ -26,6 +26,7 @@ import soundfile
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from tests.conftest import wait_until
 from tests.serving.conftest import running
 from whisper_recipe.cli import main
 from whisper_recipe.decoding.long_audio import Recording, Transcriber
@@ -191,7 +192,7 @@ def test_requests_that_wait_share_batches_and_each_gets_its_own_text(natural, tm
         answers = [pool.submit(ask, url, path) for path in paths]
         for _ in range(torch.get_num_threads()):
             held.reached.acquire(timeout=20)
-        until(lambda: metric(url, "requests_in_queue") == 14)
+        wait_until(lambda: metric(url, "requests_in_queue") == 14, seconds=10)
         time.sleep(0.2)  # until the last ones are read
         held.go.set()
         texts = [answer.result().text for answer in answers]
@@ -299,18 +300,11 @@ def test_nothing_is_decoded_for_a_client_that_has_hung_up(url, noise, held):
         with open(noise(3.0), "rb") as file, pytest.raises(openai.APITimeoutError):
             impatient.audio.transcriptions.create(file=file, model="tiny", language="en")
         patient = pool.submit(ask, url, noise(2.0))
-        until(lambda: metric(url, "requests_in_queue") == len(busy) + 1)
+        wait_until(lambda: metric(url, "requests_in_queue") == len(busy) + 1, seconds=10)
         held.go.set()
         assert patient.result().text
     assert [3.0] not in held.decoded
     assert metric(url, "requests_in_queue") == 0
-
-
-def until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -380,7 +374,7 @@ def test_the_command_answers_what_it_has_begun_before_it_ends(ct2, noise):
                 assert line, "the server has ended"
             with ThreadPoolExecutor(8) as pool:
                 answers = [pool.submit(ask, f"http://127.0.0.1:{port}", noise(20.0)) for _ in range(8)]
-                until(lambda: metric(f"http://127.0.0.1:{port}", "requests_in_queue") > 0)
+                wait_until(lambda: metric(f"http://127.0.0.1:{port}", "requests_in_queue") > 0, seconds=10)
                 server.terminate()
                 ends = [answer.exception() for answer in answers]
             assert ends.count(None) > 0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.utils.file_baton import FileBaton
 
 from tests import preloaded
-from tests.training.test_train import weights
+from tests.training.test_train import wait_for, weights
 from whisper_recipe.processes import Part
 from whisper_recipe.training.batches import BatchOptions, BatchSampler, load_cuts
 from whisper_recipe.training.deepspeed import report_locks
@@ -147,13 +147,6 @@ def started(launcher, corpus, model, out, *options):
     )  # fmt: skip
 
 
-def wait_for(path, text, process):
-    deadline = time.monotonic() + 180
-    while not (path.exists() and text in path.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_killed_processes_go_on_as_many_or_as_one(corpus, tiny_model, tmp_path):
     options = ["--batches.max_duration", "4", "--trainer.num_train_epochs", "6", "--trainer.save_strategy", "steps"]
@@ -162,7 +155,7 @@ def test_killed_processes_go_on_as_many_or_as_one(corpus, tiny_model, tmp_path):
     for name, launcher in (("same", TORCHRUN), ("one", ALONE)):
         out = tmp_path / name
         process = started(TORCHRUN, corpus, tiny_model, out, *options)
-        wait_for(out / "train.log", "step 5/", process)
+        wait_for(out / "train.log", "step 5/", process, seconds=180)
         subprocess.run(["pkill", "-KILL", "-f", f"output_dir {out}"], check=True)  # torchrun and all of its processes
         process.wait()
         assert not (out / "model").exists()
@@ -240,7 +233,7 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoint_stays(corpus, tiny_
     out = tmp_path / "exp"
     options = ["--trainer.max_steps", "100000", "--trainer.save_strategy", "steps", "--trainer.save_steps", "5"]
     process = started(TORCHRUN, corpus, tiny_model, out, *options, "--trainer.save_total_limit", "2")
-    wait_for(out / "train.log", "step 12/", process)
+    wait_for(out / "train.log", "step 12/", process, seconds=180)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
     begin = time.monotonic()

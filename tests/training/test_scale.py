@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import wait_until
 from whisper_recipe.cli import main
 
 
@@ -32,10 +32,7 @@ def test_a_killed_run_ends_with_the_same_weights(corpus, tiny_model, tmp_path, k
     assert main(command(tiny_model, cuts, corpus, tmp_path / "whole")) == 0
     killed = command(tiny_model, cuts, corpus, tmp_path / "killed")
     running = subprocess.Popen([sys.executable, "-m", "whisper_recipe", *killed])
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoint-*")):
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list((tmp_path / "killed").glob("checkpoint-*")), running)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "killed/model").exists()

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from transformers import Seq2SeqTrainingArguments, WhisperForConditionalGenerati
 from transformers.trainer_pt_utils import LabelSmoother
 
 from tests import preloaded
+from tests.conftest import wait_until
 from whisper_recipe.cli import main
 from whisper_recipe.errors import RecipeError
 from whisper_recipe.model.adapters import LoraOptions, adapter_regularisation, add_lora, load_adapter
@@ -353,17 +353,17 @@ def test_a_saved_configuration_repeats_the_run(corpus, tiny_model, tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def wait_for(log, text, process, seconds=120):
+    wait_until(lambda: log.exists() and text in log.read_text(), process, seconds)
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_model_and_the_next_one_makes_it(corpus, tiny_model, tmp_path):
     command = ["train", "--method", "full", "--base_model", str(tiny_model)]
     command += ["--train_cuts", str(corpus), "--dev_cuts", str(corpus), "--output_dir", str(tmp_path / "exp")]
     command += ["--trainer.save_strategy", "no", "--trainer.logging_steps", "1", "--batches.num_workers", "0"]
     running = subprocess.Popen([*PROGRAM, *command, "--trainer.max_steps", "100000"], stderr=subprocess.DEVNULL)
-    log = tmp_path / "exp/train.log"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "step 5/" in log.read_text()):
-        assert time.monotonic() < deadline and running.poll() is None
-        time.sleep(0.1)
+    wait_for(tmp_path / "exp/train.log", "step 5/", running)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "exp/model").exists()
@@ -423,11 +423,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(corpus, tiny_mod
     killed = 0
     for after in (3, 7):
         running = subprocess.Popen([*PROGRAM, *command, "--output_dir", str(broken)], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not ((log := broken / "train.log").exists() and f"step {after}/" in log.read_text()):
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.01)
+        wait_for(broken / "train.log", f"step {after}/", running)
         running.kill()
         running.wait()
         killed += not (broken / "model").exists()
