@@ -1,10 +1,12 @@
 """The synthetic corpus: disjoint sets, the same bytes for the same seed, exact translations, real noise."""
 
 import filecmp
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +207,25 @@ def test_a_process_that_dies_is_an_error(make_corpus, monkeypatch):
     [utterance, *_] = make_corpus.plan(seed=1, scale=0.01)["test"]
     with pytest.raises(make_corpus.RecipeError, match=r"the process with espeak-ng died \(exit status 3\)"):
         make_corpus.Synthesis([utterance]).result()
+
+
+@pytest.mark.parametrize("num_jobs", [1, 3])
+def test_num_jobs_is_the_number_of_processes(make_corpus, monkeypatch, tmp_path, num_jobs):
+    running = []
+
+    class Counted(make_corpus.Synthesis):
+        def __init__(self, utterances):
+            super().__init__(utterances)
+            running.append(len(multiprocessing.active_children()))
+
+    def synthesise(_utterance):
+        time.sleep(0.2)
+        return np.zeros(160)
+
+    for name, value in {"Synthesis": Counted, "synthesise": synthesise, "CHUNK": 1}.items():
+        monkeypatch.setattr(make_corpus, name, value)
+    make_corpus.write_split(tmp_path / "test", make_corpus.plan(seed=1, scale=0.01)["test"], num_jobs)
+    assert max(running) == num_jobs
 
 
 @pytest.mark.slow

@@ -209,7 +209,7 @@ def write_split(folder: Path, utterances: list[Utterance], num_jobs: int) -> flo
         # utterances makes the bytes independent of the number of processes.
         chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
         with tqdm(total=len(utterances), desc=folder.name, unit="utt") as progress:
-            synthesised = in_order(map(Synthesis, chunks), ahead=num_jobs)
+            synthesised = in_order(map(Synthesis, chunks), ahead=num_jobs - 1)
             for utterance, samples in zip(utterances, itertools.chain.from_iterable(synthesised), strict=True):
                 soundfile.write(aside / "wav" / f"{utterance.id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
                 durations.append(len(samples) / SAMPLING_RATE)
