@@ -28,13 +28,14 @@ fi
 status=0
 # part NAME SECONDS COMMAND...: run a part within its limit.
 part() {
-  local name=$1 seconds=$2 began=$SECONDS code=0
+  local name=$1 seconds=$2 began=${EPOCHREALTIME/[.,]/} code=0
   shift 2
   echo "gpu_check.sh: $name (at most $seconds s)"
   timeout --kill-after 10 "$seconds" "$@" || code=$?
   ((code == 0)) || status=1
   ((code != 124 && code != 137)) || echo "gpu_check.sh: $name was cut off after $seconds s; its rows so far are kept"
-  echo "gpu_check.sh: $name exited with $code after $((SECONDS - began)) s"
+  # In microseconds: SECONDS changes with the clock's whole seconds, also a moment after the start.
+  echo "gpu_check.sh: $name exited with $code after $(((${EPOCHREALTIME/[.,]/} - began) / 1000000)) s"
 }
 
 cd "$root"
